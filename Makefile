@@ -1,0 +1,34 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both make their own .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= demo_run
+SEED ?= 0
+
+.PHONY: demo test test-slow lint clean
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "StrataGAN needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+# Simulate cell videos, shard them, train on two Ray workers, score the test set. Each line is what a user types.
+demo: .venv/ready
+	rm -rf $(DEMO)
+	$(BIN)/python -m data_tools simulate $(DEMO)/videos --seed $(SEED)
+	$(BIN)/python -m data_tools baxter $(DEMO)/videos --out $(DEMO)/shards --seed $(SEED)
+	$(BIN)/python -m data_tools inspect $(DEMO)/shards --out $(DEMO)/contact-sheets
+	$(BIN)/python -m trainer train --data $(DEMO)/shards --out $(DEMO)/run --preset demo --workers 2 --seed $(SEED)
+	$(BIN)/python -m trainer evaluate $(DEMO)/run
+
+test: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-slow: .venv/ready
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf .venv $(DEMO) build *.egg-info

@@ -1,0 +1,41 @@
+"""The one kind of error a user can mend, and how a command reports it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Something the user can put right.
+
+    The message is one line: it names the file, key or option at fault and says what to do.
+    """
+
+
+def run_command(command: Callable[[list[str]], None], argv: list[str]) -> int:
+    """Run a command line program; return its exit code.
+
+    A `UserError` (or a full disk, a denied permission) becomes one line on stderr and exit code 2;
+    `--debug` anywhere on the command line shows the traceback as well.
+    """
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]
+    try:
+        command(argv)
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        name = f"{error.filename}: " if error.filename else ""
+        print(f"error: {name}{error.strerror or error} - free space, mend the path or its permissions, and run it again", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0

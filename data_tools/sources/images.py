@@ -1,0 +1,185 @@
+"""A folder of images, labelled by two subfolders or not at all; also reads single images for the detector.
+
+What happens to an image, in this order:
+  first page of several; turned upright as EXIF says; brought to 8 bits; transparent parts laid on black;
+  to grey or colour; the largest centred square cut out; resized to the resolution.
+
+8 bits: 16-bit values are divided by 257 (their full range, as for 16-bit colour files, so that images stay comparable).
+Whole numbers of 32 bits count as 16-bit ones when they fit; floats are taken to run from 0 to 1 when they fit.
+Anything else is stretched from its own smallest to its own largest value.
+
+Resizing uses Pillow's Hamming filter: it averages over the whole source area, so nothing aliases, and its weights are
+never negative, so no bright or dark rim appears that the image did not have.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from PIL import Image, ImageOps
+
+from data_tools.errors import UserError
+from data_tools.patch import Patch
+from data_tools.sources.common import check_at_least, check_resolution, key_part, shuffled
+
+IMAGE_ENDINGS = frozenset(
+    f".{name}"
+    for name in ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "gif", "webp", "avif", "jp2", "pbm", "pgm", "ppm", "tga")
+)
+
+
+@dataclass(frozen=True)
+class Images:
+    """A folder of images: normal/ and anomaly/ in it, or one unlabelled pool."""
+
+    folder: tyro.conf.Positional[Path]
+    """Holds normal/ and perhaps anomaly/ (anything beside these is left out), or images without labels at any depth."""
+    resolution: int = 64
+    """Side of the square patches in pixels, a power of two."""
+    channels: Literal[1, 3] = 1
+    """1 for grey, 3 for colour."""
+    test_size: int = 256
+    """Test images taken from normal/ and as many from anomaly/; the rest is for training. Unused without labels."""
+    seed: int = 0
+    """Decides which images are for testing."""
+    skip_broken: bool = False
+    """Go on without images that cannot be read, with a warning for each."""
+
+    def patches(self) -> Iterator[Patch]:
+        """Check options and folder, then return an iterator that reads one image at a time.
+
+        Each label gives its test images first. Files come in the order of their paths, test images in drawn order.
+        Raises UserError, for a broken image only when the iterator reaches it.
+        """
+        check_resolution(self.resolution)
+        if self.channels not in (1, 3):
+            raise UserError(f"--channels is {self.channels} - give 1 for grey or 3 for colour")
+        check_at_least(self.test_size, 1, "--test-size")
+        check_at_least(self.seed, 0, "--seed")
+        if not self.folder.is_dir():
+            raise UserError(f"{self.folder}: no such folder - give a folder of images")
+
+        labels = [label for label in ("normal", "anomaly") if (self.folder / label).is_dir()]
+        if labels == ["anomaly"]:
+            raise UserError(f"{self.folder}: has anomaly/ but no normal/ - add normal/ with images to learn from")
+        files = {label: find_images(self.folder / label) for label in labels}
+        for label, found in files.items():
+            # Normal images must be left to learn from; anomalies to contaminate them with need not be.
+            most = len(found) - 1 if label == "normal" else len(found)
+            if self.test_size > most:
+                remedy = f"give at most {most}" if most else "add more images"
+                raise UserError(
+                    f"--test-size is {self.test_size}, but {self.folder / label} holds {len(found)} images - {remedy}"
+                )
+        return self._patches(files or {"unlabelled": find_images(self.folder)})
+
+    def _patches(self, files: dict[str, list[Path]]) -> Iterator[Patch]:
+        skipped = 0
+        for label, paths in files.items():
+            # Test images in drawn order, then the others by path. A broken one leaves its place to the next.
+            order = shuffled(len(paths), self.seed, label)
+            size = 0 if label == "unlabelled" else self.test_size
+            readable = 0
+            for index in [*order[:size], *sorted(order[size:])]:
+                path = paths[index]
+                image = self._read(path)
+                if image is None:
+                    skipped += 1
+                    continue
+                relative = path.relative_to(self.folder).as_posix()
+                yield Patch(
+                    image=image,
+                    pool=f"{'test' if readable < size else 'train'}-{label}",
+                    key=f"{label}-{index:06d}-{key_part(path.stem)}",
+                    provenance={"source": "images", "file": relative, "class": label},
+                )
+                readable += 1
+            # As above: something must be left to learn from.
+            if readable < size + (label != "anomaly"):
+                raise UserError(
+                    f"{paths[0].parent}: only {readable} of {len(paths)} {label} images can be read"
+                    " - mend or add images, or lower --test-size"
+                )
+        if skipped:
+            print(f"warning: skipped {skipped} broken image{'s' if skipped > 1 else ''}", file=sys.stderr)
+
+    def _read(self, path: Path) -> np.ndarray | None:
+        try:
+            return read_image(path, self.resolution, self.channels)
+        except UserError as error:
+            if not self.skip_broken:
+                raise UserError(f"{error}, or give --skip-broken to go on without it") from error
+            print(f"warning: skipped {error}", file=sys.stderr)
+            return None
+
+
+def find_images(folder_or_file: Path) -> list[Path]:
+    """List the images at any depth of a folder in the order of their paths; a file stands for itself.
+
+    An image is what has one of `IMAGE_ENDINGS` in any case; hidden files and folders are passed over.
+    Raises UserError when there is nothing there.
+    """
+    if folder_or_file.is_file():
+        return [folder_or_file]
+    if not folder_or_file.is_dir():
+        raise UserError(f"{folder_or_file}: no such file or folder - give an image or a folder of images")
+    found = [
+        path
+        for path in folder_or_file.rglob("*")
+        if path.suffix.lower() in IMAGE_ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(folder_or_file).parts)
+        and not path.is_dir()
+    ]
+    if not found:
+        raise UserError(f"{folder_or_file}: holds no images - add some ({' '.join(sorted(IMAGE_ENDINGS))})")
+    return sorted(found, key=lambda path: path.relative_to(folder_or_file).as_posix())
+
+
+def read_image(path: Path, resolution: int, channels: int) -> np.ndarray:
+    """Read one image of any size and mode as uint8, `resolution` x `resolution` x `channels`.
+
+    Raises UserError when it cannot be read or would fill the memory (more than about 179 million pixels).
+    """
+    try:
+        with Image.open(path) as opened:
+            image = _eight_bit(ImageOps.exif_transpose(opened))
+            image = _without_alpha(image).convert("L" if channels == 1 else "RGB")
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: is too large to be opened safely ({error}) - cut it into smaller images") from error
+    # The file formats fail in many ways: OSError, SyntaxError, ValueError, struct.error, zlib.error ...
+    except Exception as error:
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}) - remove or mend it") from error
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = (left, top, left + side, top + side)
+    resized = image.resize((resolution, resolution), Image.Resampling.HAMMING, box=square)
+    return np.array(resized, np.uint8).reshape(resolution, resolution, channels)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Bring modes of more than 8 bits to grey with 8; leave the others."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    low, high = values.min(), values.max()
+    if not np.isfinite((low, high)).all():
+        raise ValueError("holds numbers that are not finite")
+    full = 1.0 if image.mode == "F" else 65535.0
+    if low >= 0 and high <= full:
+        low, high = 0.0, full
+    scaled = (values - low) * (255 / (high - low) if high > low else 0)
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    """Lay transparent parts on black: where nothing is, no light comes from."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)

@@ -1,0 +1,1 @@
+"""One training run: networks, growth, losses, the loop, the detector and its evaluation."""

@@ -1,0 +1,54 @@
+"""python -m trainer train | evaluate | score"""
+
+from __future__ import annotations
+
+import sys
+
+import tyro
+
+from data_tools.errors import UserError, run_command
+
+USAGE = """usage: python -m trainer COMMAND ...
+
+  train     train a detector on a dataset      --data URL --out RUN --preset NAME [options]
+  evaluate  score the test set, write a report RUN
+  score     score images                       RUN IMAGES ... [--out scores.csv] [--heatmaps DIR]
+
+python -m trainer COMMAND --help lists the options."""
+
+
+def chosen_preset(words: list[str]) -> str | None:
+    """The value of --preset on a command line; its other options then override that preset."""
+    for i, word in enumerate(words):
+        if word.startswith("--preset="):
+            return word.removeprefix("--preset=")
+        if word == "--preset" and i + 1 < len(words):
+            return words[i + 1]
+    return None
+
+
+def main(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    command, *words = argv
+    if command == "train":
+        from trainer.commands import train_command
+        from trainer.config import TrainConfig
+        from trainer.presets import preset
+
+        name = chosen_preset(words)
+        if name is None and not {"-h", "--help"} & set(words):
+            raise UserError("--preset is missing - choose kth, cifar-car, cells-small, cifar-small or demo")
+        default = preset(name or "kth")
+        train_command(tyro.cli(TrainConfig, args=words, default=default, prog="python -m trainer train"))
+    elif command in ("evaluate", "score"):
+        from trainer.commands import Evaluate, Score
+
+        tyro.cli(Evaluate if command == "evaluate" else Score, args=words, prog=f"python -m trainer {command}")()
+    else:
+        raise UserError(f"{command}: no such command - choose train, evaluate or score")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

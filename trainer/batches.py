@@ -1,0 +1,55 @@
+"""Batches by global position: which samples a step sees, and how real images look at a resolution."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer.layers import downsample, upsample
+
+
+class SampleOrder:
+    """Position p in an endless sequence of epochs to a sample: epoch p // n, place p % n of its permutation.
+
+    The permutation is a function of (seed, epoch) alone, so a restart at any position needs no replay.
+    """
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed = n, seed
+        self._permutations: dict[int, np.ndarray] = {}
+
+    def samples(self, positions: np.ndarray) -> np.ndarray:
+        """Global positions (int64, ascending) to indices of samples (int64)."""
+        epochs, places = np.divmod(positions, self.n)
+        wanted = range(int(epochs[0]), int(epochs[-1]) + 1)
+        known = self._permutations
+        self._permutations = {e: known[e] if e in known else self._shuffle(e) for e in wanted}
+        return np.concatenate([self._permutations[e][places[epochs == e]] for e in wanted])
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        return np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(self.n)
+
+
+def worker_positions(images_seen: int, batch: int, rank: int, world: int) -> np.ndarray:
+    """The positions of one worker's part of the global batch: a contiguous run, so stddev groups stay whole."""
+    share = batch // world
+    start = images_seen + rank * share
+    return np.arange(start, start + share)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 N x H x W x C to float32 N x C x H x W in [-1, 1], channels last in memory."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def at_resolution(images: Tensor, resolution: int) -> Tensor:
+    """Average float images N x C x H x W down to N x C x r x r."""
+    factor = images.shape[-1] // resolution
+    return F.avg_pool2d(images, factor) if factor > 1 else images
+
+
+def faded(images: Tensor, alpha: Tensor | None) -> Tensor:
+    """Real images as shown during a fade: lerp(up(down(x)), x, alpha)."""
+    return images if alpha is None else torch.lerp(upsample(downsample(images)), images, alpha)

@@ -1,0 +1,138 @@
+"""The commands of `python -m trainer`, as plain functions of their options."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from data_tools.reader import open_dataset
+from rich.console import Console
+from rich.table import Table
+
+from data_tools.errors import UserError
+from data_tools.sources.images import find_images, read_image
+from trainer.checkpoint import latest_checkpoint, read_info
+from trainer.config import TrainConfig
+from trainer.detector import PAPER_LAMBDA, AnomalyDetector
+from trainer.evaluation import check_fits, has_labels, score_table
+from trainer.figures import save_picture
+from trainer.report import result_rows, write_report
+from trainer.run_folder import prepare, read_config
+
+
+def train_command(config: TrainConfig) -> None:
+    """Train, in this process or on Ray workers."""
+    state = prepare(config)
+    if state == "finished":
+        print(f"{config.out}: this run is finished - evaluate it with: python -m trainer evaluate {config.out}")
+        return
+    if state == "unfinished":
+        print(f"{config.out}: going on from the newest checkpoint")
+    if config.workers:
+        from trainer.worker import train_on_ray
+
+        train_on_ray(config)
+    else:
+        from trainer.loop import train
+
+        train(config)
+    print(f"finished: {config.out}\nnext: python -m trainer evaluate {config.out}")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score the test set of a run's dataset; write the score table, figures and a report page."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    data: str = ""
+    """Another dataset than the one trained on."""
+    cache: str = ""
+    """Folder for decoded images on this node."""
+
+    def __call__(self) -> None:
+        config, _ = read_config(self.run)
+        info = read_info(latest_checkpoint(self.run))
+        detector = AnomalyDetector.from_checkpoint(info)
+        url = self.data or config.data
+        dataset = open_dataset(url, Path(self.cache) if self.cache else None)
+        check_fits(detector, dataset, url)
+        if not has_labels(dataset):
+            raise UserError(
+                f"{url}: has no labelled test images of both kinds, so there is no AUC "
+                f"- rank images with: python -m trainer score {self.run} IMAGES --out scores.csv"
+            )
+        table = score_table(detector, dataset)
+        page = write_report(self.run, info, detector, dataset, table)
+        lines = Table(title=f"AUC after {info.images_seen:,} images at {info.resolution}x{info.resolution}")
+        for heading in ("score", "AUC", ""):
+            lines.add_column(heading)
+        for row in result_rows(table):
+            lines.add_row(row.name, f"{row.auc:.3f}", row.note)
+        Console(width=None if os.isatty(1) else 100).print(lines)
+        print(f"report: {page}")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score images with a trained detector; the most anomalous come first in the list."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder, or one checkpoint folder."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Image files, or folders that are searched for images."""
+    out: Path = Path("scores.csv")
+    """Where the list goes."""
+    heatmaps: Path | None = None
+    """Folder for one picture an image: query, closest match, heat map."""
+    lam: float = PAPER_LAMBDA
+    """lambda in a = lambda L_n + (1 - lambda) L_o."""
+    threshold: float | None = None
+    """Add a column: anomalous when a is above this."""
+
+    def __call__(self) -> None:
+        if not 0 <= self.lam <= 1:
+            raise UserError(f"--lam {self.lam} is outside [0, 1] - give e.g. 0.05")
+        detector = AnomalyDetector.load(self.run)
+        files = [file for place in self.images for file in find_images(place)]
+        if not files:
+            raise UserError(f"{', '.join(map(str, self.images))}: no images - give image files or folders of images")
+        rows: list[tuple[float, list[str]]] = []
+        for start in range(0, len(files), 256):
+            part = files[start : start + 256]
+            images = np.stack([read_image(file, detector.resolution, detector.channels) for file in part])
+            scores = detector.score(images)
+            a = scores.anomaly(self.lam)
+            for i, file in enumerate(part):
+                verdict = [] if self.threshold is None else ["yes" if a[i] > self.threshold else "no"]
+                numbers = [f"{x[i]:.9g}" for x in (a, scores.L_n, scores.L_o, scores.L_r)]
+                rows.append((float(a[i]), [str(file), *numbers, *verdict]))
+            if self.heatmaps:
+                _write_heatmaps(self.heatmaps, start, part, images, detector)
+            print(f"scored {start + len(part)} of {len(files)}", flush=True)
+        rows.sort(key=lambda row: -row[0])
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        staged = self.out.with_name(f".{self.out.name}.partial")
+        with staged.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "a", "L_n", "L_o", "L_r", *([] if self.threshold is None else ["anomalous"])])
+            writer.writerows(cells for _, cells in rows)
+        os.replace(staged, self.out)
+        print(f"wrote {self.out}: {len(rows)} images, the most anomalous first ({rows[0][1][0]})")
+
+
+def _write_heatmaps(folder: Path, first: int, files: list[Path], images: np.ndarray, detector: AnomalyDetector) -> None:
+    """One PNG an image: query, closest match and heat map side by side, 4x."""
+    import matplotlib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    heat = detector.heatmap(images)
+    colours = (matplotlib.colormaps["magma"](heat)[..., :3] * 255).astype(np.uint8)
+    matches = np.clip(np.rint((detector.reconstruct(images) + 1) * 127.5), 0, 255).astype(np.uint8)
+    for i, file in enumerate(files):
+        side = [np.broadcast_to(x, (*x.shape[:2], 3)) for x in (images[i], matches[i], colours[i])]
+        save_picture(np.concatenate(side, axis=1), folder / f"{first + i:06d}-{file.stem}.png", scale=4)

@@ -1,0 +1,60 @@
+"""The growth schedule: a pure function of the number of images seen (Berg et al. 2019, appendix A).
+
+Every worker computes it for itself, so nothing about growth is ever negotiated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.config import TrainConfig
+from trainer.networks import resolutions
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training at one resolution; Adam's moments start anew with each.
+
+    start, end: images seen; the phase holds the steps that begin in [start, end).
+    """
+
+    index: int
+    resolution: int
+    fading: bool
+    start: int
+    end: int
+    batch: int
+    learning_rate: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.resolution}x{self.resolution} {'fade' if self.fading else 'stable'}"
+
+    def alpha(self, images_seen: int) -> float:
+        """The fade factor at this count, in [0, 1]; 1 outside a fade."""
+        return min((images_seen - self.start) / (self.end - self.start), 1.0) if self.fading else 1.0
+
+
+def schedule(config: TrainConfig) -> tuple[Phase, ...]:
+    """All phases in order: per resolution a fade (none at 4x4), then a stable phase."""
+    phases: list[Phase] = []
+    seen = 0
+    for r in resolutions(config.resolution):
+        stable = config.final_images if r == config.resolution else config.stable_images
+        rate = config.learning_rate * (1.5 if r >= 1024 else 1.0)
+        for fading, images in ((True, config.fade_images if r > 4 else 0), (False, stable)):
+            if images:
+                phases.append(Phase(len(phases), r, fading, seen, seen + images, config.minibatch[r], rate))
+                seen += images
+    return tuple(phases)
+
+
+def phase_at(phases: tuple[Phase, ...], images_seen: int) -> Phase | None:
+    """The phase whose step begins at this count; None when training is over."""
+    return next((phase for phase in phases if images_seen < phase.end), None)
+
+
+def work(phases: tuple[Phase, ...], images_seen: int) -> float:
+    """Roughly how much computation the first `images_seen` images cost: a step's cost grows with its pixels."""
+    spans = ((max(min(images_seen, phase.end) - phase.start, 0), phase.resolution) for phase in phases)
+    return sum(images * (16 + resolution**2) for images, resolution in spans)

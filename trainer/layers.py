@@ -1,0 +1,88 @@
+"""Layers of the progressively grown networks (Karras et al. 2018, section 4 and appendix A)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GAIN_RELU = math.sqrt(2)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Bring half precision up to float32; leave float32 and float64 alone."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.2)
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Scale every feature vector (dimension 1) to a mean square of one, eps 1e-8."""
+    wide = at_least_float32(x)
+    return (wide * torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + 1e-8)).to(x.dtype)
+
+
+def upsample(images: Tensor) -> Tensor:
+    """Nearest-neighbour, N x C x H x W to N x C x 2H x 2W."""
+    return F.interpolate(images, scale_factor=2, mode="nearest")
+
+
+def downsample(images: Tensor) -> Tensor:
+    """Average over 2 x 2, N x C x H x W to N x C x H/2 x W/2."""
+    return F.avg_pool2d(images, 2)
+
+
+def minibatch_stddev(x: Tensor, group: int) -> Tensor:
+    """Append one map: the standard deviation over each run of `group` samples, averaged over all features.
+
+    x: N x C x H x W with N a multiple of `group`. Computed in float32, eps 1e-8. With group 1 the map is a
+    constant, so that a sample's output depends on that sample alone: that is how queries are scored.
+    """
+    n, c, h, w = x.shape
+    groups = at_least_float32(x).reshape(n // group, group, c, h, w)
+    deviation = (groups - groups.mean(dim=1, keepdim=True)).square().mean(dim=1).add(1e-8).sqrt()
+    statistic = deviation.mean(dim=(1, 2, 3)).repeat_interleave(group)
+    return torch.cat([x, statistic.to(x.dtype).view(n, 1, 1, 1).expand(n, 1, h, w)], dim=1)
+
+
+class EqualisedConv(nn.Module):
+    """Convolution whose weights are drawn N(0, 1) and scaled at run time by gain / sqrt(fan in).
+
+    resample "up" is nearest x2 followed by the convolution, "down" the convolution followed by 2 x 2 averages;
+    both fused into one convolution with stride 2 whose 4 x 4 kernel sums four shifted copies of the 3 x 3 one
+    (the same function with fewer operations; "up" holds its kernel mirrored, as a transposed convolution wants it).
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, gain: float = GAIN_RELU, resample: str = "") -> None:
+        super().__init__()
+        shape = (inputs, outputs) if resample == "up" else (outputs, inputs)
+        self.weight = nn.Parameter(torch.randn(*shape, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.scale = gain / math.sqrt(inputs * kernel * kernel)
+        self.resample = resample
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight * self.scale
+        if self.resample == "up":
+            shifted_sum = F.avg_pool2d(weight, 2, stride=1, padding=1) * 4
+            return F.conv_transpose2d(x, shifted_sum, self.bias, stride=2, padding=1)
+        if self.resample == "down":
+            return F.conv2d(x, F.avg_pool2d(weight, 2, stride=1, padding=1), self.bias, stride=2, padding=1)
+        return F.conv2d(x, weight, self.bias, padding=self.weight.shape[-1] // 2)
+
+
+class EqualisedLinear(nn.Module):
+    """Dense layer, weights scaled at run time by gain / sqrt(fan in); N x inputs to N x outputs."""
+
+    def __init__(self, inputs: int, outputs: int, gain: float = GAIN_RELU, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.scale = gain / math.sqrt(inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.scale, self.bias)

@@ -1,0 +1,70 @@
+"""Named starting points of a configuration, one plain function each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from data_tools.errors import UserError
+from trainer.config import TrainConfig
+
+
+def kth() -> TrainConfig:
+    """The paper's KTH-Cellvideos run: 64x64, 5,280 thousand images."""
+    return TrainConfig(preset="kth")
+
+
+def cifar_car() -> TrainConfig:
+    """The paper's CIFAR_CAR run: 32x32, 4,000 thousand images."""
+    return TrainConfig(preset="cifar-car", resolution=32, final_images=400_000)
+
+
+def cells_small() -> TrainConfig:
+    """Cells at 32x32 on two CPU cores in a quarter of an hour: 1/16 of the width, 3 % of the images."""
+    return TrainConfig(
+        preset="cells-small",
+        resolution=32,
+        width=32,
+        fade_images=16_000,
+        stable_images=16_000,
+        final_images=32_000,
+        minibatch={4: 64, 8: 64, 16: 32, 32: 32},
+        ema_decay=0.99,
+        log_images=2_000,
+    )
+
+
+def cifar_small() -> TrainConfig:
+    """CIFAR-10 cars on two CPU cores: the same schedule as cells-small."""
+    return dataclasses.replace(cells_small(), preset="cifar-small")
+
+
+def demo() -> TrainConfig:
+    """A few minutes on two CPU cores, for a first look."""
+    return TrainConfig(
+        preset="demo",
+        resolution=32,
+        width=32,
+        fade_images=6_000,
+        stable_images=6_000,
+        final_images=8_000,
+        minibatch={4: 32, 8: 32, 16: 32, 32: 32},
+        ema_decay=0.98,
+        log_images=1_000,
+    )
+
+
+PRESETS: dict[str, Callable[[], TrainConfig]] = {
+    "kth": kth,
+    "cifar-car": cifar_car,
+    "cells-small": cells_small,
+    "cifar-small": cifar_small,
+    "demo": demo,
+}
+
+
+def preset(name: str) -> TrainConfig:
+    """The preset of this name; UserError with the list of names otherwise."""
+    if name not in PRESETS:
+        raise UserError(f"--preset {name} is unknown - choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]()
