@@ -33,7 +33,8 @@ def run_command(command: Callable[[list[str]], None], argv: list[str]) -> int:
         if debug:
             traceback.print_exc()
         name = f"{error.filename}: " if error.filename else ""
-        print(f"error: {name}{error.strerror or error} - free space, mend the path or its permissions, and run it again", file=sys.stderr)
+        remedy = "free space, mend the path or its permissions, and run it again"
+        print(f"error: {name}{error.strerror or error} - {remedy}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +42,7 @@ def test_phases_join_and_presets_are_valid(name):
     assert config.preset == name
     phases = schedule(config.validated())
     assert phases[0].start == 0
-    assert all(a.end == b.start for a, b in zip(phases, phases[1:]))
+    assert all(a.end == b.start for a, b in itertools.pairwise(phases))
     assert not phases[0].fading and phases[-1].resolution == config.resolution
 
 

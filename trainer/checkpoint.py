@@ -107,6 +107,11 @@ def save_checkpoint(
     return final
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run folder holds any checkpoint."""
+    return any((run / "checkpoints").glob("images-*"))
+
+
 def latest_checkpoint(url: str | Path) -> Path:
     """The newest checkpoint of a run folder, or the folder itself when it is a checkpoint."""
     folder = Path(url)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
-from data_tools.reader import open_dataset
 from rich.console import Console
 from rich.table import Table
 
 from data_tools.errors import UserError
+from data_tools.reader import open_dataset
 from data_tools.sources.images import find_images, read_image
-from trainer.checkpoint import latest_checkpoint, read_info
+from trainer.checkpoint import has_checkpoint, latest_checkpoint, read_info
 from trainer.config import TrainConfig
 from trainer.detector import PAPER_LAMBDA, AnomalyDetector
 from trainer.evaluation import check_fits, has_labels, score_table
@@ -32,14 +33,19 @@ def train_command(config: TrainConfig) -> None:
         return
     if state == "unfinished":
         print(f"{config.out}: going on from the newest checkpoint")
-    if config.workers:
-        from trainer.worker import train_on_ray
+    try:
+        if config.workers:
+            from trainer.worker import train_on_ray
 
-        train_on_ray(config)
-    else:
-        from trainer.loop import train
+            train_on_ray(config)
+        else:
+            from trainer.loop import train
 
-        train(config)
+            train(config)
+    except UserError:
+        if state == "new" and not has_checkpoint(Path(config.out)):
+            shutil.rmtree(config.out)  # it was new or empty, so all in it is ours and of no use
+        raise
     print(f"finished: {config.out}\nnext: python -m trainer evaluate {config.out}")
 
 

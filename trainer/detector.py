@@ -18,6 +18,13 @@ from trainer.networks import Encoder, Generator
 PAPER_LAMBDA = 0.05
 
 
+def best_device() -> torch.device:
+    """This process's GPU where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 def min_max(images: Tensor) -> Tensor:
     """w(X): each image scaled to [0, 1] over all its pixels and channels; a constant image becomes 0 everywhere."""
     flat = images.flatten(1)
@@ -63,12 +70,13 @@ class AnomalyDetector:
         self.alpha = None if alpha is None else torch.tensor(alpha, device=self.device)
 
     @staticmethod
-    def load(url: str | Path, device: str | torch.device = "cpu") -> AnomalyDetector:
-        """Load a run folder's newest checkpoint, or one checkpoint folder."""
+    def load(url: str | Path, device: str | torch.device | None = None) -> AnomalyDetector:
+        """Load a run folder's newest checkpoint, or one checkpoint folder; on the GPU where there is one."""
         return AnomalyDetector.from_checkpoint(read_info(latest_checkpoint(url)), device)
 
     @staticmethod
-    def from_checkpoint(info: CheckpointInfo, device: str | torch.device = "cpu") -> AnomalyDetector:
+    def from_checkpoint(info: CheckpointInfo, device: str | torch.device | None = None) -> AnomalyDetector:
+        device = device or best_device()
         sizes = (info.config.resolution, info.channels, info.config.width)
         generator, encoder = Generator(*sizes), Encoder(*sizes)
         load_weights(info, {"ema": generator, "encoder": encoder})

@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from data_tools.contamination import TrainingSet, training_set
-from data_tools.reader import Dataset, open_dataset
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from data_tools.contamination import TrainingSet, training_set
+from data_tools.reader import Dataset, open_dataset
 from trainer import counter_random
 from trainer.batches import SampleOrder, at_resolution, faded, to_float, worker_positions
-from trainer.checkpoint import Networks, latest_checkpoint, load_weights, read_info, save_checkpoint
+from trainer.checkpoint import Networks, has_checkpoint, latest_checkpoint, load_weights, read_info, save_checkpoint
 from trainer.config import TrainConfig
-from trainer.detector import AnomalyDetector
+from trainer.detector import AnomalyDetector, best_device
 from trainer.evaluation import has_labels, score_table, summary
 from trainer.growth import Phase, schedule
 from trainer.monitor import Monitor, RunningMeans
@@ -40,7 +40,7 @@ def train(config: TrainConfig, report: Report = lambda values: None) -> None:
     Every worker of a torch.distributed group calls this with the same config; `report` gets each line of metrics.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    run, device = Path(config.out), _device()
+    run, device = Path(config.out), best_device()
     dataset = open_dataset(config.data, Path(config.cache) if config.cache else None)
     phases = schedule(config)
     networks = Networks.build(config.resolution, dataset.channels, config.width, config.seed).to(device)
@@ -128,8 +128,8 @@ class Step:
         critic, encoder, generator = (
             wake(network, phase.resolution, phase.fading) for network in (n.critic, n.encoder, n.generator)
         )
-        self.generator_parameters = generator
-        self.ema_parameters = list(used_parameters(n.ema, phase.resolution, phase.fading))
+        self.generator_values = tuple(p.detach() for p in generator)
+        self.ema_parameters = tuple(used_parameters(n.ema, phase.resolution, phase.fading))
         self.critic_loss = self._reduced(CriticLoss(n.critic, c.penalty, c.drift, self.bf16))
         joint = GeneratorEncoderLoss(
             n.generator, n.encoder, n.critic, c.distance, c.coupling, c.distance_weight, self.bf16
@@ -156,7 +156,7 @@ class Step:
         u = counter_random.mixing(c.seed, positions)
         loss, critic_parts = self.critic_loss(real, fake, u, phase.resolution, alpha)
         self._update(self.critic_adam, loss)
-        torch._foreach_lerp_(self.ema_parameters, [p.detach() for p in self.generator_parameters], 1 - c.ema_decay)
+        torch._foreach_lerp_(self.ema_parameters, self.generator_values, 1 - c.ema_decay)  # type: ignore[reportPrivateImportUsage]
 
         latents = z(counter_random.LATENT_FOR_GENERATOR)
         loss, generator_parts = self.generator_loss(latents, phase.resolution, alpha)
@@ -183,15 +183,9 @@ def has_native_bf16(device: torch.device) -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
-def _device() -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
-
-
 def _resume(run: Path, networks: Networks) -> int:
     """Load the newest checkpoint of the run, if there is one; return its images seen."""
-    if not any((run / "checkpoints").glob("images-*")):
+    if not has_checkpoint(run):
         return 0
     info = read_info(latest_checkpoint(run))
     load_weights(info, networks.by_name())
@@ -238,18 +232,17 @@ def _snapshot(
     shown = step.data.gather(step.order.samples(np.arange(min(32, len(step.data)))))
     z = counter_random.latents(config.seed, counter_random.LATENT_FOR_GENERATOR, torch.arange(32), config.width)
     with torch.no_grad():
-        real = faded(at_resolution(to_float(torch.from_numpy(shown)), phase.resolution), detector.alpha)
+        real = faded(at_resolution(to_float(torch.from_numpy(shown).to(step.device)), phase.resolution), detector.alpha)
         generated = networks.ema(z.to(step.device), phase.resolution, detector.alpha)
     monitor.pictures(
         images_seen,
         {
-            "real": real.permute(0, 2, 3, 1).numpy(),
+            "real": real.permute(0, 2, 3, 1).cpu().numpy(),
             "generated": generated.permute(0, 2, 3, 1).cpu().numpy(),
             "reconstructed": detector.reconstruct(shown),
         },
     )
-    values: dict[str, float] = {}
     if has_labels(dataset):
         table = score_table(detector, dataset)
-        values = {f"validation/{name}": value for name, value in summary(table.scores, table.labels).items()}
-    monitor.metrics(images_seen, values)
+        values = summary(table.scores, table.labels)
+        monitor.metrics(images_seen, {f"validation/{name}": value for name, value in values.items()})

@@ -7,11 +7,10 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from data_tools.contamination import training_set
-from data_tools.reader import open_dataset
-
+from data_tools.contamination import check_gamma
 from data_tools.errors import UserError
-from trainer.checkpoint import latest_checkpoint, read_info
+from data_tools.reader import open_dataset
+from trainer.checkpoint import has_checkpoint, latest_checkpoint, read_info
 from trainer.config import TrainConfig, differing_options
 from trainer.growth import schedule
 
@@ -21,7 +20,7 @@ State = Literal["new", "unfinished", "finished"]
 def prepare(config: TrainConfig) -> State:
     """Check the configuration against the data and the run folder; write config.json into a new one.
 
-    Everything that can be found wrong is found here, before a worker starts or a file is written.
+    All that can be found wrong without reading images is found here, before a worker starts or a file is written.
     """
     if not config.data:
         raise UserError("--data is missing - give the URL that data_tools wrote a dataset to")
@@ -34,7 +33,7 @@ def prepare(config: TrainConfig) -> State:
             f"--resolution {config.resolution} is above the dataset's {dataset.resolution} "
             f"- give {dataset.resolution} or less, or shard it anew at {config.resolution}"
         )
-    training_set(dataset, config.gamma, config.seed)
+    check_gamma(dataset, config.gamma)
     run = Path(config.out)
     file = run / "config.json"
     if not file.exists():
@@ -50,7 +49,7 @@ def prepare(config: TrainConfig) -> State:
         raise UserError(f"--out {run}: holds a run that differs in {', '.join(different)} - give another --out")
     if digest != dataset.manifest.digest:
         raise UserError(f"--out {run}: holds a run on another dataset than --data {config.data} - give another --out")
-    if not any((run / "checkpoints").glob("images-*")):
+    if not has_checkpoint(run):
         return "unfinished"
     seen = read_info(latest_checkpoint(run)).images_seen
     return "finished" if seen >= schedule(config)[-1].end else "unfinished"

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from data_tools.errors import UserError
 from trainer.config import TrainConfig
 from trainer.loop import train
 
@@ -27,8 +28,9 @@ def train_on_ray(config: TrainConfig) -> None:
     import ray
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import WorkerGroupError
 
-    cores = os.cpu_count() or 1
+    run, cores = Path(config.out).resolve(), os.cpu_count() or 1
     if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=True)
     else:
@@ -36,7 +38,6 @@ def train_on_ray(config: TrainConfig) -> None:
         ray.init(num_cpus=max(cores, config.workers), include_dashboard=False, object_store_memory=100 * 2**20)
     try:
         use_gpu = ray.cluster_resources().get("GPU", 0) >= config.workers
-        run = Path(config.out).resolve()
         trainer = TorchTrainer(
             _worker,
             train_loop_config={**config.to_json(), "out": str(run), "threads": max(cores // config.workers, 1)},
@@ -44,9 +45,22 @@ def train_on_ray(config: TrainConfig) -> None:
             run_config=RunConfig(name=".ray", storage_path=str(run)),
         )
         trainer.fit()
+    except WorkerGroupError as error:
+        raise _users_error(error) or error from None
     finally:
         ray.shutdown()
-    shutil.rmtree(run / ".ray", ignore_errors=True)
+        shutil.rmtree(run / ".ray", ignore_errors=True)
+
+
+def _users_error(error: Any) -> UserError | None:
+    """What the user can mend, if that is what stopped a worker; Ray wraps it in the failure of its actor."""
+    for failure in error.worker_failures.values():
+        cause = failure
+        while cause is not None:
+            if isinstance(cause, UserError):
+                return UserError(str(cause))
+            cause = getattr(cause, "cause", None) or cause.__cause__
+    return None
 
 
 def _worker(values: dict[str, Any]) -> None:

@@ -1,0 +1,107 @@
+"""Look at a dataset: counts, sizes and contact sheets; and verify every byte of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from data_tools.errors import UserError
+from data_tools.manifest import MANIFEST, Manifest, read_manifest
+from data_tools.patch import POOLS
+from data_tools.progress import progress
+from data_tools.shards import check_shard, read_shard
+from data_tools.storage import Storage, open_storage
+
+GAP = 2
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Show what a dataset holds, and draw a contact sheet of each pool."""
+
+    url: tyro.conf.Positional[str]
+    """The dataset."""
+    out: Path = Path("contact-sheets")
+    """Folder for the contact sheets, one PNG a pool."""
+    images: int = 96
+    """Images on a contact sheet, spread evenly over the pool."""
+
+    def run(self) -> None:
+        if self.images < 1:
+            raise UserError(f"--images is {self.images} - give 1 or more")
+        storage = open_storage(self.url)
+        manifest = read_manifest(storage)
+        Console(width=100).print(_table(manifest, storage.url))
+        for pool in POOLS:
+            if count := manifest.count(pool):
+                sheet = contact_sheet(_spread(storage, manifest, pool, min(self.images, count)), columns=12)
+                self.out.mkdir(parents=True, exist_ok=True)
+                path = self.out / f"{pool}.png"
+                Image.fromarray(sheet.squeeze()).save(path)
+                print(f"contact sheet: {path}")
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Compare every byte of a dataset with its manifest."""
+
+    url: tyro.conf.Positional[str]
+    """The dataset."""
+
+    def run(self) -> None:
+        storage = open_storage(self.url)
+        manifest = read_manifest(storage)
+        for shard in progress(manifest.shards, "verifying", "shards", len(manifest.shards)):
+            check_shard(storage, shard)
+        surplus = set(storage.names()) - {shard.name for shard in manifest.shards} - {MANIFEST}
+        if surplus:
+            raise UserError(f"{storage.url}/{min(surplus)}: is not in the manifest - remove it")
+        size = sum(shard.size for shard in manifest.shards)
+        print(f"{storage.url}: all {len(manifest.shards)} shards ({size:,} bytes) are as the manifest says")
+
+
+def _table(manifest: Manifest, url: str) -> Table:
+    title = f"{url}: {manifest.resolution}x{manifest.resolution}x{manifest.channels}, digest {manifest.digest[:12]}"
+    table = Table(title=title)
+    table.add_column("pool")
+    for heading in ("images", "shards", "bytes", "bytes an image"):
+        table.add_column(heading, justify="right")
+    for pool in POOLS:
+        if count := manifest.count(pool):
+            size = sum(shard.size for shard in manifest.of(pool))
+            table.add_row(pool, f"{count:,}", f"{len(manifest.of(pool)):,}", f"{size:,}", f"{size // count:,}")
+    return table
+
+
+def _spread(storage: Storage, manifest: Manifest, pool: str, wanted: int) -> list[np.ndarray]:
+    """`wanted` images at even distances; shards without any of them are not read."""
+    places = set(np.linspace(0, manifest.count(pool) - 1, wanted).astype(int).tolist())
+    images: list[np.ndarray] = []
+    first = 0
+    for shard in manifest.of(pool):
+        inside = {place - first for place in places if first <= place < first + shard.samples}
+        if inside:
+            samples = itertools.islice(read_shard(storage, shard), max(inside) + 1)
+            images += [image for i, (_, image, _) in enumerate(samples) if i in inside]
+        first += shard.samples
+    return images
+
+
+def contact_sheet(images: Iterable[np.ndarray], columns: int) -> np.ndarray:
+    """uint8 images H x W x C, all of one shape, to one such picture with white gaps."""
+    stack = np.stack(list(images))
+    n, h, w, c = stack.shape
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    cells = np.full((rows * columns, h + GAP, w + GAP, c), 255, np.uint8)
+    cells[:n, :h, :w] = stack
+    grid = cells.reshape(rows, columns, h + GAP, w + GAP, c).swapaxes(1, 2)
+    return grid.reshape(rows * (h + GAP), columns * (w + GAP), c)[:-GAP, :-GAP]
