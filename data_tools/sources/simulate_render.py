@@ -46,7 +46,8 @@ class Camera:
             columns = slice(max(column - half, 0), min(column + half + 1, self.size))
             dy = np.arange(rows.start, rows.stop)[:, None] - body.y
             dx = np.arange(columns.start, columns.stop)[None, :] - body.x
-            gray, distance = _PAINT[body.kind](body, *np.broadcast_arrays(dx, dy), self.light)
+            dx, dy = np.broadcast_arrays(dx, dy)
+            gray, distance = _PAINT[body.kind](body, dx, dy, self.light)
             scene[rows, columns] += gaussian_filter(gray, body.look.focus, truncate=3)
             rank = distance / body.radius
             wins = (distance < 0) & (rank < owner[rows, columns])
