@@ -15,8 +15,8 @@ SEED ?= 0
 # Simulate cell videos, shard them, train on two Ray workers, score the test set. Each line is what a user types.
 demo: .venv/ready
 	rm -rf $(DEMO)
-	$(BIN)/python -m data_tools simulate $(DEMO)/videos --seed $(SEED)
-	$(BIN)/python -m data_tools baxter $(DEMO)/videos --out $(DEMO)/shards --seed $(SEED)
+	$(BIN)/python -m data_tools simulate $(DEMO)/videos --sequences 16 --frames 8 --seed $(SEED)
+	$(BIN)/python -m data_tools baxter $(DEMO)/videos --out $(DEMO)/shards --resolution 32 --seed $(SEED)
 	$(BIN)/python -m data_tools inspect $(DEMO)/shards --out $(DEMO)/contact-sheets
 	$(BIN)/python -m trainer train --data $(DEMO)/shards --out $(DEMO)/run --preset demo --workers 2 --seed $(SEED)
 	$(BIN)/python -m trainer evaluate $(DEMO)/run

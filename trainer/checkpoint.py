@@ -7,6 +7,7 @@ and the number of images seen are all that the next phase needs.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -102,6 +103,8 @@ def save_checkpoint(
         (staged / "checkpoint.json").write_text(json.dumps(facts, indent=2) + "\n")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(staged, final)
+    except SafetensorError as error:  # a full disk, most likely
+        raise OSError(errno.EIO, str(error), str(final)) from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return final
@@ -139,9 +142,9 @@ def read_info(path: Path) -> CheckpointInfo:
             facts["channels"],
             facts["dataset_digest"],
             TrainConfig.from_json(facts["config"]),
-            facts["sha256"],
+            dict(facts["sha256"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file}: damaged ({error!r}) - delete this checkpoint folder, the one before it serves"
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -77,16 +78,23 @@ class TrainConfig:
             raise UserError(f"--gamma {self.gamma} is outside [0, 1) - give the share of anomalies, e.g. 0.02")
         if self.width < 4 or self.width % 4:
             raise UserError(f"--width {self.width} is not a positive multiple of 4 - give e.g. 64 or 512")
+        if 32 * self.width < self.resolution:
+            raise UserError(
+                f"--width {self.width} leaves no feature map at {self.resolution}x{self.resolution} "
+                f"- give {self.resolution // 32} or more"
+            )
         for name in ("stable_images", "final_images", "log_images", "snapshots"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{_option(name)} {getattr(self, name)} is not positive - give at least 1")
         for name in ("fade_images", "workers", "seed", "penalty", "drift", "distance_weight"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{_option(name)} {getattr(self, name)} is negative - give 0 or more")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{_option(name)} {getattr(self, name)} is negative or not finite - give 0 or more")
+        if self.seed >= 2**63:
+            raise UserError(f"--seed {self.seed} needs more than 63 bits - give less than {2**63}")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema-decay {self.ema_decay} is outside [0, 1) - give e.g. 0.999")
-        if self.learning_rate <= 0:
-            raise UserError(f"--learning-rate {self.learning_rate} is not positive - give e.g. 0.001")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"--learning-rate {self.learning_rate} is not positive and finite - give e.g. 0.001")
         share = 4 * max(self.workers, 1)
         resolution = 4
         while resolution <= self.resolution:

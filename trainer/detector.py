@@ -98,7 +98,8 @@ class AnomalyDetector:
     def reconstruct(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """The closest matches R = G(E(Q)): float32, N x r x r x C, about [-1, 1]."""
         pictures = [self._reconstruct(q)[0].permute(0, 2, 3, 1) for q in self._batches(images, batch)]
-        return torch.cat(pictures).cpu().numpy()
+        shape = (0, self.resolution, self.resolution, self.channels)
+        return torch.cat(pictures).cpu().numpy() if pictures else np.zeros(shape, np.float32)
 
     def _batches(self, images: np.ndarray, batch: int):
         if images.dtype != np.uint8 or images.ndim != 4:
@@ -112,7 +113,7 @@ class AnomalyDetector:
                 f"resize them to {self.resolution}x{self.resolution}"
             )
         for start in range(0, len(images), batch):
-            part = torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(self.device)
+            part = torch.from_numpy(np.array(images[start : start + batch])).to(self.device)  # a copy, writable
             yield faded(at_resolution(to_float(part), self.resolution), self.alpha)
 
     @torch.no_grad()

@@ -48,7 +48,7 @@ def train(config: TrainConfig, report: Report = lambda values: None) -> None:
     step = Step(config, networks, training_set(dataset, config.gamma, config.seed), device, rank, world)
     monitor = Monitor(run, phases, images_seen) if rank == 0 else None
     if monitor:
-        print(f"{'bf16 autocast' if step.bf16 else 'float32'} on {device}, {world} worker(s)", flush=True)
+        monitor.say(f"{'bf16 autocast' if step.bf16 else 'float32'} on {device}, {world} worker(s)")
     with contextlib.closing(monitor) if monitor else contextlib.nullcontext():
         for phase in phases:
             if images_seen < phase.end:

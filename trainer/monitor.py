@@ -1,4 +1,4 @@
-"""What a run says while it trains: metrics.jsonl, TensorBoard, pictures, and a line of progress."""
+"""What a run says while it trains: metrics.jsonl, TensorBoard, pictures, and lines of progress in log.txt."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from trainer.figures import save_picture, tile
 from trainer.growth import Phase, work
+
+
+LOG = "log.txt"
 
 
 class Monitor:
@@ -33,7 +36,8 @@ class Monitor:
             staged.write_text("".join(line + "\n" for line in kept))
             os.replace(staged, path)
         self.lines = path.open("a", buffering=1)
-        self.events = SummaryWriter(str(run / "events"), purge_step=images_seen + 1 if images_seen else None)
+        self.log = (run / LOG).open("a", buffering=1)
+        self.events = SummaryWriter(str(run / "events"), purge_step=images_seen + 1)
 
     def metrics(self, images_seen: int, values: dict[str, float]) -> None:
         """Record values at a count of images seen (the step of every curve)."""
@@ -41,16 +45,20 @@ class Monitor:
         for name, value in values.items():
             self.events.add_scalar(name, value, images_seen)
 
+    def say(self, line: str) -> None:
+        """Print a line, and add it to the run's log."""
+        print(line, flush=True)
+        self.log.write(line + "\n")
+
     def progress(self, images_seen: int, phase: Phase, values: dict[str, float]) -> None:
-        """Print one line: how far, how fast, how it goes, how long it may still take."""
+        """Say one line: how far, how fast, how it goes, how long it may still take."""
         elapsed, total = time.monotonic() - self.started, self.phases[-1].end
         done = work(self.phases, images_seen)
         left = elapsed / (done - self.first) * (work(self.phases, total) - done)
-        print(
+        self.say(
             f"{images_seen / 1000:7.1f}/{total / 1000:.0f} kimg | {phase.name:<13} | "
             f"{values['speed/sec_per_kimg']:6.2f} sec/kimg | wasserstein {values['critic/wasserstein']:7.3f} | "
-            f"distance {values['encoder/distance']:.3f} | {elapsed / 60:4.1f} min, about {left / 60:.1f} to go",
-            flush=True,
+            f"distance {values['encoder/distance']:.3f} | {elapsed / 60:4.1f} min, about {left / 60:.1f} to go"
         )
 
     def pictures(self, images_seen: int, rows: dict[str, np.ndarray]) -> None:
@@ -63,6 +71,7 @@ class Monitor:
     def close(self) -> None:
         self.events.close()
         self.lines.close()
+        self.log.close()
 
 
 def _images_seen(line: str) -> float:

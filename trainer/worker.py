@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 from data_tools.errors import UserError
 from trainer.config import TrainConfig
 from trainer.loop import train
+from trainer.monitor import LOG
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
@@ -22,7 +24,7 @@ ENVIRONMENT = {
 def train_on_ray(config: TrainConfig) -> None:
     """Train with `config.workers` Ray Train workers: on the cluster of RAY_ADDRESS, else on one started here.
 
-    The run folder must be a path that every node sees.
+    The run folder must be a path that every node sees. Raises UserError when that is what stopped a worker.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     import ray
@@ -31,11 +33,16 @@ def train_on_ray(config: TrainConfig) -> None:
     from ray.train.v2.api.exceptions import WorkerGroupError
 
     run, cores = Path(config.out).resolve(), os.cpu_count() or 1
+    # The run's own log is shown instead of everything that Ray's processes say; theirs stays in Ray's session folder.
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=True)
+        ray.init(**quiet)
     else:
-        # One more CPU than workers, so that small machines can run them; threads are set in the worker.
-        ray.init(num_cpus=max(cores, config.workers), include_dashboard=False, object_store_memory=100 * 2**20)
+        # As many CPUs as workers at least, so that small machines can run them; threads are set in the worker.
+        ray.init(num_cpus=max(cores, config.workers), include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
+    over = threading.Event()
+    follower = threading.Thread(target=_follow, args=(run / LOG, over), daemon=True)
+    follower.start()
     try:
         use_gpu = ray.cluster_resources().get("GPU", 0) >= config.workers
         trainer = TorchTrainer(
@@ -48,8 +55,31 @@ def train_on_ray(config: TrainConfig) -> None:
     except WorkerGroupError as error:
         raise _users_error(error) or error from None
     finally:
+        over.set()
+        follower.join()
         ray.shutdown()
         shutil.rmtree(run / ".ray", ignore_errors=True)
+
+
+def _worker(values: dict[str, Any]) -> None:
+    import ray.train
+    import torch
+
+    torch.set_num_threads(values.pop("threads"))
+    train(TrainConfig.from_json(values), ray.train.report)
+
+
+def _follow(log: Path, over: threading.Event) -> None:
+    """Print what is added to the run's log, until all is over."""
+    place = log.stat().st_size if log.exists() else 0
+    last = False
+    while not last:
+        last = over.wait(0.5)
+        if log.exists():
+            with log.open() as file:
+                file.seek(place)
+                print(file.read(), end="", flush=True)
+                place = file.tell()
 
 
 def _users_error(error: Any) -> UserError | None:
@@ -61,11 +91,3 @@ def _users_error(error: Any) -> UserError | None:
                 return UserError(str(cause))
             cause = getattr(cause, "cause", None) or cause.__cause__
     return None
-
-
-def _worker(values: dict[str, Any]) -> None:
-    import ray.train
-    import torch
-
-    torch.set_num_threads(values.pop("threads"))
-    train(TrainConfig.from_json(values), ray.train.report)
