@@ -18,8 +18,8 @@ demo: .venv/ready
 	$(BIN)/python -m data_tools simulate $(DEMO)/videos --sequences 16 --frames 8 --seed $(SEED)
 	$(BIN)/python -m data_tools baxter $(DEMO)/videos --out $(DEMO)/shards --resolution 32 --seed $(SEED)
 	$(BIN)/python -m data_tools inspect $(DEMO)/shards --out $(DEMO)/contact-sheets
-	$(BIN)/python -m trainer train --data $(DEMO)/shards --out $(DEMO)/run --preset demo --workers 2 --seed $(SEED)
-	$(BIN)/python -m trainer evaluate $(DEMO)/run
+	$(BIN)/python -m trainer train --data $(DEMO)/shards --out $(DEMO)/run --preset demo --workers 2 --seed $(SEED) --cache $(DEMO)/cache
+	$(BIN)/python -m trainer evaluate $(DEMO)/run --cache $(DEMO)/cache
 
 test: .venv/ready
 	$(BIN)/ruff check .

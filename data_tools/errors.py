@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 
@@ -14,6 +15,12 @@ class UserError(Exception):
     """
 
 
+def _quiet_about_disks(failure: threading.ExceptHookArgs) -> None:
+    """A library's thread meets a full disk as the main thread does, whose line is enough."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
+
+
 def run_command(command: Callable[[list[str]], None], argv: list[str]) -> int:
     """Run a command line program; return its exit code.
 
@@ -22,6 +29,8 @@ def run_command(command: Callable[[list[str]], None], argv: list[str]) -> int:
     """
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
+    if not debug:
+        threading.excepthook = _quiet_about_disks
     try:
         command(argv)
     except UserError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,10 +81,22 @@ def _decoded(storage: Storage, manifest: Manifest, pool: str, cache: Path) -> Pa
 
 def _decode(storage: Storage, manifest: Manifest, pool: str, out: Path) -> None:
     shape = (manifest.count(pool), manifest.resolution, manifest.resolution, manifest.channels)
-    images = np.lib.format.open_memmap(out / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+    path = out / "images.npy"
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    _reserve(path)
     samples = (sample for shard in manifest.of(pool) for sample in read_shard(storage, shard))
     with (out / "provenance.jsonl").open("w") as lines:
         for i, (key, image, provenance) in enumerate(progress(samples, f"decoding {pool}", "images", shape[0])):
             images[i] = image
             lines.write(json.dumps({"key": key, **provenance}) + "\n")
     images.flush()
+
+
+def _reserve(path: Path) -> None:
+    """Claim a mapped file's space: on a full disk this is an error, where writing to the map would be a crash."""
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            error.filename = str(path.parent)
+            raise

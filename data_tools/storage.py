@@ -58,6 +58,9 @@ class Folder:
                 file.flush()
                 os.fsync(file.fileno())
             staged.replace(self.path / name)
+        except OSError as error:
+            error.filename = error.filename or str(self.path / name)  # a full disk names no file by itself
+            raise
         finally:
             staged.unlink(missing_ok=True)
 

@@ -33,10 +33,10 @@ class Python2Pickler(pickle._Pickler):
 
     def save_string(self, text: str | bytes) -> None:
         raw = text.encode("latin1") if isinstance(text, str) else text
-        self.write(pickle.BINSTRING + struct.pack("<i", len(raw)) + raw)
-        self.memoize(text)
+        self.write(pickle.BINSTRING + struct.pack("<i", len(raw)) + raw)  # pyright: ignore[reportAttributeAccessIssue]
+        self.memoize(text)  # pyright: ignore[reportAttributeAccessIssue]
 
-    dispatch[str] = dispatch[bytes] = save_string
+    dispatch[str] = dispatch[bytes] = save_string  # pyright: ignore[reportArgumentType]
 
 
 def write_pickle(path: Path, data: object, labels: object, version: str = "python 2") -> None:

@@ -26,7 +26,8 @@ from trainer.counter_random import latents, mixing, philox, uniforms
     ],
 )
 def test_philox_known_answers(counter, key, expected):
-    words = philox(tuple(torch.tensor(c) for c in counter), key)
+    c0, c1, c2, c3 = (torch.tensor(c) for c in counter)
+    words = philox((c0, c1, c2, c3), key)
     assert " ".join(f"{int(word):08x}" for word in words) == expected
 
 

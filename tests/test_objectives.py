@@ -7,19 +7,24 @@ import socket
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from torch.multiprocessing.spawn import spawn
 
 from trainer import objectives
 from trainer.networks import Critic, Encoder, Generator, wake
-from trainer.objectives import CriticLoss, GeneratorEncoderLoss
+from trainer.objectives import CriticLoss, Distance, GeneratorEncoderLoss
 
 R, WIDTH, N = 8, 8, 8
 
 
-def networks():
+def networks() -> tuple[Generator, Encoder, Critic]:
     torch.manual_seed(1)
-    return [network(R, 1, WIDTH).double() for network in (Generator, Encoder, Critic)]
+    return Generator(R, 1, WIDTH).double(), Encoder(R, 1, WIDTH).double(), Critic(R, 1, WIDTH).double()
+
+
+def gradient(parameter: torch.Tensor) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def inputs():
@@ -89,7 +94,7 @@ def test_gradient_of_the_penalty_agrees_with_finite_differences():
         values.append(module(real, fake, u, R, None)[0].item())
         with torch.no_grad():
             weight -= step * direction
-    assert (values[0] - values[1]) / 2e-6 == pytest.approx((weight.grad * direction).sum().item(), rel=1e-5)
+    assert (values[0] - values[1]) / 2e-6 == pytest.approx((gradient(weight) * direction).sum().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("distance", ["image", "latent"])
@@ -104,7 +109,7 @@ def test_who_learns_from_the_distance(distance, coupling):
     loss.backward()
     assert all(p.grad is None for p in critic.parameters())
     assert all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
-    mine = [p.grad for p in generator.parameters() if p.requires_grad]
+    mine = [gradient(p) for p in generator.parameters() if p.requires_grad]
     adversarial_alone = torch.autograd.grad(
         -critic(generator(z, R), R).mean(), [p for p in generator.parameters() if p.requires_grad]
     )
@@ -117,7 +122,7 @@ def test_distances_by_hand():
     z = inputs()[3]
     fake = generator(z, R)
     z_hat = encoder(fake, R)
-    by_hand = {
+    by_hand: dict[Distance, torch.Tensor] = {
         "image": (fake - generator(z_hat, R)).abs().mean(),
         "latent": (z / z.square().mean(1, keepdim=True).sqrt() - z_hat).abs().mean(),
     }
@@ -156,7 +161,7 @@ def test_reduction_over_two_workers_equals_one_process_on_the_joined_batch(tmp_p
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_worker, args=(port, str(tmp_path)), nprocs=2)
+    spawn(_worker, args=(port, str(tmp_path)), nprocs=2)
     whole = _gradients(0, 1)
     for rank in range(2):
         parts = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

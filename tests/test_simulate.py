@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from data_tools.errors import UserError
 from data_tools.sources.simulate import Simulate
 
-SMALL = Simulate(Path(), sequences=2, frames=20, size=192, cells=14, debris=5, seed=1)
+SMALL = Simulate(Path(), sequences=2, frames=20, size=192, cells=14, debris=5, seed=3)
 
 
 def simulate(out: Path, like: Simulate, **changes: int) -> Path:
@@ -72,7 +72,7 @@ def test_layout(experiment: Path) -> None:
         assert sorted(path.name for path in (result / "false_positives").iterdir()) == sorted(texts + masks)
         for path, kind in ((frames[0], np.uint8), (result / masks[0], np.uint16)):
             with tifffile.TiffFile(path) as tif:
-                assert tif.pages[0].compression.name == "LZW"
+                assert tif.pages.first.compression == tifffile.COMPRESSION.LZW
                 assert (tif.asarray().dtype, tif.asarray().shape) == (kind, (192, 192))
     assert [path.name for path in experiment.parent.iterdir()] == ["small"], "no scratch folder stays"
 
@@ -150,7 +150,8 @@ def test_objects_show_and_the_light_is_uneven(experiment: Path) -> None:
     objects = (tifffile.imread(result / "mask000.tif") > 0) | (
         tifffile.imread(result / "false_positives" / "mask000.tif") > 0
     )
-    assert frame[objects].std() > 3 * np.diff(frame[:, :2]).std(), "objects stand out of the camera's noise"
+    empty = ~(objects[:, 1:] | objects[:, :-1])
+    assert frame[objects].std() > 3 * np.diff(frame)[empty].std(), "objects stand out of the camera's noise"
     corners = [
         np.median(frame[rows, columns])
         for rows in (slice(48), slice(-48, None))

@@ -42,7 +42,7 @@ def train_command(config: TrainConfig) -> None:
             from trainer.loop import train
 
             train(config)
-    except UserError:
+    except (UserError, OSError):
         if state == "new" and not has_checkpoint(Path(config.out)):
             shutil.rmtree(config.out)  # it was new or empty, so all in it is ours and of no use
         raise

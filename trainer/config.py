@@ -100,11 +100,14 @@ class TrainConfig:
         while resolution <= self.resolution:
             batch = self.minibatch.get(resolution)
             if batch is None or batch <= 0:
-                raise UserError(f"--minibatch names no batch for {resolution}x{resolution} - add '{resolution} 32'")
+                raise UserError(
+                    f"--minibatch has no positive batch for {resolution}x{resolution} - give"
+                    f" --minibatch.{resolution} 4, or --resolution {resolution // 2}"
+                )
             if batch % share:
                 raise UserError(
-                    f"--minibatch {batch} at {resolution}x{resolution} is no multiple of {share} (groups of 4 on "
-                    f"{max(self.workers, 1)} workers) - change --minibatch or --workers"
+                    f"--minibatch.{resolution} {batch} is no multiple of {share} (groups of 4 on "
+                    f"{max(self.workers, 1)} workers) - change it or --workers"
                 )
             resolution *= 2
         return self

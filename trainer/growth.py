@@ -57,4 +57,4 @@ def phase_at(phases: tuple[Phase, ...], images_seen: int) -> Phase | None:
 def work(phases: tuple[Phase, ...], images_seen: int) -> float:
     """Roughly how much computation the first `images_seen` images cost: a step's cost grows with its pixels."""
     spans = ((max(min(images_seen, phase.end) - phase.start, 0), phase.resolution) for phase in phases)
-    return sum(images * (16 + resolution**2) for images, resolution in spans)
+    return sum(images * (100 + resolution**2) for images, resolution in spans)

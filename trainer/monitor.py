@@ -15,7 +15,6 @@ from torch.utils.tensorboard import SummaryWriter
 from trainer.figures import save_picture, tile
 from trainer.growth import Phase, work
 
-
 LOG = "log.txt"
 
 
@@ -69,9 +68,9 @@ class Monitor:
             save_picture(grid, self.run / "pictures" / f"{images_seen:09d}-{name}.png", scale=2)
 
     def close(self) -> None:
-        self.events.close()
         self.lines.close()
         self.log.close()
+        self.events.close()  # last: on a full disk it raises
 
 
 def _images_seen(line: str) -> float:

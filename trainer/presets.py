@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from data_tools.errors import UserError
-from trainer.config import TrainConfig
+from trainer.config import PAPER_MINIBATCH, TrainConfig
 
 
 def kth() -> TrainConfig:
@@ -29,12 +29,12 @@ def cells_small() -> TrainConfig:
         preset="cells-small",
         resolution=32,
         width=32,
-        fade_images=16_000,
-        stable_images=16_000,
-        final_images=32_000,
-        minibatch={4: 32, 8: 32, 16: 16, 32: 16},
+        fade_images=20_000,
+        stable_images=20_000,
+        final_images=60_000,
+        minibatch={**PAPER_MINIBATCH, 4: 32, 8: 32, 16: 16, 32: 16},
         learning_rate=0.004,
-        ema_decay=0.99,
+        ema_decay=0.995,
         log_images=2_000,
     )
 
@@ -53,7 +53,7 @@ def demo() -> TrainConfig:
         fade_images=10_000,
         stable_images=10_000,
         final_images=14_000,
-        minibatch={4: 16, 8: 16, 16: 16, 32: 16},
+        minibatch={**PAPER_MINIBATCH, 4: 32, 8: 32, 16: 16, 32: 16},
         learning_rate=0.004,  # as for cells-small
         ema_decay=0.99,
         log_images=1_000,

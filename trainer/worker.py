@@ -18,6 +18,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # Ray's default of 15 lets any other program on the machine starve a training
 }
 
 
@@ -53,7 +54,7 @@ def train_on_ray(config: TrainConfig) -> None:
         )
         trainer.fit()
     except WorkerGroupError as error:
-        raise _users_error(error) or error from None
+        raise _own_error(error) or error from None
     finally:
         over.set()
         follower.join()
@@ -82,12 +83,12 @@ def _follow(log: Path, over: threading.Event) -> None:
                 place = file.tell()
 
 
-def _users_error(error: Any) -> UserError | None:
+def _own_error(error: Any) -> UserError | OSError | None:
     """What the user can mend, if that is what stopped a worker; Ray wraps it in the failure of its actor."""
     for failure in error.worker_failures.values():
         cause = failure
         while cause is not None:
-            if isinstance(cause, UserError):
-                return UserError(str(cause))
+            if isinstance(cause, UserError | OSError):
+                return cause
             cause = getattr(cause, "cause", None) or cause.__cause__
     return None

@@ -1,0 +1,42 @@
+"""One small simulated experiment, its dataset and a run trained on it, shared by the tests that need one."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_tools.__main__ import main as data_tools
+from trainer.__main__ import main as trainer
+
+torch.set_num_threads(1)  # tests run side by side
+
+TINY = shlex.split(
+    "--preset demo --resolution 8 --width 8 --fade-images 64 --stable-images 64 --final-images 96"
+    " --minibatch.4 16 --minibatch.8 16 --log-images 32 --precision float32"
+)
+"""A training of 20 steps: 4x4 stable, 8x8 fade, 8x8 stable."""
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("videos") / "experiment"
+    data_tools(f"simulate {out} --sequences 2 --frames 4 --size 160 --cells 12 --debris 8 --seed 5".split())
+    return out
+
+
+@pytest.fixture(scope="session")
+def dataset(videos: Path) -> Path:
+    out = videos.parent / "shards"
+    data_tools(f"baxter {videos} --out {out} --resolution 32 --test-size 12 --rotations 1".split())
+    return out
+
+
+@pytest.fixture(scope="session")
+def run(dataset: Path) -> Path:
+    """A finished run; tests only read it."""
+    out = dataset.parent / "run"
+    trainer(["train", "--data", str(dataset), "--out", str(out), "--cache", str(out.parent / "cache"), *TINY])
+    return out
