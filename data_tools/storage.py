@@ -68,6 +68,11 @@ class Folder:
         (self.path / name).unlink(missing_ok=True)
 
 
+def absolute(url: str) -> str:
+    """The same place as seen from any working folder: a local path in full; other URLs and "" stay as they are."""
+    return url if not url or "://" in url else str(Path(url).expanduser().resolve())
+
+
 def open_storage(url: str) -> Storage:
     """The storage at a URL; UserError for a kind of URL that is not known or a path that is a file."""
     if re.match(r"[a-z][a-z0-9+.-]*://", url):

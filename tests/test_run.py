@@ -76,10 +76,13 @@ def test_a_run_that_was_cut_off_ends_bit_identical(run: Path, dataset: Path, tmp
     assert [{k: v for k, v in line.items() if not k.startswith("speed")} for line in lines(cut)] == loss
 
 
-def test_two_ray_workers_see_what_one_process_sees(run: Path, dataset: Path, tmp_path: Path) -> None:
+def test_two_ray_workers_see_what_one_process_sees(
+    run: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(dataset, tmp_path / "shards")
+    monkeypatch.chdir(tmp_path)  # paths as a person types them
+    trainer(["train", "--data", "shards", "--out", "run", "--cache", "cache", *TINY, "--workers", "2"])
     out = tmp_path / "run"
-    words = ["train", "--data", str(dataset), "--out", str(out), "--cache", str(run.parent / "cache")]
-    trainer([*words, *TINY, "--workers", "2"])
     assert {path.name for path in out.iterdir()} == {path.name for path in run.iterdir() if path.name != "evaluation"}
     one, two = lines(run), lines(out)
     assert [line["images_seen"] for line in one] == [line["images_seen"] for line in two]

@@ -56,7 +56,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, channels: int) -> None
 def test_any_webdataset_reader_can_read_a_shard(tmp_path: Path) -> None:
     write(tmp_path / "d", patches(3))
     pipeline = WebDataset(str(tmp_path / "d" / "train-normal-000000.tar"), shardshuffle=False)
-    samples = list(pipeline.decode("l8"))
+    samples = list(pipeline.decode("l8"))  # pyright: ignore[reportArgumentType]
     assert [sample["__key__"] for sample in samples] == [f"train-normal-{i}" for i in range(3)]
     assert samples[2]["json"] == {"frame": 2, "class": "train-normal"} and samples[2]["png"].shape == (8, 8)
 

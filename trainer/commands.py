@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 import shutil
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from rich.table import Table
 from data_tools.errors import UserError
 from data_tools.reader import open_dataset
 from data_tools.sources.images import find_images, read_image
+from data_tools.storage import absolute
 from trainer.checkpoint import has_checkpoint, latest_checkpoint, read_info
 from trainer.config import TrainConfig
 from trainer.detector import PAPER_LAMBDA, AnomalyDetector
@@ -27,6 +29,9 @@ from trainer.run_folder import prepare, read_config
 
 def train_command(config: TrainConfig) -> None:
     """Train, in this process or on Ray workers."""
+    # Ray's workers run in folders of their own, and an evaluation may be started from another one.
+    paths = {name: absolute(getattr(config, name)) for name in ("data", "out", "cache")}
+    config = dataclasses.replace(config, **paths)
     state = prepare(config)
     if state == "finished":
         print(f"{config.out}: this run is finished - evaluate it with: python -m trainer evaluate {config.out}")

@@ -31,7 +31,7 @@ def cells_small() -> TrainConfig:
         width=32,
         fade_images=20_000,
         stable_images=20_000,
-        final_images=60_000,
+        final_images=44_000,
         minibatch={**PAPER_MINIBATCH, 4: 32, 8: 32, 16: 16, 32: 16},
         learning_rate=0.004,
         ema_decay=0.995,
