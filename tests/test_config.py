@@ -129,6 +129,9 @@ def test_presets_do_not_share_their_minibatches() -> None:
         *(({"minibatch": {4: 32, 8: value, 16: 32, 32: 32}}, "--minibatch") for value in (0, -4, 6, 30)),
         ({"workers": 3}, "--minibatch"),
         ({"workers": 16}, "--minibatch"),
+        ({"distance": "pixels"}, "--distance"),
+        ({"coupling": "none"}, "--coupling"),
+        ({"precision": "fp8"}, "--precision"),
     ],
 )
 def test_what_is_out_of_range_is_named_in_one_line(changes: dict[str, Any], option: str) -> None:

@@ -112,7 +112,7 @@ def save_checkpoint(
 
 def has_checkpoint(run: Path) -> bool:
     """Whether a run folder holds any checkpoint."""
-    return any((run / "checkpoints").glob("images-*"))
+    return any((run / "checkpoints").glob("images-*/checkpoint.json"))
 
 
 def latest_checkpoint(url: str | Path) -> Path:

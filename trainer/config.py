@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from data_tools.errors import UserError
 from trainer.objectives import Coupling, Distance
 
+Precision = Literal["auto", "float32", "bf16"]
 PAPER_MINIBATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4}
 OPERATIONAL = ("data", "out", "workers", "cache", "log_images", "snapshots")
 """Options that say where and how a run runs, not what it computes."""
@@ -61,7 +62,7 @@ class TrainConfig:
     distance_weight: float = 1.0
     """Weight of the distance."""
 
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """auto: bf16 autocast where the device computes it natively, float32 elsewhere."""
     log_images: int = 20_000
     """Images between two lines of metrics."""
@@ -95,6 +96,11 @@ class TrainConfig:
             raise UserError(f"--ema-decay {self.ema_decay} is outside [0, 1) - give e.g. 0.999")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"--learning-rate {self.learning_rate} is not positive and finite - give e.g. 0.001")
+        for name, choices in (("distance", Distance), ("coupling", Coupling), ("precision", Precision)):
+            if getattr(self, name) not in get_args(choices):
+                raise UserError(
+                    f"{_option(name)} {getattr(self, name)} is unknown - give {' or '.join(get_args(choices))}"
+                )
         share = 4 * max(self.workers, 1)
         resolution = 4
         while resolution <= self.resolution:

@@ -85,7 +85,7 @@ class AnomalyDetector:
         return AnomalyDetector(generator, encoder, info.resolution, info.channels, info.alpha, device)
 
     def score(self, images: np.ndarray, batch: int = 64) -> Scores:
-        """images: uint8, N x H x W x C; H = W = the detector's resolution or a power of two above it."""
+        """images: uint8, N x H x W x C; H = W = a whole multiple of the detector's resolution."""
         parts = [self._score_batch(q) for q in self._batches(images, batch)]
         columns = torch.cat(parts, dim=1).double().cpu().numpy() if parts else np.zeros((3, 0))
         return Scores(*columns)
