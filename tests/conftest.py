@@ -1,14 +1,16 @@
-"""One small simulated experiment, its dataset and a run trained on it, shared by the tests that need one."""
+"""What tests share: a small simulated experiment, its dataset, a run trained on it; and how a refusal must look."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from data_tools.__main__ import main as data_tools
+from data_tools.errors import UserError
 from trainer.__main__ import main as trainer
 
 torch.set_num_threads(1)  # tests run side by side
@@ -18,6 +20,15 @@ TINY = shlex.split(
     " --minibatch.4 16 --minibatch.8 16 --log-images 32 --precision float32"
 )
 """A training of 20 steps: 4x4 stable, 8x8 fade, 8x8 stable."""
+
+
+def refuses(action: Callable[[], object], *words: str) -> None:
+    """The action raises one line that holds all the words and a remedy."""
+    with pytest.raises(UserError) as caught:
+        action()
+    message = str(caught.value)
+    assert "\n" not in message and " - " in message
+    assert all(word in message for word in words), message
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data_tools.errors import UserError
 from data_tools.patch import POOLS, Patch
 from data_tools.sources.baxter import Baxter
 from data_tools.sources.simulate import Simulate
+from tests.conftest import refuses
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "cells" / "ldc_baxter"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real cells are not here")
@@ -78,15 +78,6 @@ def source(experiment: Path, **options) -> Baxter:
 
 def run(experiment: Path, **options) -> list[Patch]:
     return list(source(experiment, **options).patches())
-
-
-def refuses(action: Callable[[], object], *words: str) -> None:
-    """The action raises one line that holds all the words and a remedy."""
-    with pytest.raises(UserError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message and " - " in message
-    assert all(word in message for word in words), message
 
 
 def seen(patches: Iterable[Patch], *names: str) -> set[tuple]:

@@ -15,6 +15,7 @@ import pytest
 from data_tools.errors import UserError
 from data_tools.sources.cifar10 import CLASSES, Cifar10
 from data_tools.sources.common import check_resolution, key_part
+from tests.conftest import refuses
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "cifar10_car"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the CIFAR-10 car data set is not here")
@@ -64,15 +65,6 @@ def make(folder: Path, version: str = "python 2") -> dict[str, np.ndarray]:
         else:
             write_pickle(folder / name, array, LABELS, version)
     return data
-
-
-def refuses(source: Cifar10, *words: str) -> None:
-    """The source raises one line that holds all the words and a remedy, before the first patch."""
-    with pytest.raises(UserError) as caught:
-        source.patches()
-    message = str(caught.value)
-    assert "\n" not in message and " - " in message
-    assert all(word in message for word in words), message
 
 
 @pytest.mark.parametrize("version", ["python 2", "python 3, bytes", "python 3, text", "binary"])
@@ -140,25 +132,25 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path: Path, nam
     make(tmp_path)
     target = tmp_path / "owned"
     (tmp_path / name).write_bytes(pickle.dumps({b"data": Attack(target), b"labels": LABELS}, protocol=2))
-    refuses(Cifar10(tmp_path, test_size=5), name, "system", "do not trust")
+    refuses(Cifar10(tmp_path, test_size=5).patches, name, "system", "do not trust")
     assert not target.exists()
     pickle.loads((tmp_path / name).read_bytes())
     assert target.exists(), "the attack itself works"
 
 
 def test_wrong_folders_and_options(tmp_path: Path) -> None:
-    refuses(Cifar10(tmp_path / "none"), "none", "no such folder")
-    refuses(Cifar10(tmp_path), str(tmp_path), "data_batch_1")
+    refuses(Cifar10(tmp_path / "none").patches, "none", "no such folder")
+    refuses(Cifar10(tmp_path).patches, str(tmp_path), "data_batch_1")
     make(tmp_path)
-    refuses(Cifar10(tmp_path, normal_class="car"), "--normal-class", "automobile", "truck")
-    refuses(Cifar10(tmp_path), "--test-size is 1000", "at most 5")
-    refuses(Cifar10(tmp_path, test_size=0), "--test-size")
-    refuses(Cifar10(tmp_path, seed=-1), "--seed")
-    refuses(Cifar10(tmp_path, normal_class="horse", test_size=1), "no training image is of class horse")
+    refuses(Cifar10(tmp_path, normal_class="car").patches, "--normal-class", "automobile", "truck")
+    refuses(Cifar10(tmp_path).patches, "--test-size is 1000", "at most 5")
+    refuses(Cifar10(tmp_path, test_size=0).patches, "--test-size")
+    refuses(Cifar10(tmp_path, seed=-1).patches, "--seed")
+    refuses(Cifar10(tmp_path, normal_class="horse", test_size=1).patches, "no training image is of class horse")
     write_pickle(tmp_path / "test_batch", rows(), [7] * 10)
-    refuses(Cifar10(tmp_path, test_size=5), "test_batch", "0 normal", "fetch it anew")
+    refuses(Cifar10(tmp_path, test_size=5).patches, "test_batch", "0 normal", "fetch it anew")
     (tmp_path / "test_batch").unlink()
-    refuses(Cifar10(tmp_path), "test_batch", "missing")
+    refuses(Cifar10(tmp_path).patches, "test_batch", "missing")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +172,7 @@ def test_wrong_folders_and_options(tmp_path: Path) -> None:
 def test_wrong_content_of_a_pickle(tmp_path: Path, data: object, labels: object) -> None:
     make(tmp_path)
     write_pickle(tmp_path / "data_batch_3", data, labels)
-    refuses(Cifar10(tmp_path, test_size=5), "data_batch_3")
+    refuses(Cifar10(tmp_path, test_size=5).patches, "data_batch_3")
 
 
 def test_damaged_pickles(tmp_path: Path) -> None:
@@ -189,9 +181,9 @@ def test_damaged_pickles(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", whole[:-1], whole[:1000], whole[:5], b"<html>not found</html>", pickle.dumps([1], 2)):
         path.write_bytes(content)
-        refuses(Cifar10(tmp_path, test_size=5), "data_batch_3")
+        refuses(Cifar10(tmp_path, test_size=5).patches, "data_batch_3")
     path.write_bytes(pickle.dumps({b"data": 1, b"fine_labels": []}, 2))
-    refuses(Cifar10(tmp_path, test_size=5), "data_batch_3", "'labels'")
+    refuses(Cifar10(tmp_path, test_size=5).patches, "data_batch_3", "'labels'")
 
 
 def test_damaged_binary_files(tmp_path: Path) -> None:
@@ -200,12 +192,12 @@ def test_damaged_binary_files(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", whole[:-1], whole + b"\0"):
         path.write_bytes(content)
-        refuses(Cifar10(tmp_path, test_size=5), "test_batch.bin", "3073")
+        refuses(Cifar10(tmp_path, test_size=5).patches, "test_batch.bin", "3073")
     path.write_bytes(bytes([77]) + whole[1:])
-    refuses(Cifar10(tmp_path, test_size=5), "test_batch.bin", "row 0", "77")
+    refuses(Cifar10(tmp_path, test_size=5).patches, "test_batch.bin", "row 0", "77")
     path.write_bytes(whole)
     (tmp_path / "batches.meta.txt").write_text("cat\ndog\n")
-    refuses(Cifar10(tmp_path, test_size=5), "batches.meta.txt", "2 class names")
+    refuses(Cifar10(tmp_path, test_size=5).patches, "batches.meta.txt", "2 class names")
 
 
 @needs_real

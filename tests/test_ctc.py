@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from data_tools.errors import UserError
 from data_tools.patch import Patch
 from data_tools.sources.ctc import Ctc
+from tests.conftest import refuses
 
 CELLS = Path(__file__).parents[2] / "shared" / "data" / "cells"
 needs_real = pytest.mark.skipif(not CELLS.is_dir(), reason="the real cells are not here")
@@ -52,15 +52,6 @@ def source(dataset: Path, **options) -> Ctc:
 
 def run(dataset: Path, **options) -> list[Patch]:
     return list(source(dataset, **options).patches())
-
-
-def refuses(action: Callable[[], object], *words: str) -> None:
-    """The action raises one line that holds all the words and a remedy."""
-    with pytest.raises(UserError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message and " - " in message
-    assert all(word in message for word in words), message
 
 
 def seen(patches: Iterable[Patch], *names: str) -> set[tuple]:

@@ -7,7 +7,6 @@ import struct
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_tools.errors import UserError
 from data_tools.patch import Patch
 from data_tools.sources.images import Images, find_images, read_image
+from tests.conftest import refuses
 
 
 def save(path: Path, value: int | tuple[int, ...] = 128, mode: str = "L", size: tuple[int, int] = (8, 8)) -> Path:
@@ -38,15 +37,6 @@ def labelled(folder: Path, normals: int = 6, anomalies: int = 4) -> Path:
 
 def run(*arguments, **options) -> list[Patch]:
     return list(Images(*arguments, **options).patches())
-
-
-def refuses(action: Callable[[], object], *words: str) -> None:
-    """The action raises one line that holds all the words and a remedy."""
-    with pytest.raises(UserError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message and " - " in message
-    assert all(word in message for word in words), message
 
 
 def test_labelled_folder(tmp_path: Path) -> None:
