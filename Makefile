@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO ?= demo_run
 SEED ?= 0
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "StrataGAN needs Python 3.11 or newer: make PYTHON=python3.11")'

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data_tools.reader import Dataset
 from sklearn.metrics import roc_auc_score
 
 from data_tools.errors import UserError
+from data_tools.reader import Dataset
 from trainer.detector import PAPER_LAMBDA, AnomalyDetector, Scores
 
 PROVENANCE = ("key", "source", "sequence", "frame", "object", "track", "angle", "event", "class")

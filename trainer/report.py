@@ -10,8 +10,8 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import torch
-from data_tools.reader import Dataset
 
+from data_tools.reader import Dataset
 from trainer.batches import at_resolution, to_float
 from trainer.checkpoint import CheckpointInfo
 from trainer.detector import AnomalyDetector
