@@ -94,6 +94,8 @@ def _decode(storage: Storage, manifest: Manifest, pool: str, out: Path) -> None:
 
 def _reserve(path: Path) -> None:
     """Claim a mapped file's space: on a full disk this is an error, where writing to the map would be a crash."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
     with path.open("r+b") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
