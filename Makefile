@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo_run
 SEED ?= 0
+SHARDS := s3://stratagan/demo
 
-.PHONY: demo test test-slow clean
+.PHONY: demo demo-through-s3 scale test test-slow clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "StrataGAN needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -12,14 +13,22 @@ SEED ?= 0
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-# Simulate cell videos, shard them, train on two Ray workers, score the test set. Each line is what a user types.
+# Simulate cell videos, shard them into a local S3 store, train on two Ray workers, score the test set.
 demo: .venv/ready
 	rm -rf $(DEMO)
+	$(BIN)/python -m cluster store $(DEMO)/store -- $(MAKE) --no-print-directory demo-through-s3
+
+# Each line is what a user types, whose AWS variables name the store; any path may be s3://bucket/prefix or a folder.
+demo-through-s3:
 	$(BIN)/python -m data_tools simulate $(DEMO)/videos --sequences 16 --frames 8 --seed $(SEED)
-	$(BIN)/python -m data_tools baxter $(DEMO)/videos --out $(DEMO)/shards --resolution 32 --seed $(SEED)
-	$(BIN)/python -m data_tools inspect $(DEMO)/shards --out $(DEMO)/contact-sheets
-	$(BIN)/python -m trainer train --data $(DEMO)/shards --out $(DEMO)/run --preset demo --workers 2 --seed $(SEED) --cache $(DEMO)/cache
+	$(BIN)/python -m data_tools baxter $(DEMO)/videos --out $(SHARDS) --resolution 32 --seed $(SEED)
+	$(BIN)/python -m data_tools inspect $(SHARDS) --out $(DEMO)/contact-sheets
+	$(BIN)/python -m trainer train --data $(SHARDS) --out $(DEMO)/run --preset demo --workers 2 --seed $(SEED) --cache $(DEMO)/cache
 	$(BIN)/python -m trainer evaluate $(DEMO)/run --cache $(DEMO)/cache
+
+# The data path at its full size, 525,657 training patches through the local S3 store: about 10 minutes, 8 GB of disk.
+scale: .venv/ready
+	$(BIN)/python -m tests.scale
 
 test: .venv/ready
 	$(BIN)/ruff check .
@@ -31,4 +40,4 @@ test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
 
 clean:
-	rm -rf .venv $(DEMO) build *.egg-info
+	rm -rf .venv $(DEMO) scale_run build *.egg-info

@@ -6,7 +6,6 @@ the first N_a of one seeded order, so that the anomalies at 1 % are among those 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -16,43 +15,22 @@ from data_tools.reader import Dataset
 from data_tools.sources.common import shuffled
 
 
-@dataclass(frozen=True)
-class TrainingSet:
-    """Normal images (or unlabelled ones, whatever they are), then the chosen anomalies.
-
-    normals, anomalies: uint8, N x H x W x C; chosen: indices of anomalies, int64.
-    """
-
-    normals: np.ndarray
-    anomalies: np.ndarray
-    chosen: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.normals) + len(self.chosen)
-
-    def gather(self, samples: np.ndarray) -> np.ndarray:
-        """Images (uint8, len(samples) x H x W x C) of the samples 0 .. len(self) - 1."""
-        n = len(self.normals)
-        contaminated = samples >= n
-        if not contaminated.any():
-            return self.normals[samples]
-        batch = np.empty((len(samples), *self.normals.shape[1:]), np.uint8)
-        batch[~contaminated] = self.normals[samples[~contaminated]]
-        batch[contaminated] = self.anomalies[self.chosen[samples[contaminated] - n]]
-        return batch
-
-
 def contaminants(normals: int, gamma: float) -> int:
     """N_a = floor(gamma N_n / (1 - gamma)), in exact arithmetic on gamma as it is written."""
     share = Fraction(str(gamma))
     return int(share * normals / (1 - share))
 
 
+def normal_pool(dataset: Dataset) -> str:
+    """The pool to learn from: normal images, or unlabelled ones, whatever they are."""
+    return "train-normal" if dataset.count("train-normal") else "train-unlabelled"
+
+
 def check_gamma(dataset: Dataset, gamma: float) -> None:
     """Raise UserError when gamma is out of range or asks for more anomalies than the dataset has."""
     if not 0 <= gamma < 1:
         raise UserError(f"--gamma {gamma} is outside [0, 1) - give the share of anomalies, e.g. 0.02")
-    normals, there = dataset.count("train-normal") or dataset.count("train-unlabelled"), dataset.count("train-anomaly")
+    normals, there = dataset.count(normal_pool(dataset)), dataset.count("train-anomaly")
     wanted = contaminants(normals, gamma)
     if wanted > there:
         most = there / (there + normals)
@@ -62,9 +40,8 @@ def check_gamma(dataset: Dataset, gamma: float) -> None:
         )
 
 
-def training_set(dataset: Dataset, gamma: float, seed: int) -> TrainingSet:
-    """The images to train on at contamination gamma. Raises UserError as `check_gamma` does."""
+def chosen_anomalies(dataset: Dataset, gamma: float, seed: int) -> np.ndarray:
+    """Which images of train-anomaly join at contamination gamma: int64 indices. Raises UserError as `check_gamma`."""
     check_gamma(dataset, gamma)
-    normals = dataset.images("train-normal" if dataset.count("train-normal") else "train-unlabelled")
     order = shuffled(dataset.count("train-anomaly"), seed, "contamination")
-    return TrainingSet(normals, dataset.images("train-anomaly"), order[: contaminants(len(normals), gamma)])
+    return order[: contaminants(dataset.count(normal_pool(dataset)), gamma)]

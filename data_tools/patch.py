@@ -1,7 +1,8 @@
-"""A patch: one sample on its way from a source to the shards."""
+"""A patch, one sample on its way from a source to the shards; and a plan, all that a source is going to cut."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,3 +27,23 @@ class Patch:
     pool: str
     key: str
     provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a source is going to cut, known in number before the first pixel is cut.
+
+    drafts: pool -> its images in order; a draft is whatever small, picklable thing `cut` understands. Pools without
+        any are left out.
+    cut: a pool and some of its drafts -> their patches, one each, in order; picklable, so that any process can do any
+        part. Raises UserError when it reaches pixels that cannot be read.
+    """
+
+    drafts: Mapping[str, Sequence[Any]]
+    cut: Callable[[str, Sequence[Any]], Iterator[Patch]]
+
+    def patches(self) -> Iterator[Patch]:
+        """All patches, cut in this process, pool after pool in the order of `POOLS`; raises UserError as `cut` does."""
+        for pool in POOLS:
+            if pool in self.drafts:
+                yield from self.cut(pool, self.drafts[pool])

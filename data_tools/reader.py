@@ -1,22 +1,26 @@
-"""Read a dataset: every pool decoded once a node into a memory-mapped array that all its workers share."""
+"""Read a dataset: shards decoded once a node into a memory-mapped array that all its workers share."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
-from filelock import FileLock
 
-from data_tools.manifest import Manifest, read_manifest
+from data_tools.cache import IMAGES, PROVENANCE, Cache, open_cache
+from data_tools.manifest import Manifest, Shard, read_manifest
+from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
-from data_tools.shards import read_shard
+from data_tools.shards import read_raw
 from data_tools.storage import Storage, open_storage
+
+FEW = 20_000
+"""Images that are decoded sooner than further processes have started."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Dataset:
 
     storage: Storage
     manifest: Manifest
-    cache: Path
+    cache: Cache
 
     @property
     def resolution(self) -> int:
@@ -40,56 +44,80 @@ class Dataset:
         return self.manifest.count(pool)
 
     def images(self, pool: str) -> np.ndarray:
-        """A pool's images in the order of its shards: read-only, uint8, N x H x W x C, mapped from the cache."""
-        if not self.count(pool):
-            return np.zeros((0, self.resolution, self.resolution, self.channels), np.uint8)
-        return np.load(_decoded(self.storage, self.manifest, pool, self.cache) / "images.npy", mmap_mode="r")
+        """A pool's images in the order of its shards: read-only, uint8, N x H x W x C, mapped from the cache.
+
+        Raises UserError when they take more than the cache may hold.
+        """
+        return self.decoded(self.manifest.of(pool))
 
     def provenance(self, pool: str) -> list[dict[str, Any]]:
         """Where each of a pool's images comes from, with its key; in the order of `images`."""
         if not self.count(pool):
             return []
-        path = _decoded(self.storage, self.manifest, pool, self.cache) / "provenance.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        text = (self._entry(self.manifest.of(pool)) / PROVENANCE).read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def decoded(self, shards: Sequence[Shard]) -> np.ndarray:
+        """The images of some shards of one pool, one shard after the other, as `images` gives them."""
+        if not shards:
+            return np.zeros((0, self.resolution, self.resolution, self.channels), np.uint8)
+        return np.load(self._entry(shards) / IMAGES, mmap_mode="r")
+
+    def _entry(self, shards: Sequence[Shard]) -> Path:
+        name = hashlib.sha256("\n".join(shard.sha256 for shard in shards).encode()).hexdigest()[:32]
+        count = sum(shard.samples for shard in shards)
+        size = count * self.resolution**2 * self.channels
+        origin = {"url": self.storage.url, "pool": shards[0].pool, "shards": len(shards), "images": count}
+        return self.cache.entry(name, size, origin, lambda folder: _decode(self, shards, folder))
 
 
-def open_dataset(url: str, cache: Path | None = None) -> Dataset:
-    """Open the dataset at a URL; UserError when there is none.
-
-    cache: the folder for decoded images; by default the user's cache folder.
-    """
+def open_dataset(url: str, cache: Cache | None = None) -> Dataset:
+    """Open the dataset at a URL; UserError when there is none."""
     storage = open_storage(url)
-    return Dataset(storage, read_manifest(storage), cache or Path(platformdirs.user_cache_dir("stratagan")))
+    return Dataset(storage, read_manifest(storage), cache or open_cache())
 
 
-def _decoded(storage: Storage, manifest: Manifest, pool: str, cache: Path) -> Path:
-    """The folder with a pool's decoded images; whoever comes first decodes, the others wait for it.
+def _decode(dataset: Dataset, shards: Sequence[Shard], out: Path) -> None:
+    """Decode shards into a folder, in parallel when they are many; shards that are there from before are kept."""
+    count = sum(shard.samples for shard in shards)
+    shape = (count, dataset.resolution, dataset.resolution, dataset.channels)
+    path = out / IMAGES
+    for left in [*out.glob(".fetched-*"), *out.glob("*.staged")]:
+        left.unlink()  # of a reader that was killed
+    if not path.exists():
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        _reserve(path)
+    firsts = np.cumsum([0, *(shard.samples for shard in shards[:-1])]).tolist()
+    jobs = [(shard, first) for shard, first in zip(shards, firsts, strict=True) if not _lines(out, first).exists()]
+    processes = 1 if count < FEW else min(cores(), len(jobs))
+    done = in_processes(_decode_shard, (dataset.storage.url, out), jobs, processes)
+    for _ in progress(done, f"decoding {shards[0].pool}", "shards", len(jobs)):
+        pass
+    with (out / PROVENANCE).open("wb") as joined:
+        for first in firsts:
+            joined.write(_lines(out, first).read_bytes())
+    for first in firsts:
+        _lines(out, first).unlink()
 
-    The folder is named after the pool's content, so a dataset that was copied or written anew is not decoded again.
-    """
-    final = cache / f"{manifest.digest[:32]}-{pool}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{final.name}.lock"):
-        if not final.is_dir():
-            with tempfile.TemporaryDirectory(prefix=f".{final.name}-", dir=cache) as scratch:
-                made = Path(scratch) / "made"
-                made.mkdir()
-                _decode(storage, manifest, pool, made)
-                made.rename(final)
-    return final
+
+def _decode_shard(shared: tuple[str, Path], job: tuple[Shard, int]) -> None:
+    """In a worker process: one shard to its rows; its lines of provenance appear when all rows are there."""
+    (url, out), (shard, first) = shared, job
+    images = np.load(out / IMAGES, mmap_mode="r+")
+    lines = []
+    for i, (key, image, facts) in enumerate(read_raw(open_storage(url), shard, out)):
+        images[first + i] = image
+        rest = facts.strip()[1:]
+        lines.append(b'{"key": "%s"%s%s' % (key.encode(), b"" if rest == b"}" else b", ", rest))
+    with (out / IMAGES).open("rb") as file:
+        os.fsync(file.fileno())  # the lines must not outlive a power cut that the rows do not
+    staged = _lines(out, first).with_suffix(".staged")
+    staged.write_bytes(b"\n".join([*lines, b""]))
+    staged.rename(_lines(out, first))
 
 
-def _decode(storage: Storage, manifest: Manifest, pool: str, out: Path) -> None:
-    shape = (manifest.count(pool), manifest.resolution, manifest.resolution, manifest.channels)
-    path = out / "images.npy"
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    _reserve(path)
-    samples = (sample for shard in manifest.of(pool) for sample in read_shard(storage, shard))
-    with (out / "provenance.jsonl").open("w") as lines:
-        for i, (key, image, provenance) in enumerate(progress(samples, f"decoding {pool}", "images", shape[0])):
-            images[i] = image
-            lines.write(json.dumps({"key": key, **provenance}) + "\n")
-    images.flush()
+def _lines(out: Path, first: int) -> Path:
+    return out / f"{first:012d}.jsonl"
 
 
 def _reserve(path: Path) -> None:

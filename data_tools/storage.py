@@ -5,15 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol
+
+from filelock import FileLock, Timeout
 
 from data_tools.errors import UserError
 
+WRITER = ".writer"
+"""What begins so belongs to `sole_writer` and is no object of the dataset."""
+
 
 class Storage(Protocol):
-    """Objects with flat names. An object that can be seen is complete."""
+    """Objects with flat names. An object that can be seen is complete.
+
+    UserError, anywhere: the storage cannot be reached, does not let us in, or its bucket is missing.
+    """
 
     url: str
 
@@ -25,12 +33,29 @@ class Storage(Protocol):
         """Open an object to read; FileNotFoundError when there is none."""
         ...
 
-    def write(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
-        """A file to write; the object appears when the block ends well, and never when it raises."""
+    def fetch(self, name: str, scratch: Path) -> contextlib.AbstractContextManager[Path]:
+        """An object as a local file while the block lasts, made in the folder `scratch` unless it is one already.
+
+        FileNotFoundError when there is none.
+        """
+        ...
+
+    def write(self, name: str, new: bool = False) -> contextlib.AbstractContextManager[IO[bytes]]:
+        """A file to write; the object appears when the block ends well, and never when it raises.
+
+        new: FileExistsError when the object is there already; of several writers exactly one gets through.
+        """
         ...
 
     def remove(self, name: str) -> None:
         """Remove an object; nothing happens when there is none."""
+        ...
+
+    def sole_writer(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """Be the only writer while the block lasts; UserError when somebody else is writing.
+
+        A killed writer does not stand in the way. The function in hand raises UserError when the place was lost since.
+        """
         ...
 
 
@@ -43,13 +68,19 @@ class Folder:
     def names(self) -> list[str]:
         if not self.path.is_dir():
             return []
-        return sorted(entry.name for entry in self.path.iterdir())
+        return sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith(WRITER))
 
     def open(self, name: str) -> BinaryIO:
         return (self.path / name).open("rb")
 
     @contextlib.contextmanager
-    def write(self, name: str) -> Iterator[BinaryIO]:
+    def fetch(self, name: str, scratch: Path) -> Iterator[Path]:
+        if not (self.path / name).is_file():
+            raise FileNotFoundError(name)
+        yield self.path / name
+
+    @contextlib.contextmanager
+    def write(self, name: str, new: bool = False) -> Iterator[IO[bytes]]:
         self.path.mkdir(parents=True, exist_ok=True)
         staged = self.path / f".{name}.partial"
         try:
@@ -57,7 +88,10 @@ class Folder:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            staged.replace(self.path / name)
+            if new:
+                os.link(staged, self.path / name)  # unlike a rename, it never replaces
+            else:
+                staged.replace(self.path / name)
         except OSError as error:
             error.filename = error.filename or str(self.path / name)  # a full disk names no file by itself
             raise
@@ -67,6 +101,23 @@ class Folder:
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def sole_writer(self) -> Iterator[Callable[[], None]]:
+        made = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / f"{WRITER}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"{self.url}: another process is writing there - wait for it, or stop it") from None
+        try:
+            yield lambda: None  # the system keeps this lock for as long as the process lives
+        finally:
+            (self.path / f"{WRITER}.lock").unlink(missing_ok=True)
+            lock.release()
+            if made and not any(self.path.iterdir()):
+                self.path.rmdir()
+
 
 def absolute(url: str) -> str:
     """The same place as seen from any working folder: a local path in full; other URLs and "" stay as they are."""
@@ -75,9 +126,27 @@ def absolute(url: str) -> str:
 
 def open_storage(url: str) -> Storage:
     """The storage at a URL; UserError for a kind of URL that is not known or a path that is a file."""
-    if re.match(r"[a-z][a-z0-9+.-]*://", url):
-        raise UserError(f"{url}: only local folders can be read and written so far - give a path")
+    scheme = re.match(r"([a-z][a-z0-9+.-]*)://", url)
+    if scheme and scheme[1] == "s3":
+        from data_tools.s3 import S3  # only those who use it wait for boto3
+
+        return S3(url)
+    if scheme:
+        shown = scheme[0] if "@" in url else url  # what stands before an @ may be a password
+        raise UserError(f"{shown}: unknown kind of URL - give a folder or s3://bucket/prefix")
     path = Path(url).expanduser()
     if path.exists() and not path.is_dir():
         raise UserError(f"{url}: is a file - give a folder")
     return Folder(path)
+
+
+def read_bytes(storage: Storage, name: str) -> bytes:
+    """A whole object, for small ones; FileNotFoundError when there is none."""
+    with storage.open(name) as file:
+        return file.read()
+
+
+def write_bytes(storage: Storage, name: str, content: bytes, **options: Any) -> None:
+    """Write a whole object, with the options of `Storage.write`."""
+    with storage.write(name, **options) as file:
+        file.write(content)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from cluster.store import LocalStore, local_store
 from data_tools.__main__ import main as data_tools
 from data_tools.errors import UserError
+from data_tools.patch import Patch, Plan
 from trainer.__main__ import main as trainer
 
 torch.set_num_threads(1)  # tests run side by side
@@ -20,6 +24,21 @@ TINY = shlex.split(
     " --minibatch.4 16 --minibatch.8 16 --log-images 32 --precision float32"
 )
 """A training of 20 steps: 4x4 stable, 8x8 fade, 8x8 stable."""
+
+
+def _as_they_are(pool: str, drafts: Sequence[Any]) -> Iterator[Patch]:
+    for draft in drafts:
+        if isinstance(draft, BaseException):
+            raise draft
+        yield draft
+
+
+def plan_of(patches: Iterable[Patch]) -> Plan:
+    """A plan whose drafts are the patches themselves; an error in place of a patch of train-normal is raised."""
+    drafts: dict[str, list[Any]] = {}
+    for patch in patches:
+        drafts.setdefault(getattr(patch, "pool", "train-normal"), []).append(patch)
+    return Plan(drafts, _as_they_are)
 
 
 def refuses(action: Callable[[], object], *words: str) -> None:
@@ -51,3 +70,16 @@ def run(dataset: Path) -> Path:
     out = dataset.parent / "run"
     trainer(["train", "--data", str(dataset), "--out", str(out), "--cache", str(out.parent / "cache"), *TINY])
     return out
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStore]:
+    """A real S3 store, the one that this process's AWS variables name."""
+    with local_store(tmp_path_factory.mktemp("store")) as made:
+        before = dict(os.environ)
+        changed = made.child_environment()
+        os.environ.clear()
+        os.environ.update(changed)
+        yield made
+        os.environ.clear()
+        os.environ.update(before)

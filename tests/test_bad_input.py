@@ -24,8 +24,8 @@ from PIL import Image
 from data_tools.__main__ import main as data_tools
 from data_tools.errors import run_command
 from data_tools.patch import Patch
-from data_tools.shards import write_dataset
-from tests.conftest import TINY
+from data_tools.writer import write_dataset
+from tests.conftest import TINY, plan_of
 from trainer.__main__ import main as trainer
 
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {"data_tools": data_tools, "trainer": trainer}
@@ -80,7 +80,7 @@ def shards_of(folder: Path, pools: dict[str, int], channels: int = 1, side: int 
         for pool, count in pools.items()
         for i in range(count)
     )
-    write_dataset(patches, str(folder), side, channels, {})
+    write_dataset(plan_of(patches), str(folder), side, channels, {})
 
 
 RESULTS = "Analysis/CellData_simulated/RES/seq_00_RES"
@@ -158,7 +158,7 @@ DATA: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
     ("no CIFAR-10", lambda p: None, "data_tools cifar10 {videos} --out {out}", ("experiment", "data_batch_1")),
     ("foreign files in the way", foreign_files, BAXTER, ("--out", "thesis.txt")),
     ("a dataset in the way", lambda p: shutil.copytree(p.dataset, p.out), BAXTER, ("--out", "dataset already")),
-    ("a wrong URL", lambda p: None, BAXTER.replace("{out}", "ftp://host/x"), ("ftp://host/x", "give a path")),
+    ("a wrong URL", lambda p: None, BAXTER.replace("{out}", "ftp://host/x"), ("ftp://host/x", "give a folder")),
     ("empty shards", lambda p: None, BAXTER + " --samples-per-shard 0", ("--samples-per-shard is 0",)),
     (
         "an altered shard",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 from collections import Counter
@@ -77,7 +78,7 @@ def source(experiment: Path, **options) -> Baxter:
 
 
 def run(experiment: Path, **options) -> list[Patch]:
-    return list(source(experiment, **options).patches())
+    return list(source(experiment, **options).plan().patches())
 
 
 def seen(patches: Iterable[Patch], *names: str) -> set[tuple]:
@@ -87,7 +88,7 @@ def seen(patches: Iterable[Patch], *names: str) -> set[tuple]:
 def test_patches_and_their_provenance(tmp_path: Path) -> None:
     baxter = source(make(tmp_path), rotations=2)
     assert (baxter.resolution, baxter.channels) == (8, 1)
-    patches = list(baxter.patches())
+    patches = list(baxter.plan().patches())
     assert {patch.pool for patch in patches} <= set(POOLS)
     assert len({patch.key for patch in patches}) == len(patches)
     upright = [patch for patch in patches if patch.provenance["angle"] == 0]
@@ -120,8 +121,33 @@ def test_patches_and_their_provenance(tmp_path: Path) -> None:
 def test_order_is_by_sequence_and_frame(tmp_path: Path) -> None:
     make(tmp_path, sequence="b")
     make(tmp_path, sequence="a")
-    order = [(patch.provenance["sequence"], patch.provenance["frame"]) for patch in run(tmp_path)]
-    assert order == sorted(order) and {name for name, _ in order} == {"a", "b"}
+    patches = run(tmp_path, rotations=1)
+    assert list(dict.fromkeys(patch.pool for patch in patches)) == [
+        pool for pool in POOLS if pool != "train-unlabelled"
+    ]
+    names = ("sequence", "frame", "object")
+    for pool in ("train-normal", "train-anomaly"):
+        order = [(*(patch.provenance[name] for name in names), patch.key) for patch in patches if patch.pool == pool]
+        assert order == sorted(order) and {row[0] for row in order} == {"a", "b"}
+
+
+def test_any_part_can_be_cut_by_another_process(tmp_path: Path) -> None:
+    make(tmp_path, sequence="b")
+    make(tmp_path, sequence="a")
+    for number in range(2):  # one sequence of 16 bits, so that its line is needed there too
+        tifffile.imwrite(tmp_path / "b" / f"im{number:04d}.tif", picture(number).astype(np.uint16) * 100)
+    plan = source(tmp_path, rotations=2).plan()
+    whole = list(plan.patches())
+    cut = pickle.loads(pickle.dumps(plan.cut))
+    assert sum(map(len, plan.drafts.values())) == len(whole)
+    for pool, drafts in plan.drafts.items():
+        expected = [patch for patch in whole if patch.pool == pool]
+        for part in (slice(0, 1), slice(1, 4), slice(3, None)):
+            patches = list(cut(pool, pickle.loads(pickle.dumps(drafts[part]))))
+            assert [(patch.pool, patch.key, patch.provenance) for patch in patches] == [
+                (patch.pool, patch.key, patch.provenance) for patch in expected[part]
+            ]
+            assert all(np.array_equal(one.image, other.image) for one, other in zip(patches, expected[part]))
 
 
 @pytest.mark.parametrize("ending", [".png", ".PNG", ".tiff", ".TIF", ".jpg", ".JPeG"])
@@ -322,18 +348,18 @@ def test_several_versions(tmp_path: Path) -> None:
 
 def test_wrong_options(tmp_path: Path) -> None:
     make(tmp_path)
-    refuses(source(tmp_path, resolution=48).patches, "--resolution is 48", "32 or 64")
-    refuses(source(tmp_path, rotations=-1).patches, "--rotations")
-    refuses(source(tmp_path, test_size=0).patches, "--test-size")
-    refuses(source(tmp_path, seed=-1).patches, "--seed")
-    refuses(source(tmp_path, test_size=99, split="object").patches, "6 cells and 4 false positives", "at most 4")
-    refuses(source(tmp_path, test_size=5, split="track").patches, "5 tracks", "at most 4")
-    refuses(source(tmp_path, test_size=4, split="frame").patches, "2 frames", "at most 2 or another --split")
-    refuses(source(tmp_path, split="sequence").patches, "1 sequence ", "give another --split")
+    refuses(source(tmp_path, resolution=48).plan, "--resolution is 48", "32 or 64")
+    refuses(source(tmp_path, rotations=-1).plan, "--rotations")
+    refuses(source(tmp_path, test_size=0).plan, "--test-size")
+    refuses(source(tmp_path, seed=-1).plan, "--seed")
+    refuses(source(tmp_path, test_size=99, split="object").plan, "6 cells and 4 false positives", "at most 4")
+    refuses(source(tmp_path, test_size=5, split="track").plan, "5 tracks", "at most 4")
+    refuses(source(tmp_path, test_size=4, split="frame").plan, "2 frames", "at most 2 or another --split")
+    refuses(source(tmp_path, split="sequence").plan, "1 sequence ", "give another --split")
     assert run(tmp_path, test_size=4, split="object") and run(tmp_path, test_size=2, split="frame")
     shutil.rmtree(results(tmp_path) / "false_positives")
     write_results(results(tmp_path), [(1, 0, 0, 0)], 2)
-    refuses(source(tmp_path, split="object").patches, "1 cell in 1 object", "add more data")
+    refuses(source(tmp_path, split="object").plan, "1 cell in 1 object", "add more data")
 
 
 def replace_with(path: str, content: bytes | str | np.ndarray) -> Callable[[Path], object]:
@@ -430,7 +456,7 @@ def test_what_cannot_be_read(tmp_path: Path, case: str) -> None:
     damage(experiment)
     refuses(lambda: run(experiment, split="object"), *words)
     if not case.startswith("frame ") or "without" in case:
-        refuses(source(experiment, split="object").patches, *words)
+        refuses(source(experiment, split="object").plan, *words)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
@@ -446,7 +472,7 @@ def test_a_broken_png(tmp_path: Path, share: float) -> None:
 
 @needs_real
 def test_real_cells() -> None:
-    patches = list(Baxter(REAL, split="object", rotations=0).patches())
+    patches = list(Baxter(REAL, split="object", rotations=0).plan().patches())
     pools = Counter(patch.pool for patch in patches)
     assert pools == {
         "train-normal": 2951 - 256,
@@ -463,7 +489,7 @@ def test_real_cells() -> None:
 
 @needs_real
 def test_real_cells_split_by_frame() -> None:
-    patches = list(Baxter(REAL, split="frame", rotations=0).patches())
+    patches = list(Baxter(REAL, split="frame", rotations=0).plan().patches())
     assert not groups_of(patches, "frame", "train") & groups_of(patches, "frame", "test")
     pools = Counter(patch.pool for patch in patches)
     assert pools["test-normal"] == pools["test-anomaly"] == 256

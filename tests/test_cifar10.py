@@ -71,7 +71,7 @@ def make(folder: Path, version: str = "python 2") -> dict[str, np.ndarray]:
 def test_patches_are_the_rows(tmp_path: Path, version: str) -> None:
     data = make(tmp_path, version)
     source = Cifar10(tmp_path, test_size=5)
-    patches = list(source.patches())
+    patches = list(source.plan().patches())
     assert Counter(patch.pool for patch in patches) == {
         "train-normal": 10,
         "train-anomaly": 10,
@@ -91,11 +91,34 @@ def test_patches_are_the_rows(tmp_path: Path, version: str) -> None:
         assert patch.pool.startswith("test" if origin["file"].startswith("test") else "train")
 
 
+def test_any_part_can_be_cut_by_another_process(tmp_path: Path) -> None:
+    make(tmp_path)
+    plan = Cifar10(tmp_path, test_size=5).plan()
+    assert {pool: len(drafts) for pool, drafts in plan.drafts.items()} == {
+        "train-normal": 10,
+        "train-anomaly": 10,
+        "test-normal": 5,
+        "test-anomaly": 5,
+    }
+    whole = list(plan.patches())
+    cut = pickle.loads(pickle.dumps(plan.cut))
+    for pool, drafts in plan.drafts.items():
+        expected = [patch for patch in whole if patch.pool == pool]
+        assert [patch.key for patch in expected] == sorted(patch.key for patch in expected)
+        part = list(cut(pool, pickle.loads(pickle.dumps(drafts[2:8]))))
+        assert [(patch.pool, patch.key, patch.provenance) for patch in part] == [
+            (patch.pool, patch.key, patch.provenance) for patch in expected[2:8]
+        ]
+        assert all(np.array_equal(one.image, other.image) for one, other in zip(part, expected[2:8], strict=True))
+
+
 def test_the_drawn_test_images_depend_on_the_seed_alone(tmp_path: Path) -> None:
     make(tmp_path)
 
     def drawn(seed: int) -> set[str]:
-        return {patch.key for patch in Cifar10(tmp_path, test_size=3, seed=seed).patches() if "test" in patch.pool}
+        return {
+            patch.key for patch in Cifar10(tmp_path, test_size=3, seed=seed).plan().patches() if "test" in patch.pool
+        }
 
     assert drawn(0) == drawn(0)
     assert len(drawn(0)) == 6
@@ -106,13 +129,13 @@ def test_another_class_can_be_normal_and_names_come_from_the_file(tmp_path: Path
     make(tmp_path)
     names = [f"thing{number}" for number in range(10)]
     (tmp_path / "batches.meta").write_bytes(pickle.dumps({"label_names": names}, protocol=2))
-    patches = list(Cifar10(tmp_path, normal_class="thing9", test_size=1).patches())
+    patches = list(Cifar10(tmp_path, normal_class="thing9", test_size=1).plan().patches())
     assert {patch.provenance["class"] for patch in patches if patch.pool.endswith("normal")} == {"thing9"}
 
 
 def test_the_folder_around_the_usual_one_will_do(tmp_path: Path) -> None:
     make(tmp_path / "cifar-10-batches-bin", "binary")
-    assert len(list(Cifar10(tmp_path, test_size=5).patches())) == 30
+    assert len(list(Cifar10(tmp_path, test_size=5).plan().patches())) == 30
 
 
 class Attack:
@@ -132,25 +155,25 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path: Path, nam
     make(tmp_path)
     target = tmp_path / "owned"
     (tmp_path / name).write_bytes(pickle.dumps({b"data": Attack(target), b"labels": LABELS}, protocol=2))
-    refuses(Cifar10(tmp_path, test_size=5).patches, name, "system", "do not trust")
+    refuses(Cifar10(tmp_path, test_size=5).plan, name, "system", "do not trust")
     assert not target.exists()
     pickle.loads((tmp_path / name).read_bytes())
     assert target.exists(), "the attack itself works"
 
 
 def test_wrong_folders_and_options(tmp_path: Path) -> None:
-    refuses(Cifar10(tmp_path / "none").patches, "none", "no such folder")
-    refuses(Cifar10(tmp_path).patches, str(tmp_path), "data_batch_1")
+    refuses(Cifar10(tmp_path / "none").plan, "none", "no such folder")
+    refuses(Cifar10(tmp_path).plan, str(tmp_path), "data_batch_1")
     make(tmp_path)
-    refuses(Cifar10(tmp_path, normal_class="car").patches, "--normal-class", "automobile", "truck")
-    refuses(Cifar10(tmp_path).patches, "--test-size is 1000", "at most 5")
-    refuses(Cifar10(tmp_path, test_size=0).patches, "--test-size")
-    refuses(Cifar10(tmp_path, seed=-1).patches, "--seed")
-    refuses(Cifar10(tmp_path, normal_class="horse", test_size=1).patches, "no training image is of class horse")
+    refuses(Cifar10(tmp_path, normal_class="car").plan, "--normal-class", "automobile", "truck")
+    refuses(Cifar10(tmp_path).plan, "--test-size is 1000", "at most 5")
+    refuses(Cifar10(tmp_path, test_size=0).plan, "--test-size")
+    refuses(Cifar10(tmp_path, seed=-1).plan, "--seed")
+    refuses(Cifar10(tmp_path, normal_class="horse", test_size=1).plan, "no training image is of class horse")
     write_pickle(tmp_path / "test_batch", rows(), [7] * 10)
-    refuses(Cifar10(tmp_path, test_size=5).patches, "test_batch", "0 normal", "fetch it anew")
+    refuses(Cifar10(tmp_path, test_size=5).plan, "test_batch", "0 normal", "fetch it anew")
     (tmp_path / "test_batch").unlink()
-    refuses(Cifar10(tmp_path).patches, "test_batch", "missing")
+    refuses(Cifar10(tmp_path).plan, "test_batch", "missing")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +195,7 @@ def test_wrong_folders_and_options(tmp_path: Path) -> None:
 def test_wrong_content_of_a_pickle(tmp_path: Path, data: object, labels: object) -> None:
     make(tmp_path)
     write_pickle(tmp_path / "data_batch_3", data, labels)
-    refuses(Cifar10(tmp_path, test_size=5).patches, "data_batch_3")
+    refuses(Cifar10(tmp_path, test_size=5).plan, "data_batch_3")
 
 
 def test_damaged_pickles(tmp_path: Path) -> None:
@@ -181,9 +204,9 @@ def test_damaged_pickles(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", whole[:-1], whole[:1000], whole[:5], b"<html>not found</html>", pickle.dumps([1], 2)):
         path.write_bytes(content)
-        refuses(Cifar10(tmp_path, test_size=5).patches, "data_batch_3")
+        refuses(Cifar10(tmp_path, test_size=5).plan, "data_batch_3")
     path.write_bytes(pickle.dumps({b"data": 1, b"fine_labels": []}, 2))
-    refuses(Cifar10(tmp_path, test_size=5).patches, "data_batch_3", "'labels'")
+    refuses(Cifar10(tmp_path, test_size=5).plan, "data_batch_3", "'labels'")
 
 
 def test_damaged_binary_files(tmp_path: Path) -> None:
@@ -192,12 +215,12 @@ def test_damaged_binary_files(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", whole[:-1], whole + b"\0"):
         path.write_bytes(content)
-        refuses(Cifar10(tmp_path, test_size=5).patches, "test_batch.bin", "3073")
+        refuses(Cifar10(tmp_path, test_size=5).plan, "test_batch.bin", "3073")
     path.write_bytes(bytes([77]) + whole[1:])
-    refuses(Cifar10(tmp_path, test_size=5).patches, "test_batch.bin", "row 0", "77")
+    refuses(Cifar10(tmp_path, test_size=5).plan, "test_batch.bin", "row 0", "77")
     path.write_bytes(whole)
     (tmp_path / "batches.meta.txt").write_text("cat\ndog\n")
-    refuses(Cifar10(tmp_path, test_size=5).patches, "batches.meta.txt", "2 class names")
+    refuses(Cifar10(tmp_path, test_size=5).plan, "batches.meta.txt", "2 class names")
 
 
 @needs_real
@@ -205,7 +228,7 @@ def test_real_counts_and_pixels() -> None:
     with open(REAL / "index.csv", newline="") as file:
         expected = {(line["file"], int(line["row"])): line for line in csv.DictReader(file)}
     pools: Counter[str] = Counter()
-    for patch in Cifar10(REAL).patches():
+    for patch in Cifar10(REAL).plan().patches():
         pools[patch.pool] += 1
         line = expected[patch.provenance["file"], patch.provenance["row"]]
         assert line["class"] == patch.provenance["class"]
@@ -219,7 +242,7 @@ def test_real_binary_rows_are_rows_of_the_pickles() -> None:
         known = {line["md5_of_3072_bytes"]: line["class"] for line in csv.DictReader(file)}
     folder = REAL / "cifar-10-batches-bin"
     count = 0
-    for patch in Cifar10(folder, test_size=20).patches():
+    for patch in Cifar10(folder, test_size=20).plan().patches():
         assert known[hashlib.md5(patch.image.transpose(2, 0, 1).tobytes()).hexdigest()] == patch.provenance["class"]
         count += 1
     assert count == 200 + 40

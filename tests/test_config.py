@@ -22,6 +22,8 @@ BASE = TrainConfig(preset="demo", resolution=32, width=32, minibatch=dict.fromke
 
 OTHER_VALUES: dict[str, tuple[list[str], Any]] = {  # words on the command line, and the value they stand for
     "data": (["--data", "s3://bucket/prefix"], "s3://bucket/prefix"),
+    "cache_limit": (["--cache-limit", "5GB"], "5GB"),
+    "window": (["--window", "8"], 8),
     "out": (["--out", "runs/a b"], "runs/a b"),
     "preset": (["--preset", "kth"], "kth"),
     "workers": (["--workers", "2"], 2),
@@ -45,7 +47,7 @@ OTHER_VALUES: dict[str, tuple[list[str], Any]] = {  # words on the command line,
     "snapshots": (["--snapshots", "3"], 3),
     "cache": (["--cache", "some/where"], "some/where"),
 }
-WHERE_AND_HOW = {"data", "out", "workers", "cache", "log_images", "snapshots"}
+WHERE_AND_HOW = {"cache_limit", "data", "out", "workers", "cache", "log_images", "snapshots"}
 
 
 def parsed(words: list[str], default: TrainConfig) -> TrainConfig:

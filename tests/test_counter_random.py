@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from trainer.batches import SampleOrder, worker_positions
+from data_tools.order import SampleOrder
+from trainer.batches import worker_positions
 from trainer.counter_random import latents, mixing, philox, uniforms
 
 

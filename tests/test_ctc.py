@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -51,7 +52,7 @@ def source(dataset: Path, **options) -> Ctc:
 
 
 def run(dataset: Path, **options) -> list[Patch]:
-    return list(source(dataset, **options).patches())
+    return list(source(dataset, **options).plan().patches())
 
 
 def seen(patches: Iterable[Patch], *names: str) -> set[tuple]:
@@ -63,7 +64,7 @@ def test_patches_and_their_provenance(tmp_path: Path) -> None:
     add_masks(make(tmp_path, frames=range(998, 1002), digits=4), "GT", range(998, 1002), [2, 3], digits=4)
     ctc = source(tmp_path, rotations=2, test_size=3)
     assert (ctc.resolution, ctc.channels) == (8, 1)
-    patches = list(ctc.patches())
+    patches = list(ctc.plan().patches())
     assert Counter(patch.pool for patch in patches) == {"test-normal": 3, "train-normal": 5 * 3}
     assert len({patch.key for patch in patches}) == len(patches)
     assert seen(patches, "frame", "object") == {(frame, label) for frame in range(998, 1002) for label in (2, 3)}
@@ -78,6 +79,22 @@ def test_patches_and_their_provenance(tmp_path: Path) -> None:
             frame = tifffile.imread(tmp_path / origin["file"])
             x = 5 * origin["object"]
             assert np.array_equal(patch.image[:, :, 0], frame[20 - 3 : 20 + 5, x - 3 : x + 5])
+
+
+def test_any_part_can_be_cut_by_another_process(tmp_path: Path) -> None:
+    add_masks(make(tmp_path), "GT", range(4), [2, 3])
+    plan = source(tmp_path, rotations=2, test_size=3).plan()
+    whole = list(plan.patches())
+    cut = pickle.loads(pickle.dumps(plan.cut))
+    assert sum(map(len, plan.drafts.values())) == len(whole)
+    for pool, drafts in plan.drafts.items():
+        expected = [patch for patch in whole if patch.pool == pool]
+        for part in (slice(0, 1), slice(1, 4), slice(3, None)):
+            patches = list(cut(pool, pickle.loads(pickle.dumps(drafts[part]))))
+            assert [(patch.pool, patch.key, patch.provenance) for patch in patches] == [
+                (patch.pool, patch.key, patch.provenance) for patch in expected[part]
+            ]
+            assert all(np.array_equal(one.image, other.image) for one, other in zip(patches, expected[part]))
 
 
 def which(dataset: Path, **options) -> set[int]:
@@ -145,60 +162,62 @@ def test_frame_and_sequence_splits(tmp_path: Path) -> None:
         assert Counter(patch.pool for patch in patches)["test-normal"] == 7
     keys = [[patch.key for patch in run(tmp_path, split="frame", test_size=7, seed=seed)] for seed in (1, 1, 2)]
     assert keys[0] == keys[1]
-    pools = [[patch.pool for patch in run(tmp_path, split="frame", test_size=7, seed=seed)] for seed in (1, 2)]
-    assert pools[0] != pools[1]
+    keyed = [
+        [(patch.pool, patch.key) for patch in run(tmp_path, split="frame", test_size=7, seed=seed)] for seed in (1, 2)
+    ]
+    assert keyed[0] != keyed[1]
 
 
 def test_wrong_options_and_layouts(tmp_path: Path) -> None:
-    refuses(source(tmp_path / "none").patches, "none", "no such folder")
-    refuses(source(tmp_path).patches, "no sequence 01")
+    refuses(source(tmp_path / "none").plan, "none", "no such folder")
+    refuses(source(tmp_path).plan, "no sequence 01")
     make(tmp_path)
-    refuses(source(tmp_path).patches, "01_GT/SEG", "01_RES", "no masks")
-    refuses(source(tmp_path, masks="ST").patches, "no masks in 01_ST/SEG", "--masks")
+    refuses(source(tmp_path).plan, "01_GT/SEG", "01_RES", "no masks")
+    refuses(source(tmp_path, masks="ST").plan, "no masks in 01_ST/SEG", "--masks")
     add_masks(tmp_path, "GT", range(4), [])
-    refuses(source(tmp_path).patches, "masks of GT hold no cell", "--masks")
+    refuses(source(tmp_path).plan, "masks of GT hold no cell", "--masks")
     add_masks(tmp_path, "GT", range(4), [1, 2])
-    refuses(source(tmp_path, split="track").patches, "--split is track", "GT", "--masks RES")
-    refuses(source(tmp_path, test_size=8).patches, "--test-size is 8", "8 cells in 8 objects", "at most 7")
-    refuses(source(tmp_path, test_size=7, split="frame").patches, "4 frames", "at most 6 or another --split")
-    refuses(source(tmp_path, split="sequence").patches, "1 sequence ", "another --split")
-    refuses(source(tmp_path, resolution=12).patches, "--resolution")
-    refuses(source(tmp_path, rotations=-1).patches, "--rotations")
-    refuses(source(tmp_path, test_size=0).patches, "--test-size")
-    refuses(source(tmp_path, seed=-1).patches, "--seed")
+    refuses(source(tmp_path, split="track").plan, "--split is track", "GT", "--masks RES")
+    refuses(source(tmp_path, test_size=8).plan, "--test-size is 8", "8 cells in 8 objects", "at most 7")
+    refuses(source(tmp_path, test_size=7, split="frame").plan, "4 frames", "at most 6 or another --split")
+    refuses(source(tmp_path, split="sequence").plan, "1 sequence ", "another --split")
+    refuses(source(tmp_path, resolution=12).plan, "--resolution")
+    refuses(source(tmp_path, rotations=-1).plan, "--rotations")
+    refuses(source(tmp_path, test_size=0).plan, "--test-size")
+    refuses(source(tmp_path, seed=-1).plan, "--seed")
     (tmp_path / "02").mkdir()
-    refuses(source(tmp_path).patches, "02", "holds no t000.tif")
+    refuses(source(tmp_path).plan, "02", "holds no t000.tif")
 
 
 def test_wrong_files(tmp_path: Path) -> None:
     make(tmp_path)
     add_masks(tmp_path, "RES", range(4), [1, 2])
-    refuses(source(tmp_path).patches, "01_RES", "res_track.txt", "missing")
+    refuses(source(tmp_path).plan, "01_RES", "res_track.txt", "missing")
     table = tmp_path / "01_RES" / "res_track.txt"
     table.write_text("1 0 3 0\n")
-    refuses(source(tmp_path).patches, "mask000.tif", "label 2", "res_track.txt")
+    refuses(source(tmp_path).plan, "mask000.tif", "label 2", "res_track.txt")
     table.write_text("1 0 3 0\n2 0 3 0\n")
     assert len(run(tmp_path)) == 8
     add_masks(tmp_path, "RES", [7], [1])
-    refuses(source(tmp_path).patches, "mask007.tif", "no frame of 01 has number 7")
+    refuses(source(tmp_path).plan, "mask007.tif", "no frame of 01 has number 7")
     (tmp_path / "01_RES" / "mask007.tif").unlink()
     tifffile.imwrite(tmp_path / "01" / "t002.tif", np.zeros((40, 61), np.uint8))
-    refuses(source(tmp_path).patches, "mask002.tif", "t002.tif", "61 x 40")
+    refuses(source(tmp_path).plan, "mask002.tif", "t002.tif", "61 x 40")
     tifffile.imwrite(tmp_path / "01" / "t002.tif", np.zeros((5, *SIZE), np.uint16))
-    refuses(source(tmp_path).patches, "t002.tif", "stack of 5")
+    refuses(source(tmp_path).plan, "t002.tif", "stack of 5")
     tifffile.imwrite(tmp_path / "01" / "t002.tif", np.zeros(SIZE, np.int32))
     refuses(lambda: run(tmp_path), "t002.tif", "int32")
     (tmp_path / "01" / "t002.tif").write_bytes(b"II*\0")
-    refuses(source(tmp_path).patches, "t002.tif", "cannot be read")
+    refuses(source(tmp_path).plan, "t002.tif", "cannot be read")
     (tmp_path / "01_RES" / "mask003.tif").write_bytes((tmp_path / "01" / "t000.tif").read_bytes()[:900])
     (tmp_path / "01" / "t002.tif").unlink()
     (tmp_path / "01_RES" / "mask002.tif").unlink()
-    refuses(source(tmp_path).patches, "mask003.tif", "cannot be read")
+    refuses(source(tmp_path).plan, "mask003.tif", "cannot be read")
 
 
 @needs_real
 def test_real_nuclei() -> None:
-    patches = list(Ctc(CELLS / "dsb2018_seg", split="object", rotations=0).patches())
+    patches = list(Ctc(CELLS / "dsb2018_seg", split="object", rotations=0).plan().patches())
     assert Counter(patch.pool for patch in patches) == {"train-normal": 8950 - 256, "test-normal": 256}
     assert seen(patches, "sequence") == {("01",), ("02",), ("03",)}
     assert max(patch.provenance["padded"] for patch in patches) > 0.5
@@ -209,7 +228,7 @@ def test_real_nuclei() -> None:
 
 @needs_real
 def test_real_time_lapse_of_sixteen_bits() -> None:
-    patches = list(Ctc(CELLS / "hela_ctc" / "Fluo-N2DL-HeLa", rotations=0, test_size=100).patches())
+    patches = list(Ctc(CELLS / "hela_ctc" / "Fluo-N2DL-HeLa", rotations=0, test_size=100).plan().patches())
     objects = [
         len(np.unique(tifffile.imread(path))) - 1
         for path in (CELLS / "hela_ctc" / "Fluo-N2DL-HeLa" / "02_ERR_SEG").glob("*.tif")

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from data_tools.cache import open_cache
 from data_tools.errors import UserError
 from data_tools.patch import Patch
 from data_tools.reader import Dataset, open_dataset
-from data_tools.shards import write_dataset
+from data_tools.writer import write_dataset
+from tests.conftest import plan_of
 from trainer import evaluation
 from trainer.checkpoint import Networks
 from trainer.detector import AnomalyDetector, Scores
@@ -96,8 +98,8 @@ def patch(pool: str, number: int, channels: int = 1) -> Patch:
 
 
 def dataset_of(folder: Path, patches: list[Patch], channels: int = 1) -> Dataset:
-    write_dataset(patches, str(folder / "data"), R, channels, {"name": "test"}, samples_per_shard=4)
-    return open_dataset(str(folder / "data"), folder / "cache")
+    write_dataset(plan_of(patches), str(folder / "data"), R, channels, {"name": "test"}, samples_per_shard=4)
+    return open_dataset(str(folder / "data"), open_cache(folder / "cache"))
 
 
 def detector(channels: int = 1, resolution: int = R) -> AnomalyDetector:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import struct
 import tempfile
@@ -36,7 +37,7 @@ def labelled(folder: Path, normals: int = 6, anomalies: int = 4) -> Path:
 
 
 def run(*arguments, **options) -> list[Patch]:
-    return list(Images(*arguments, **options).patches())
+    return list(Images(*arguments, **options).plan().patches())
 
 
 def test_labelled_folder(tmp_path: Path) -> None:
@@ -69,6 +70,27 @@ def test_same_seed_same_patches_and_another_seed_another_split(tmp_path: Path) -
     assert train == sorted(train)
 
 
+def test_any_part_can_be_cut_by_another_process(tmp_path: Path) -> None:
+    plan = Images(labelled(tmp_path), resolution=8, test_size=2).plan()
+    assert {pool: len(drafts) for pool, drafts in plan.drafts.items()} == {
+        "test-normal": 2,
+        "train-normal": 4,
+        "test-anomaly": 2,
+        "train-anomaly": 2,
+    }
+    whole = list(plan.patches())
+    cut = pickle.loads(pickle.dumps(plan.cut))
+    assert sum(map(len, plan.drafts.values())) == len(whole)
+    for pool, drafts in plan.drafts.items():
+        expected = [patch for patch in whole if patch.pool == pool]
+        for part in (slice(0, 1), slice(1, 4), slice(3, None)):
+            patches = list(cut(pool, pickle.loads(pickle.dumps(drafts[part]))))
+            assert [(patch.pool, patch.key, patch.provenance) for patch in patches] == [
+                (patch.pool, patch.key, patch.provenance) for patch in expected[part]
+            ]
+            assert all(np.array_equal(one.image, other.image) for one, other in zip(patches, expected[part]))
+
+
 def test_normal_images_alone(tmp_path: Path) -> None:
     labelled(tmp_path, anomalies=0)
     patches = run(tmp_path, resolution=8, test_size=5)
@@ -98,7 +120,9 @@ def test_broken_images_stop_or_are_skipped(tmp_path: Path, capsys: pytest.Captur
     for number in (0, 1, 2):
         (tmp_path / "normal" / f"im {number}.png").write_bytes(whole[: 20 * number])
     refuses(lambda: run(tmp_path, resolution=8, test_size=2), "im ", "remove or mend", "--skip-broken")
-    patches = run(tmp_path, resolution=8, test_size=2, skip_broken=True)
+    plan = Images(tmp_path, resolution=8, test_size=2, skip_broken=True).plan()
+    assert len(plan.drafts["test-normal"]) == 2 and len(plan.drafts["train-normal"]) == 1
+    patches = list(plan.patches())
     # The test set keeps its size whatever was drawn.
     assert Counter(patch.pool for patch in patches)["test-normal"] == 2
     assert Counter(patch.pool for patch in patches)["train-normal"] == 1
@@ -109,21 +133,21 @@ def test_broken_images_stop_or_are_skipped(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_bad_options_and_folders(tmp_path: Path) -> None:
-    refuses(Images(tmp_path / "none").patches, "none", "no such folder")
-    refuses(Images(tmp_path).patches, str(tmp_path), "holds no images")
+    refuses(Images(tmp_path / "none").plan, "none", "no such folder")
+    refuses(Images(tmp_path).plan, str(tmp_path), "holds no images")
     save(tmp_path / "file.png")
-    refuses(Images(tmp_path / "file.png").patches, "file.png", "no such folder")
+    refuses(Images(tmp_path / "file.png").plan, "file.png", "no such folder")
     (tmp_path / "anomaly").mkdir()
-    refuses(Images(tmp_path).patches, "anomaly/ but no normal/")
+    refuses(Images(tmp_path).plan, "anomaly/ but no normal/")
     (tmp_path / "normal").mkdir()
-    refuses(Images(tmp_path).patches, "normal", "holds no images")
+    refuses(Images(tmp_path).plan, "normal", "holds no images")
     labelled(tmp_path)
-    refuses(Images(tmp_path).patches, "--test-size is 256", "normal", "at most 5")
-    refuses(Images(tmp_path, test_size=5).patches, "--test-size is 5", "anomaly", "at most 4")
-    refuses(Images(tmp_path, test_size=0).patches, "--test-size")
-    refuses(Images(tmp_path, seed=-1).patches, "--seed")
-    refuses(Images(tmp_path, resolution=48).patches, "--resolution is 48", "32 or 64")
-    refuses(Images(tmp_path, channels=2).patches, "--channels")  # pyright: ignore[reportArgumentType]
+    refuses(Images(tmp_path).plan, "--test-size is 256", "normal", "at most 5")
+    refuses(Images(tmp_path, test_size=5).plan, "--test-size is 5", "anomaly", "at most 4")
+    refuses(Images(tmp_path, test_size=0).plan, "--test-size")
+    refuses(Images(tmp_path, seed=-1).plan, "--seed")
+    refuses(Images(tmp_path, resolution=48).plan, "--resolution is 48", "32 or 64")
+    refuses(Images(tmp_path, channels=2).plan, "--channels")  # pyright: ignore[reportArgumentType]
 
 
 def test_every_image_broken(tmp_path: Path) -> None:

@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_tools.contamination import contaminants, training_set
+from data_tools.cache import open_cache
+from data_tools.contamination import contaminants
 from data_tools.errors import UserError
 from data_tools.patch import Patch
 from data_tools.reader import Dataset, open_dataset
-from data_tools.shards import write_dataset
+from data_tools.training_set import WholeSet, training_set
+from data_tools.writer import write_dataset
+from tests.conftest import plan_of
 
 NORMALS, ANOMALIES = 30, 10
 
@@ -28,14 +31,20 @@ def write(out: Path, pools: dict[str, int], samples_per_shard: int = 7) -> str:
         for pool, count in pools.items()
         for i in range(count)
     ]
-    write_dataset(patches, str(out), 4, 1, {}, samples_per_shard)
+    write_dataset(plan_of(patches), str(out), 4, 1, {}, samples_per_shard)
     return str(out)
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
     pools = {"train-normal": NORMALS, "train-anomaly": ANOMALIES, "test-normal": 5, "test-anomaly": 3}
-    return open_dataset(write(tmp_path / "d", pools), tmp_path / "cache")
+    return open_dataset(write(tmp_path / "d", pools), open_cache(tmp_path / "cache"))
+
+
+def whole(data: Dataset, gamma: float, seed: int) -> WholeSet:
+    made = training_set(data, gamma, seed)
+    assert isinstance(made, WholeSet)
+    return made
 
 
 def values(images: np.ndarray) -> list[int]:
@@ -62,7 +71,9 @@ def test_the_cache_serves_without_the_shards(dataset: Dataset, tmp_path: Path) -
     before = np.array(dataset.images("train-normal"))
     for shard in (tmp_path / "d").glob("train-normal-*.tar"):
         shard.unlink()
-    assert np.array_equal(open_dataset(str(tmp_path / "d"), tmp_path / "cache").images("train-normal"), before)
+    assert np.array_equal(
+        open_dataset(str(tmp_path / "d"), open_cache(tmp_path / "cache")).images("train-normal"), before
+    )
 
 
 def test_many_readers_at_once_decode_once(dataset: Dataset, tmp_path: Path) -> None:
@@ -87,20 +98,20 @@ def test_a_shard_altered_by_one_byte_stops_the_reader_and_leaves_no_cache(datase
 
 
 def test_a_gather_takes_any_samples_in_any_order(dataset: Dataset) -> None:
-    data = training_set(dataset, 0.2, seed=3)
+    data = whole(dataset, 0.2, seed=3)
     assert len(data) == NORMALS + 7  # 7.5 rounded down
-    whole = values(data.gather(np.arange(len(data))))
-    assert whole[:NORMALS] == list(range(NORMALS)) and all(100 <= value < 100 + ANOMALIES for value in whole[NORMALS:])
-    assert len(set(whole)) == len(whole)
+    every = values(data.gather(np.arange(len(data))))
+    assert every[:NORMALS] == list(range(NORMALS)) and all(100 <= value < 100 + ANOMALIES for value in every[NORMALS:])
+    assert len(set(every)) == len(every)
     drawn = np.random.default_rng(0).integers(0, len(data), 50)
-    assert values(data.gather(drawn)) == [whole[i] for i in drawn]
+    assert values(data.gather(drawn)) == [every[i] for i in drawn]
     assert values(data.gather(np.array([4, 4, 2]))) == [4, 4, 2]
 
 
 def test_smaller_gammas_are_contained_in_larger_ones_and_the_seed_draws(dataset: Dataset) -> None:
-    drawn = [values(training_set(dataset, gamma, 0).gather(np.arange(NORMALS, NORMALS + n))) for gamma, n in GAMMAS]
+    drawn = [values(whole(dataset, gamma, 0).gather(np.arange(NORMALS, NORMALS + n))) for gamma, n in GAMMAS]
     assert all(set(small) < set(large) for small, large in itertools.pairwise(drawn))
-    others = [values(training_set(dataset, 0.1, seed).gather(np.arange(NORMALS, NORMALS + 3))) for seed in range(6)]
+    others = [values(whole(dataset, 0.1, seed).gather(np.arange(NORMALS, NORMALS + 3))) for seed in range(6)]
     assert len({tuple(other) for other in others}) > 1
 
 
@@ -108,8 +119,8 @@ GAMMAS = ((0.04, 1), (0.1, 3), (0.15, 5), (0.25, 10))
 
 
 def test_unlabelled_images_are_trained_on_as_they_are(tmp_path: Path) -> None:
-    data = open_dataset(write(tmp_path / "u", {"train-unlabelled": 9}), tmp_path / "cache")
-    assert values(training_set(data, 0.0, 0).gather(np.arange(9))) == list(range(9))
+    data = open_dataset(write(tmp_path / "u", {"train-unlabelled": 9}), open_cache(tmp_path / "cache"))
+    assert values(whole(data, 0.0, 0).gather(np.arange(9))) == list(range(9))
     with pytest.raises(UserError, match=r"--gamma 0\.1 needs 1 anomalous .* has 0 - give at most 0\.0"):
         training_set(data, 0.1, 0)
 

@@ -18,8 +18,10 @@ from webdataset.compat import WebDataset
 from data_tools.errors import UserError
 from data_tools.manifest import MANIFEST, read_manifest
 from data_tools.patch import POOLS, Patch
-from data_tools.shards import check_shard, read_shard, write_dataset
+from data_tools.shards import check_shard, read_shard
 from data_tools.storage import open_storage
+from data_tools.writer import write_dataset
+from tests.conftest import plan_of
 
 
 def patches(count: int = 10, channels: int = 1, seed: int = 0) -> list[Patch]:
@@ -34,7 +36,7 @@ def patches(count: int = 10, channels: int = 1, seed: int = 0) -> list[Patch]:
 
 
 def write(out: Path, samples: Iterator[Patch] | list[Patch], channels: int = 1, samples_per_shard: int = 4):
-    return write_dataset(samples, str(out), 8, channels, {"kind": "test"}, samples_per_shard)
+    return write_dataset(plan_of(samples), str(out), 8, channels, {"kind": "test"}, samples_per_shard)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -83,7 +85,7 @@ def test_same_patches_same_bytes_and_other_patches_another_digest(tmp_path: Path
 
 def failing(after: int, error: BaseException) -> Iterator[Patch]:
     yield from patches()[:after]
-    raise error
+    yield error  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("error", [UserError("a.png: broken - mend it"), KeyboardInterrupt(), MemoryError()])
@@ -184,7 +186,7 @@ def test_a_wrong_manifest_is_named(tmp_path: Path, change, words: str) -> None:
 
 def test_urls_that_are_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for url in (str(tmp_path / "file"), "s3://bucket/prefix", "https://example.org/x"):
+    for url in (str(tmp_path / "file"), "s3://", "s3://KEY:SECRET@bucket/x", "https://example.org/x"):
         with pytest.raises(UserError, match=" - give a "):
             open_storage(url)
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import resource
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic, sleep
 
 import numpy as np
 import pytest
@@ -174,6 +181,51 @@ def test_same_seed_same_bytes_and_more_sequences_keep_the_first(tmp_path: Path, 
     assert first == {name: data for name, data in full.items() if "seq_00" in name}
 
 
+def test_same_bytes_and_lines_from_any_number_of_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, lines = [], []
+    for processes in (1, 2):
+        made.append(read_files(simulate(tmp_path / str(processes), SMALL, sequences=5, frames=3, processes=processes)))
+        lines.append(capsys.readouterr().out)
+        assert not multiprocessing.active_children()
+    assert made[0] == made[1] and lines[0] == lines[1]
+    assert [line.split(":")[0] for line in lines[0].splitlines()] == [f"seq_{i:02d} ({i + 1}/5)" for i in range(5)]
+
+
+def wait_for(folder: Path, pattern: str) -> None:
+    end = monotonic() + 60
+    while not any(folder.glob(pattern)):
+        assert monotonic() < end, f"no {pattern}"
+        sleep(0.02)
+
+
+@pytest.mark.parametrize("when", [".out-*", ".out-*/out/seq_*"])  # while the processes start; while they write
+def test_interrupt_ends_all_processes_with_one_line(tmp_path: Path, when: str) -> None:
+    words = ["simulate", str(tmp_path / "out"), "--sequences", "9", "--frames", "9999", "--processes", "2"]
+    command = [sys.executable, "-m", "data_tools", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        wait_for(tmp_path, when)
+        sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
+        # stderr ends once every process that shares it has ended
+        assert process.communicate(timeout=20)[1] == "interrupted\n"
+    assert process.returncode == 130
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_killed_process_is_an_error_that_names_the_option(tmp_path: Path, which: int) -> None:
+    def kill() -> None:
+        wait_for(tmp_path, ".out-*/out/seq_*")
+        multiprocessing.active_children()[which].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(UserError, match="killed - choose fewer --processes"):
+        simulate(tmp_path / "out", SMALL, frames=9999, processes=2)
+    killer.join()
+    assert not any(tmp_path.iterdir())
+
+
 def test_another_seed_or_sequence_differs(tmp_path: Path, experiment: Path) -> None:
     other = simulate(tmp_path / "other", SMALL, sequences=1, frames=1, seed=2) / "seq_00" / "frame_000.tif"
     frames = [other, experiment / "seq_00" / "frame_000.tif", experiment / "seq_01" / "frame_000.tif"]
@@ -192,6 +244,7 @@ def test_another_seed_or_sequence_differs(tmp_path: Path, experiment: Path) -> N
         ("debris", -1),
         ("debris", 1000),
         ("seed", -1),
+        ("processes", -1),
     ],
 )
 def test_bad_option_is_named_and_nothing_is_written(tmp_path: Path, option: str, value: int) -> None:
@@ -216,12 +269,13 @@ def test_empty_folder_is_filled(tmp_path: Path) -> None:
     assert (tmp_path / "empty" / "seq_00" / "frame_000.tif").is_file()
 
 
-def test_failure_midway_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_failure_midway_leaves_nothing(tmp_path: Path, processes: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the first frame does not fit
     try:
         with pytest.raises(OSError):
-            simulate(tmp_path / "out", SMALL, sequences=1, frames=1)
+            simulate(tmp_path / "out", SMALL, sequences=2, frames=1, processes=processes)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not any(tmp_path.iterdir())

@@ -10,28 +10,6 @@ from torch import Tensor
 from trainer.layers import downsample, upsample
 
 
-class SampleOrder:
-    """Position p in an endless sequence of epochs to a sample: epoch p // n, place p % n of its permutation.
-
-    The permutation is a function of (seed, epoch) alone, so a restart at any position needs no replay.
-    """
-
-    def __init__(self, n: int, seed: int) -> None:
-        self.n, self.seed = n, seed
-        self._permutations: dict[int, np.ndarray] = {}
-
-    def samples(self, positions: np.ndarray) -> np.ndarray:
-        """Global positions (int64, ascending) to indices of samples (int64)."""
-        epochs, places = np.divmod(positions, self.n)
-        wanted = range(int(epochs[0]), int(epochs[-1]) + 1)
-        known = self._permutations
-        self._permutations = {e: known[e] if e in known else self._shuffle(e) for e in wanted}
-        return np.concatenate([self._permutations[e][places[epochs == e]] for e in wanted])
-
-    def _shuffle(self, epoch: int) -> np.ndarray:
-        return np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(self.n)
-
-
 def worker_positions(images_seen: int, batch: int, rank: int, world: int) -> np.ndarray:
     """The positions of one worker's part of the global batch: a contiguous run, so stddev groups stay whole."""
     share = batch // world

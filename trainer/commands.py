@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from data_tools.cache import DEFAULT_LIMIT, open_cache
 from data_tools.errors import UserError
 from data_tools.reader import open_dataset
 from data_tools.sources.images import find_images, read_image
@@ -63,14 +64,16 @@ class Evaluate:
     data: str = ""
     """Another dataset than the one trained on."""
     cache: str = ""
-    """Folder for decoded images on this node."""
+    """Folder for decoded images on this node (default: the user's cache folder)."""
+    cache_limit: str = DEFAULT_LIMIT
+    """Bytes that folder may hold; what was used for longest goes first."""
 
     def __call__(self) -> None:
         config, _ = read_config(self.run)
         info = read_info(latest_checkpoint(self.run))
         detector = AnomalyDetector.from_checkpoint(info)
         url = self.data or config.data
-        dataset = open_dataset(url, Path(self.cache) if self.cache else None)
+        dataset = open_dataset(url, open_cache(self.cache, self.cache_limit))
         check_fits(detector, dataset, url)
         if not has_labels(dataset):
             raise UserError(

@@ -7,12 +7,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from data_tools.cache import DEFAULT_LIMIT
 from data_tools.errors import UserError
 from trainer.objectives import Coupling, Distance
 
 Precision = Literal["auto", "float32", "bf16"]
 PAPER_MINIBATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4}
-OPERATIONAL = ("data", "out", "workers", "cache", "log_images", "snapshots")
+OPERATIONAL = ("data", "out", "workers", "cache", "cache_limit", "log_images", "snapshots")
 """Options that say where and how a run runs, not what it computes."""
 
 
@@ -69,7 +70,11 @@ class TrainConfig:
     snapshots: int = 2
     """Pictures and validation scores per phase; the last falls on the phase's end."""
     cache: str = ""
-    """Folder for decoded images on this node (default: the user's cache folder)."""
+    """Folder for decoded images on each node (default: the user's cache folder)."""
+    cache_limit: str = DEFAULT_LIMIT
+    """Bytes that folder may hold; what was used for longest goes first."""
+    window: int = 0
+    """For a dataset larger than that: shards decoded at a time, shuffled among themselves; 0 decodes all."""
 
     def validated(self) -> TrainConfig:
         """Return self, or raise a UserError that names the first option out of range."""
@@ -87,7 +92,7 @@ class TrainConfig:
         for name in ("stable_images", "final_images", "log_images", "snapshots"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{_option(name)} {getattr(self, name)} is not positive - give at least 1")
-        for name in ("fade_images", "workers", "seed", "penalty", "drift", "distance_weight"):
+        for name in ("fade_images", "workers", "window", "seed", "penalty", "drift", "distance_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{_option(name)} {getattr(self, name)} is negative or not finite - give 0 or more")
         if self.seed >= 2**63:

@@ -18,10 +18,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from data_tools.contamination import TrainingSet, training_set
+from data_tools.cache import open_cache
 from data_tools.reader import Dataset, open_dataset
+from data_tools.training_set import TrainingSet, training_set
 from trainer import counter_random
-from trainer.batches import SampleOrder, at_resolution, faded, to_float, worker_positions
+from trainer.batches import at_resolution, faded, to_float, worker_positions
 from trainer.checkpoint import Networks, has_checkpoint, latest_checkpoint, load_weights, read_info, save_checkpoint
 from trainer.config import TrainConfig
 from trainer.detector import AnomalyDetector, best_device
@@ -41,11 +42,12 @@ def train(config: TrainConfig, report: Report = lambda values: None) -> None:
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     run, device = Path(config.out), best_device()
-    dataset = open_dataset(config.data, Path(config.cache) if config.cache else None)
+    dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
     phases = schedule(config)
     networks = Networks.build(config.resolution, dataset.channels, config.width, config.seed).to(device)
     images_seen = _resume(run, networks)
-    step = Step(config, networks, training_set(dataset, config.gamma, config.seed), device, rank, world)
+    data = training_set(dataset, config.gamma, config.seed, config.window)
+    step = Step(config, networks, data, device, rank, world)
     monitor = Monitor(run, phases, images_seen) if rank == 0 else None
     if monitor:
         monitor.say(f"{'bf16 autocast' if step.bf16 else 'float32'} on {device}, {world} worker(s)")
@@ -118,7 +120,7 @@ class Step:
     ) -> None:
         self.config, self.networks, self.data, self.device = config, networks, data, device
         self.rank, self.world = rank, world
-        self.order = SampleOrder(len(data), config.seed)
+        self.shown = data.at(np.arange(min(32, len(data)))) if rank == 0 else None
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_native_bf16(device))
 
     def begin(self, phase: Phase) -> None:
@@ -145,7 +147,7 @@ class Step:
         places = worker_positions(images_seen, phase.batch, self.rank, self.world)
         positions = torch.from_numpy(places).to(self.device)
         alpha = torch.tensor(phase.alpha(images_seen), device=self.device) if phase.fading else None
-        batch = torch.from_numpy(self.data.gather(self.order.samples(places))).to(self.device, non_blocking=True)
+        batch = torch.from_numpy(self.data.at(places)).to(self.device, non_blocking=True)
         real = faded(at_resolution(to_float(batch), phase.resolution), alpha)
 
         def z(stream: int) -> Tensor:
@@ -229,7 +231,8 @@ def _snapshot(
     """Pictures of real, generated and reconstructed images, and validation AUCs where labels exist."""
     alpha = phase.alpha(images_seen) if phase.fading else None
     detector = AnomalyDetector(networks.ema, networks.encoder, phase.resolution, dataset.channels, alpha, step.device)
-    shown = step.data.gather(step.order.samples(np.arange(min(32, len(step.data)))))
+    shown = step.shown
+    assert shown is not None, "pictures are the first worker's"
     z = counter_random.latents(config.seed, counter_random.LATENT_FOR_GENERATOR, torch.arange(32), config.width)
     with torch.no_grad():
         real = faded(at_resolution(to_float(torch.from_numpy(shown).to(step.device)), phase.resolution), detector.alpha)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from data_tools.cache import open_cache
 from data_tools.contamination import check_gamma
 from data_tools.errors import UserError
 from data_tools.reader import open_dataset
@@ -27,7 +28,7 @@ def prepare(config: TrainConfig) -> State:
     if not config.out:
         raise UserError("--out is missing - give a folder for the run")
     config.validated()
-    dataset = open_dataset(config.data, Path(config.cache) if config.cache else None)
+    dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
     if config.resolution > dataset.resolution:
         raise UserError(
             f"--resolution {config.resolution} is above the dataset's {dataset.resolution} "

@@ -18,7 +18,7 @@ from pathlib import Path
 import tyro
 
 from data_tools.errors import UserError
-from data_tools.patch import Patch
+from data_tools.patch import Plan
 from data_tools.sources.common import check_at_least, check_resolution
 from data_tools.sources.frames import FRAME_ENDINGS, find_frames
 from data_tools.sources.objects import (
@@ -26,9 +26,9 @@ from data_tools.sources.objects import (
     Split,
     Tracks,
     Video,
-    cut_patches,
     index_masks,
     numbered_files,
+    plan_patches,
     split_objects,
 )
 
@@ -58,11 +58,11 @@ class Baxter:
     def channels(self) -> int:
         return 1
 
-    def patches(self) -> Iterator[Patch]:
-        """Check options, layout, tracks and every mask, then return an iterator that holds one frame at a time.
+    def plan(self) -> Plan:
+        """Check options, layout, tracks and every mask; patches are cut from one frame at a time.
 
-        Patches come sequence by sequence and frame by frame, cells before false positives.
-        Raises UserError, for pixels of a frame that cannot be read only when the iterator reaches it.
+        Within a pool they come sequence by sequence and frame by frame.
+        Raises UserError, for pixels of a frame that cannot be read only when the plan's `cut` reaches it.
         """
         check_resolution(self.resolution)
         check_at_least(self.rotations, 0, "--rotations")
@@ -91,7 +91,7 @@ class Baxter:
         if not any(thing.kind == "normal" for thing in objects):
             raise UserError(f"{results}: no mask holds a cell - export results with cells")
         sided = split_objects(objects, self.split, self.test_size, self.seed, self.experiment)
-        return cut_patches("baxter", self.experiment, videos, sided, self.resolution, self.rotations, self.seed)
+        return plan_patches("baxter", self.experiment, videos, sided, self.resolution, self.rotations, self.seed)
 
     def _find_results(self) -> Path:
         """Return the RES folder of the version asked for, or of the only one there is."""

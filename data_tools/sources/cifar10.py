@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ import numpy as np
 import tyro
 
 from data_tools.errors import UserError
-from data_tools.patch import Patch
+from data_tools.patch import Patch, Plan
 from data_tools.sources.common import check_at_least, shuffled
 
 SIDE = 32
@@ -47,10 +49,10 @@ class Cifar10:
     def channels(self) -> int:
         return 3
 
-    def patches(self) -> Iterator[Patch]:
-        """Check every file, then return an iterator over the training and the test images in file order.
+    def plan(self) -> Plan:
+        """Check every file and draw the test images; within a pool, images come in file order.
 
-        Holds one batch file (30 MB in the original) in memory at a time.
+        Plan and `cut` hold one batch file (30 MB in the original) in memory at a time.
         Raises UserError for a wrong option and for a missing, damaged or foreign file, before the first patch.
         """
         check_at_least(self.test_size, 1, "--test-size")
@@ -61,12 +63,22 @@ class Cifar10:
             raise UserError(f"--normal-class is {self.normal_class!r} - give one of {', '.join(classes)}")
         normal = classes.index(self.normal_class)
 
-        if not sum(np.count_nonzero(_read_batch(path).labels == normal) for path in training):
+        drafts: dict[str, list[tuple[Path, int]]] = {}
+
+        def add(path: Path, rows: np.ndarray, part: str, is_normal: np.ndarray) -> None:
+            for row in rows.tolist():
+                drafts.setdefault(f"{part}-{'normal' if is_normal[row] else 'anomaly'}", []).append((path, row))
+
+        for path in training:
+            is_normal = _read_batch(path).labels == normal
+            add(path, np.arange(len(is_normal)), "train", is_normal)
+        if "train-normal" not in drafts:
             raise UserError(
                 f"{test.parent}: no training image is of class {self.normal_class} - add more data_batch files"
             )
-        chosen = self._draw_test_rows(test, _read_batch(test).labels == normal)
-        return self._patches(training, test, chosen, classes, normal)
+        is_normal = _read_batch(test).labels == normal
+        add(test, self._draw_test_rows(test, is_normal), "test", is_normal)
+        return Plan(drafts, partial(_cut, tuple(classes)))
 
     def _draw_test_rows(self, test: Path, is_normal: np.ndarray) -> np.ndarray:
         chosen = []
@@ -80,27 +92,26 @@ class Cifar10:
             chosen.append(rows[shuffled(len(rows), self.seed, purpose)[: self.test_size]])
         return np.sort(np.concatenate(chosen))
 
-    def _patches(
-        self, training: list[Path], test: Path, chosen: np.ndarray, classes: list[str], normal: int
-    ) -> Iterator[Patch]:
-        for path in [*training, test]:
-            batch = _read_batch(path)
-            part, rows = ("test", chosen) if path == test else ("train", range(len(batch.labels)))
-            for row in rows:
-                label = int(batch.labels[row])
-                yield Patch(
-                    # A row holds 1024 red, 1024 green and 1024 blue values.
-                    image=np.ascontiguousarray(batch.data[row].reshape(3, SIDE, SIDE).transpose(1, 2, 0)),
-                    pool=f"{part}-{'normal' if label == normal else 'anomaly'}",
-                    key=f"{path.stem}-{row:05d}",
-                    provenance={
-                        "source": "cifar10",
-                        "file": path.name,
-                        "row": int(row),
-                        "class": classes[label],
-                        "label": label,
-                    },
-                )
+
+def _cut(classes: tuple[str, ...], pool: str, drafts: Sequence[tuple[Path, int]]) -> Iterator[Patch]:
+    """Yield the images of rows of batch files; reads a file once for all rows of it that follow one another."""
+    for path, rows in groupby(drafts, key=lambda draft: draft[0]):
+        batch = _read_batch(path)
+        for _, row in rows:
+            label = int(batch.labels[row])
+            yield Patch(
+                # A row holds 1024 red, 1024 green and 1024 blue values.
+                image=np.ascontiguousarray(batch.data[row].reshape(3, SIDE, SIDE).transpose(1, 2, 0)),
+                pool=pool,
+                key=f"{path.stem}-{row:05d}",
+                provenance={
+                    "source": "cifar10",
+                    "file": path.name,
+                    "row": row,
+                    "class": classes[label],
+                    "label": label,
+                },
+            )
 
 
 class Batch(NamedTuple):

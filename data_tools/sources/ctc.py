@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,7 +20,7 @@ from typing import Literal
 import tyro
 
 from data_tools.errors import UserError
-from data_tools.patch import Patch
+from data_tools.patch import Plan
 from data_tools.sources.baxter import read_tracks
 from data_tools.sources.common import check_at_least, check_resolution
 from data_tools.sources.objects import (
@@ -29,9 +28,9 @@ from data_tools.sources.objects import (
     Split,
     Tracks,
     Video,
-    cut_patches,
     index_masks,
     numbered_files,
+    plan_patches,
     split_objects,
 )
 
@@ -68,11 +67,11 @@ class Ctc:
     def channels(self) -> int:
         return 1
 
-    def patches(self) -> Iterator[Patch]:
-        """Check options, layout and every mask, then return an iterator that holds one frame at a time.
+    def plan(self) -> Plan:
+        """Check options, layout and every mask; patches are cut from one frame at a time.
 
-        Patches come sequence by sequence and frame by frame; frames without a mask give none.
-        Raises UserError, for pixels of a frame that cannot be read only when the iterator reaches it.
+        Within a pool they come sequence by sequence and frame by frame; frames without a mask give none.
+        Raises UserError, for pixels of a frame that cannot be read only when the plan's `cut` reaches it.
         """
         check_resolution(self.resolution)
         check_at_least(self.rotations, 0, "--rotations")
@@ -97,7 +96,7 @@ class Ctc:
         if bare:
             print(f"no masks of {kind} for {', '.join(bare)}: left out", file=sys.stderr)
         sided = split_objects(objects, self.split, self.test_size, self.seed, self.dataset)
-        return cut_patches("ctc", self.dataset, videos, sided, self.resolution, self.rotations, self.seed)
+        return plan_patches("ctc", self.dataset, videos, sided, self.resolution, self.rotations, self.seed)
 
     def _find_videos(self) -> list[Video]:
         videos = []

@@ -9,8 +9,9 @@ Colour becomes grey with the weights of ITU-R 601.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -81,10 +82,13 @@ def read_mask(path: Path) -> np.ndarray:
     return mask
 
 
-def eight_bit_table(paths: Sequence[Path]) -> np.ndarray:
+@lru_cache(maxsize=4)
+def eight_bit_table(paths: tuple[Path, ...]) -> np.ndarray:
     """Return 65,536 values of uint8: what each value of a 16-bit frame of this sequence becomes.
 
     Reads up to `SAMPLED_FRAMES` of the frames, one after the other; at least one must have 16 bits.
+    Remembers the last few sequences, so that a process reads these frames once; the array is read-only.
+    Raises UserError when one of the frames cannot be read.
     """
     sampled = np.linspace(0, len(paths) - 1, min(len(paths), SAMPLED_FRAMES)).round().astype(int)
     counts = np.zeros(1 << 16, np.int64)
@@ -95,7 +99,9 @@ def eight_bit_table(paths: Sequence[Path]) -> np.ndarray:
     below = np.cumsum(counts)
     low, high = np.searchsorted(below, np.array(PERCENT) / 100 * below[-1])
     scaled = (np.arange(1 << 16) - low) * (255 / max(high - low, 1))
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    table = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    table.flags.writeable = False
+    return table
 
 
 def _read_tif_frame(path: Path) -> np.ndarray:

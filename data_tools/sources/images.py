@@ -15,7 +15,7 @@ never negative, so no bright or dark rim appears that the image did not have.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ import tyro
 from PIL import Image, ImageOps
 
 from data_tools.errors import UserError
-from data_tools.patch import Patch
+from data_tools.patch import Patch, Plan
 from data_tools.sources.common import check_at_least, check_resolution, key_part, shuffled
 
 IMAGE_ENDINGS = frozenset(
@@ -51,11 +51,12 @@ class Images:
     skip_broken: bool = False
     """Go on without images that cannot be read, with a warning for each."""
 
-    def patches(self) -> Iterator[Patch]:
-        """Check options and folder, then return an iterator that reads one image at a time.
+    def plan(self) -> Plan:
+        """Check options and folder; images are read one at a time.
 
-        Each label gives its test images first. Files come in the order of their paths, test images in drawn order.
-        Raises UserError, for a broken image only when the iterator reaches it.
+        Within a pool, files come in the order of their paths, test images in drawn order.
+        Raises UserError, for a broken image only when the plan's `cut` reaches it. With `skip_broken`, every image is
+        read here already, and once more by `cut`, since only then it is known how many there are.
         """
         check_resolution(self.resolution)
         if self.channels not in (1, 3):
@@ -77,46 +78,55 @@ class Images:
                 raise UserError(
                     f"--test-size is {self.test_size}, but {self.folder / label} holds {len(found)} images - {remedy}"
                 )
-        return self._patches(files or {"unlabelled": find_images(self.folder)})
+        return self._plan(files or {"unlabelled": find_images(self.folder)})
 
-    def _patches(self, files: dict[str, list[Path]]) -> Iterator[Patch]:
+    def _plan(self, files: dict[str, list[Path]]) -> Plan:
+        drafts: dict[str, list[tuple[int, str]]] = {}
         skipped = 0
         for label, paths in files.items():
             # Test images in drawn order, then the others by path. A broken one leaves its place to the next.
-            order = shuffled(len(paths), self.seed, label)
+            order = shuffled(len(paths), self.seed, label).tolist()
             size = 0 if label == "unlabelled" else self.test_size
-            readable = 0
-            for index in [*order[:size], *sorted(order[size:])]:
-                path = paths[index]
-                image = self._read(path)
-                if image is None:
-                    skipped += 1
-                    continue
-                relative = path.relative_to(self.folder).as_posix()
-                yield Patch(
-                    image=image,
-                    pool=f"{'test' if readable < size else 'train'}-{label}",
-                    key=f"{label}-{index:06d}-{key_part(path.stem)}",
-                    provenance={"source": "images", "file": relative, "class": label},
-                )
-                readable += 1
+            indices = [*order[:size], *sorted(order[size:])]
+            if self.skip_broken:
+                indices = [index for index in indices if self._can_be_read(paths[index])]
+                skipped += len(paths) - len(indices)
             # As above: something must be left to learn from.
-            if readable < size + (label != "anomaly"):
+            if len(indices) < size + (label != "anomaly"):
                 raise UserError(
-                    f"{paths[0].parent}: only {readable} of {len(paths)} {label} images can be read"
+                    f"{paths[0].parent}: only {len(indices)} of {len(paths)} {label} images can be read"
                     " - mend or add images, or lower --test-size"
                 )
+            found = [(index, paths[index].relative_to(self.folder).as_posix()) for index in indices]
+            drafts |= {f"test-{label}": found[:size], f"train-{label}": found[size:]}
         if skipped:
             print(f"warning: skipped {skipped} broken image{'s' if skipped > 1 else ''}", file=sys.stderr)
+        return Plan({pool: found for pool, found in drafts.items() if found}, self._cut)
 
-    def _read(self, path: Path) -> np.ndarray | None:
+    def _can_be_read(self, path: Path) -> bool:
+        """Try to read an image; warn when that fails."""
         try:
-            return read_image(path, self.resolution, self.channels)
+            read_image(path, self.resolution, self.channels)
         except UserError as error:
-            if not self.skip_broken:
-                raise UserError(f"{error}, or give --skip-broken to go on without it") from error
             print(f"warning: skipped {error}", file=sys.stderr)
-            return None
+            return False
+        return True
+
+    def _cut(self, pool: str, drafts: Sequence[tuple[int, str]]) -> Iterator[Patch]:
+        """Yield the images of drafts: number and path below the folder, with slashes."""
+        label = pool.split("-")[1]
+        for index, file in drafts:
+            path = self.folder / file
+            try:
+                image = read_image(path, self.resolution, self.channels)
+            except UserError as error:
+                raise UserError(f"{error}, or give --skip-broken to go on without it") from error
+            yield Patch(
+                image=image,
+                pool=pool,
+                key=f"{label}-{index:06d}-{key_part(path.stem)}",
+                provenance={"source": "images", "file": file, "class": label},
+            )
 
 
 def find_images(folder_or_file: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """Labelled objects of cell videos: an index from masks, the split into training and test, and the way to patches.
 
-The index holds a few numbers for each object, no pixels. Patches come frame by frame, so that one frame is read once
+The index holds a few numbers for each object, no pixels. Patches are cut frame by frame, so that one frame is read once
 and held alone.
 """
 
@@ -11,6 +11,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -18,9 +19,9 @@ from typing import Literal
 import numpy as np
 
 from data_tools.errors import UserError
-from data_tools.patch import Patch
+from data_tools.patch import Patch, Plan
 from data_tools.sources.common import key_part, shuffled
-from data_tools.sources.crop import cut
+from data_tools.sources.crop import Frame, cut
 from data_tools.sources.frames import eight_bit_table, frame_size, read_frame, read_mask
 
 Split = Literal["object", "track", "frame", "sequence"]
@@ -51,7 +52,7 @@ class Tracks:
     ignored: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Object:
     """One labelled object in one frame; (x, y) is the centroid of its mask in pixels."""
 
@@ -198,7 +199,11 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-def cut_patches(
+Draft = tuple[Object, int]
+"""An object and which of its turns, 0 for upright."""
+
+
+def plan_patches(
     source: str,
     place: Path,
     videos: Sequence[Video],
@@ -206,51 +211,63 @@ def cut_patches(
     resolution: int,
     rotations: int,
     seed: int,
-) -> Iterator[Patch]:
-    """Yield the patches of all objects, sequence by sequence, frame by frame, normal objects first.
+) -> Plan:
+    """Plan the patches of all objects: within a pool, video by video, frame by frame, by label.
 
     Objects to train on come upright and at `rotations` random angles, objects to test on upright alone.
-    Raises UserError when a frame cannot be read.
+    The plan's `cut` raises UserError when a frame cannot be read.
     """
-    for number, video in enumerate(videos):
-        mine = [pair for pair in sided if pair[0].sequence == video.name]
-        mine.sort(key=lambda pair: (pair[0].frame, pair[0].kind == "anomaly", pair[0].label))
-        table: np.ndarray | None = None
-        for index, pairs in groupby(mine, key=lambda pair: pair[0].frame):
-            path = video.frames[index]
-            frame = read_frame(path)
-            if frame.dtype == np.uint16:
-                table = eight_bit_table(list(video.frames.values())) if table is None else table
-                frame = table[frame]
-            file = path.relative_to(place).as_posix()
-            for thing, side in pairs:
-                angles = [0.0, *_angles(thing, rotations, seed)] if side == "train" else [0.0]
-                for turn, angle in enumerate(angles):
-                    image, padded = cut(frame, thing.x, thing.y, angle, resolution)
-                    provenance = {
-                        "source": source,
-                        "sequence": thing.sequence,
-                        "frame": thing.frame,
-                        "file": file,
-                        "object": thing.label,
-                        "track": thing.track,
-                        "class": CLASSES[thing.kind],
-                        "event": thing.event,
-                        "angle": angle,
-                        "x": round(thing.x, 2),
-                        "y": round(thing.y, 2),
-                        "padded": round(padded, 4),
-                    }
-                    if thing.track is None:
-                        del provenance["track"]
-                    # The sequence's number, since two names can give the same piece of a key.
-                    name = f"{number:02d}-{key_part(thing.sequence)}-{thing.frame:04d}"
-                    yield Patch(
-                        image=image,
-                        pool=f"{side}-{thing.kind}",
-                        key=f"{name}-{thing.kind}{thing.label:05d}-{turn}",
-                        provenance=provenance,
-                    )
+    numbers = {video.name: number for number, video in enumerate(videos)}
+    drafts: dict[str, list[Draft]] = {}
+    for thing, side in sorted(sided, key=lambda pair: (numbers[pair[0].sequence], pair[0].frame, pair[0].label)):
+        turns = 1 + rotations if side == "train" else 1
+        drafts.setdefault(f"{side}-{thing.kind}", []).extend((thing, turn) for turn in range(turns))
+    return Plan(drafts, partial(_cut, source, place, tuple(videos), resolution, rotations, seed))
+
+
+def _cut(
+    source: str,
+    place: Path,
+    videos: Sequence[Video],
+    resolution: int,
+    rotations: int,
+    seed: int,
+    pool: str,
+    drafts: Sequence[Draft],
+) -> Iterator[Patch]:
+    """Yield the patches of drafts; reads a frame once for all drafts from it that follow one another."""
+    numbers = {video.name: number for number, video in enumerate(videos)}
+    for (sequence, index), of_frame in groupby(drafts, key=lambda draft: (draft[0].sequence, draft[0].frame)):
+        number = numbers[sequence]
+        path = videos[number].frames[index]
+        pixels = read_frame(path)
+        if pixels.dtype == np.uint16:
+            pixels = eight_bit_table(tuple(videos[number].frames.values()))[pixels]
+        frame = Frame(pixels)
+        file = path.relative_to(place).as_posix()
+        # The sequence's number, since two names can give the same piece of a key.
+        name = f"{number:02d}-{key_part(sequence)}-{index:04d}"
+        for thing, of_object in groupby(of_frame, key=lambda draft: draft[0]):
+            angles = [0.0, *_angles(thing, rotations, seed)]
+            for _, turn in of_object:
+                image, padded = cut(frame, thing.x, thing.y, angles[turn], resolution)
+                provenance = {
+                    "source": source,
+                    "sequence": sequence,
+                    "frame": index,
+                    "file": file,
+                    "object": thing.label,
+                    "track": thing.track,
+                    "class": CLASSES[thing.kind],
+                    "event": thing.event,
+                    "angle": angles[turn],
+                    "x": round(thing.x, 2),
+                    "y": round(thing.y, 2),
+                    "padded": round(padded, 4),
+                }
+                if thing.track is None:
+                    del provenance["track"]
+                yield Patch(image, pool, f"{name}-{thing.kind}{thing.label:05d}-{turn}", provenance)
 
 
 def _angles(thing: Object, rotations: int, seed: int) -> list[float]:

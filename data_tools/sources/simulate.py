@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +40,8 @@ class Simulate:
     """Pieces of debris at the start of a video; dead cells may add to them."""
     seed: int = 0
     """The same seed gives the same files, byte for byte."""
+    processes: int = 0
+    """Processes; 0 takes one a core."""
 
     def run(self) -> None:
         """Write the experiment; it appears complete or not at all.
@@ -45,15 +53,15 @@ class Simulate:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             made = Path(scratch) / out.name
-            for number in range(self.sequences):
-                print(self._write_sequence(made, number), flush=True)
+            for line in self._write_sequences(made):
+                print(line, flush=True)
             if out.exists():
                 out.rmdir()  # empty, as checked; fails if somebody has filled it meanwhile
             made.rename(out)
 
     def _check(self) -> None:
         limits = {"sequences": (1, 10_000), "frames": (1, 10_000), "size": (128, 4096), "debris": (0, None)}
-        limits |= {"cells": (1, None), "seed": (0, None)}
+        limits |= {"cells": (1, None), "seed": (0, None), "processes": (0, None)}
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if value < low or (high is not None and value > high):
@@ -67,6 +75,35 @@ class Simulate:
             )
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise UserError(f"{self.out}: is there already and is not an empty folder - choose another, or remove it")
+
+    def _write_sequences(self, experiment: Path) -> Iterator[str]:
+        """Write every video, several at a time; yield their lines in order."""
+        processes = min(self.processes or _cores(), self.sequences)
+        if processes == 1:
+            for number in range(self.sequences):
+                yield self._write_sequence(experiment, number)
+            return
+        others = set(multiprocessing.active_children())
+        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent)
+        try:
+            # The processes keep this mask, so that Ctrl-C is for this one alone; it comes through after the submits.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                lines = [pool.submit(self._write_sequence, experiment, number) for number in range(self.sequences)]
+                pool.submit(int)  # CPython watches a process for its death only from the next submit on
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            for line in lines:
+                yield line.result()
+        except BrokenProcessPool as error:
+            remedy = "choose fewer --processes if memory was short"
+            raise UserError(f"a process of {processes} was killed - {remedy}") from error
+        except BaseException:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()  # a long video need not be waited for
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)  # waits, so that nobody writes while the caller clears up
 
     def _write_sequence(self, experiment: Path, number: int) -> str:
         """Write one video with its results; return a line that sums it up."""
@@ -96,6 +133,23 @@ class Simulate:
             f"{name} ({number + 1}/{self.sequences}): {self.frames} frames, {len(tracks)} cell tracks,"
             f" {divisions} divisions, {deaths} deaths, {len(life.debris)} debris"
         )
+
+
+def _cores() -> int:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _end_with_parent() -> None:
+    """Let a process of the pool not outlive the one that started it, should that be killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_tif(path: Path, image: np.ndarray) -> None:

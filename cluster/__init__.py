@@ -1,0 +1,1 @@
+"""The cluster on this machine: a real object store for demos and tests."""

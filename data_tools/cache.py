@@ -1,0 +1,172 @@
+"""The node-local cache: one folder an entry, kept under a size limit by removing what was not used for longest.
+
+An entry is a run of shards, decoded: images.npy (uint8 N x H x W x C) and provenance.jsonl, with entry.json, which is
+written last. Its name is a checksum over the shards' own, so the same shards from anywhere are decoded once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from filelock import FileLock
+
+from data_tools.errors import UserError
+
+IMAGES, PROVENANCE, FACTS = "images.npy", "provenance.jsonl", "entry.json"
+BLOCK = 2**26
+DEFAULT_LIMIT = "100GB"
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder on this node, and the bytes it may hold."""
+
+    folder: Path
+    limit: int
+
+    def entry(self, name: str, size: int, origin: dict[str, Any], make: Callable[[Path], None]) -> Path:
+        """The folder of an entry; whoever comes first makes it, the others wait for it and share it.
+
+        size: bytes it will take, for which room is made. make: fills a folder given to it, which may hold what an
+        attempt that was killed left there. An entry that fails its check is made anew.
+        """
+        final, partial = self.folder / name, self.folder / f"{name}.partial"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / f"{name}.lock"):
+            if not _is_whole(final):
+                shutil.rmtree(final, ignore_errors=True)
+                self._make_room(name, size)
+                partial.mkdir(exist_ok=True)
+                try:
+                    make(partial)
+                    _finish(partial, origin)
+                except BaseException:
+                    shutil.rmtree(partial, ignore_errors=True)
+                    raise
+                partial.rename(final)
+            with contextlib.suppress(OSError):
+                os.utime(final / FACTS)  # when it was last used
+        return final
+
+    def _make_room(self, name: str, size: int) -> None:
+        if size > self.limit:
+            raise UserError(
+                f"--cache-limit {readable_size(self.limit)} is less than the {readable_size(size)} that the decoded"
+                " images take - raise it, or train with --window K, which holds K shards at a time"
+            )
+        others = [entry for entry in entries(self.folder) if entry.name != name]
+        used = sum(entry.bytes for entry in others)
+        for entry in sorted(others, key=lambda entry: entry.used):
+            if used + size <= self.limit:
+                break
+            entry.remove()  # a process that has it mapped keeps it until it ends
+            used -= entry.bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What lies in the cache. used: seconds since the epoch; origin: where it came from, empty while unfinished."""
+
+    path: Path
+    bytes: int
+    used: float
+    origin: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.path.name.removesuffix(".partial")
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def open_cache(folder: str | Path | None = None, limit: str = DEFAULT_LIMIT) -> Cache:
+    """The cache in a folder (by default the user's cache folder); UserError when the limit is no size."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]B|)", limit.strip().upper())
+    if not match:
+        raise UserError(f"--cache-limit {limit} is no size - give e.g. 50GB")
+    place = Path(folder) if folder else Path(platformdirs.user_cache_dir("stratagan"))
+    return Cache(place, int(float(match[1]) * UNITS[match[2]]))
+
+
+def entries(folder: Path) -> list[Entry]:
+    """Everything in a cache folder, unfinished entries too, by name."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not re.fullmatch(r"[0-9a-f]{32}(\.partial)?", path.name):
+            continue
+        origin, used = dict[str, Any](), path.stat().st_mtime
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            used, origin = (path / FACTS).stat().st_mtime, json.loads((path / FACTS).read_text())["origin"]
+        size = sum(file.stat().st_blocks * 512 for file in path.iterdir() if file.is_file())
+        found.append(Entry(path, size, used, origin))
+    return found
+
+
+def clear(folder: Path) -> int:
+    """Remove all entries that nobody is making at this moment; return the bytes freed."""
+    freed = 0
+    for entry in entries(folder):
+        lock = FileLock(folder / f"{entry.name}.lock", timeout=0)
+        with contextlib.suppress(TimeoutError), lock:
+            entry.remove()
+            freed += entry.bytes
+            (folder / f"{entry.name}.lock").unlink(missing_ok=True)
+    return freed
+
+
+def _finish(made: Path, origin: dict[str, Any]) -> None:
+    """Write entry.json, after everything it vouches for has reached the disk."""
+    for name in (IMAGES, PROVENANCE):
+        with (made / name).open("rb") as file:
+            os.fsync(file.fileno())
+    facts = {"origin": origin, "made": time.time(), "files": {n: _facts(made / n) for n in (IMAGES, PROVENANCE)}}
+    (made / FACTS).write_text(json.dumps(facts))
+
+
+def _is_whole(entry: Path) -> bool:
+    """Whether the files are those that were made: by size and time, and where these differ by their checksums."""
+    try:
+        expected = json.loads((entry / FACTS).read_text())["files"]
+        for name, facts in expected.items():
+            now = (entry / name).stat()
+            if now.st_size != facts["size"]:
+                return False
+            if now.st_mtime_ns != facts["mtime_ns"] and _checksum(entry / name) != facts["crc32"]:
+                return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def _facts(path: Path) -> dict[str, int]:
+    facts = path.stat()
+    return {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns, "crc32": _checksum(path)}
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def readable_size(size: int) -> str:
+    """Bytes as people say them, in steps of a thousand."""
+    for unit in ("TB", "GB", "MB", "KB"):
+        if size >= UNITS[unit]:
+            return f"{size / UNITS[unit]:.3g} {unit}"
+    return f"{size} bytes"

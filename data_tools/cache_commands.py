@@ -1,0 +1,46 @@
+"""See what decoded images lie on this node, and make room."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from data_tools.cache import clear, entries, open_cache, readable_size
+
+
+@dataclass(frozen=True)
+class List:
+    """Show what lies in the cache of this node, what was used for longest last."""
+
+    cache: str = ""
+    """The cache folder (default: the user's)."""
+
+    def run(self) -> None:
+        folder = open_cache(self.cache).folder
+        found = sorted(entries(folder), key=lambda entry: -entry.used)
+        table = Table(title=f"{folder}: {readable_size(sum(entry.bytes for entry in found))}")
+        table.add_column("dataset", overflow="fold")
+        table.add_column("pool")
+        for heading in ("images", "bytes", "last used"):
+            table.add_column(heading, justify="right")
+        for entry in found:
+            used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+            images = f"{entry.origin['images']:,}" if entry.origin else ""
+            pool, url = entry.origin.get("pool", ""), entry.origin.get("url", "(unfinished)")
+            table.add_row(url, pool, images, readable_size(entry.bytes), used)
+        Console(width=120).print(table)
+
+
+@dataclass(frozen=True)
+class Clear:
+    """Remove everything from the cache of this node that nobody is making at this moment."""
+
+    cache: str = ""
+    """The cache folder (default: the user's)."""
+
+    def run(self) -> None:
+        folder = open_cache(self.cache).folder
+        print(f"{folder}: freed {readable_size(clear(folder))}")

@@ -1,0 +1,122 @@
+"""One writer at a time in object storage, by nothing but conditional writes.
+
+The holder of turn n rewrites `.writer-n` every few seconds. Who finds one that stands still takes turn n + 1, which is
+written on condition that nobody has; a holder that sees a later turn than its own has lost. So a killed writer is
+followed after `LEASE` seconds, at once if it ran on this machine, and of several followers one gets through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from data_tools.errors import UserError
+from data_tools.storage import WRITER, Storage, read_bytes, write_bytes
+
+BEAT = 2.0
+LEASE = 10.0
+
+
+@contextlib.contextmanager
+def hold_lease(storage: Storage, all_names: Callable[[], list[str]]) -> Iterator[Callable[[], None]]:
+    """Hold the turn while the block lasts; UserError when somebody else is at work.
+
+    Yields a function that raises UserError once the turn is lost.
+    """
+    turns = [name for name in all_names() if name.startswith(WRITER)]
+    number = 0
+    if turns:
+        _wait_until_given_up(storage, turns[-1])
+        number = int(turns[-1].rpartition("-")[2]) + 1
+    mine, later = _turn(number), _turn(number + 1)
+    try:
+        write_bytes(storage, mine, _sign(0), new=True)
+    except FileExistsError:
+        raise _taken(storage) from None
+    lost, over = threading.Event(), threading.Event()
+    beating = threading.Thread(target=_beat, args=(storage, mine, later, all_names, lost, over), daemon=True)
+    beating.start()
+
+    def still_ours() -> None:
+        if lost.is_set():
+            raise UserError(f"{storage.url}: another process has taken over writing there - leave it to that one")
+
+    try:
+        yield still_ours
+    finally:
+        over.set()
+        beating.join()
+        with contextlib.suppress(UserError, OSError):  # a storage that is away must not hide what went wrong before
+            for name in [*turns, mine]:
+                storage.remove(name)
+
+
+def _beat(
+    storage: Storage,
+    mine: str,
+    later: str,
+    all_names: Callable[[], list[str]],
+    lost: threading.Event,
+    over: threading.Event,
+) -> None:
+    count = 0
+    while not over.wait(BEAT):
+        count += 1
+        try:
+            if later in all_names():
+                lost.set()
+                return
+            write_bytes(storage, mine, _sign(count))
+        except (UserError, OSError):
+            lost.set()  # we could not show that we live, so somebody else may have taken over
+            return
+
+
+def _wait_until_given_up(storage: Storage, turn: str) -> None:
+    """Return when nobody holds the turn; UserError when it is rewritten while we watch."""
+    sign = _read(storage, turn)
+    looks = int(4 * LEASE / BEAT)  # counted, not timed: while the storage is away, its holder cannot write either
+    while sign and not _dead_here(sign) and looks:
+        time.sleep(BEAT / 4)
+        looks -= 1
+        before, sign = sign, _read(storage, turn)
+        if sign and sign != before:
+            raise _taken(storage)
+
+
+def _read(storage: Storage, turn: str) -> dict[str, Any]:
+    try:
+        return json.loads(read_bytes(storage, turn))
+    except FileNotFoundError:
+        return {}
+
+
+def _turn(number: int) -> str:
+    return f"{WRITER}-{number:06d}"
+
+
+def _sign(count: int) -> bytes:
+    return json.dumps({"machine": _machine(), "pid": os.getpid(), "beat": count}).encode()
+
+
+def _machine() -> str:
+    """Where a process number means the same process: host, boot and, in containers, the space of process numbers."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(parts)
+
+
+def _dead_here(sign: dict[str, Any]) -> bool:
+    return sign["machine"] == _machine() and not Path(f"/proc/{sign['pid']}").exists() and Path("/proc/self").exists()
+
+
+def _taken(storage: Storage) -> UserError:
+    return UserError(f"{storage.url}: another process is writing there - wait for it, or stop it")

@@ -1,0 +1,67 @@
+"""Work in parallel processes that end with the one that started them."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_processes(work: Callable[[Any, Any], T], shared: Any, jobs: Iterable[Any], processes: int) -> Iterator[T]:
+    """Yield work(shared, job) for every job as each is done, in any order; the first error ends all.
+
+    work: a module's function, since processes start anew. shared: sent to each process once, unlike the jobs.
+    processes: 1 works in this process. At most two jobs a process are under way or waiting, so jobs may be many.
+    """
+    if processes <= 1:
+        yield from (work(shared, job) for job in jobs)
+        return
+    # Not forked: threads of boto3 and of the lease are running here.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(os.getpid(), work, shared))
+    waiting = iter(jobs)
+    try:
+        running: set[Future[T]] = {pool.submit(_work, job) for job in itertools.islice(waiting, 2 * processes)}
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+            running |= {pool.submit(_work, job) for job in itertools.islice(waiting, len(done))}
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(parent: int, work: Callable[[Any, Any], Any], shared: Any) -> None:
+    global _task
+    _task = (work, shared)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the others
+    end_with_parent(parent)
+
+
+def end_with_parent(parent: int) -> None:
+    """Be killed by the system when the parent process ends in whatever way (on Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+_task: tuple[Callable[[Any, Any], Any], Any] = (lambda shared, job: None, None)
+
+
+def _work(job: Any) -> Any:
+    work, shared = _task
+    return work(shared, job)
