@@ -15,6 +15,7 @@ import tyro
 from data_tools.cache_commands import Clear, List
 from data_tools.errors import UserError, run_command
 from data_tools.inspect import Inspect, Verify
+from data_tools.mirror import as_url, brought
 from data_tools.patch import Plan
 from data_tools.sources.baxter import Baxter
 from data_tools.sources.cifar10 import Cifar10
@@ -79,14 +80,16 @@ def _write(source: Source, target: Target) -> None:
     check_at_least(target.processes, 0, "--processes")
     url = absolute(target.out)
     check_target(url)
-    plan = source.plan()
+    # What is read is the source's only positional option.
+    name, inputs = next((name, value) for name, value in vars(source).items() if isinstance(value, Path))
     options: dict[str, Any] = {"kind": type(source).__name__.lower()}
     options |= json.loads(json.dumps(dataclasses.asdict(source), default=str))  # type: ignore[call-overload]
-    # What is read is the source's only positional option.
-    inputs = next(value for value in vars(source).values() if isinstance(value, Path))
-    made = write_dataset(
-        plan, url, source.resolution, source.channels, options, target.samples_per_shard, target.processes, inputs
-    )
+    if as_url(inputs):
+        options[name] = as_url(inputs)
+    with brought(inputs) as folder:
+        source = dataclasses.replace(source, **{name: folder})  # type: ignore[type-var]
+        plan, size = source.plan(), (source.resolution, source.channels)
+        made = write_dataset(plan, url, *size, options, target.samples_per_shard, target.processes, folder)
     pools = {shard.pool: made.count(shard.pool) for shard in made.shards}
     counts = ", ".join(f"{count:,} {pool}" for pool, count in pools.items())
     print(f"wrote {target.out}: {counts} images of {made.resolution}x{made.resolution}x{made.channels}")

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from data_tools.errors import UserError
 from data_tools.manifest import MANIFEST, Manifest, read_manifest
+from data_tools.mirror import as_url, sent
 from data_tools.patch import POOLS
 from data_tools.progress import progress
 from data_tools.shards import check_shard, read_shard
@@ -41,13 +42,13 @@ class Inspect:
         storage = open_storage(self.url)
         manifest = read_manifest(storage)
         Console(width=100).print(_table(manifest, storage.url))
-        for pool in POOLS:
-            if count := manifest.count(pool):
-                sheet = contact_sheet(_spread(storage, manifest, pool, min(self.images, count)), columns=12)
-                self.out.mkdir(parents=True, exist_ok=True)
-                path = self.out / f"{pool}.png"
-                Image.fromarray(sheet.squeeze()).save(path)
-                print(f"contact sheet: {path}")
+        with sent(self.out) as folder:
+            for pool in POOLS:
+                if count := manifest.count(pool):
+                    sheet = contact_sheet(_spread(storage, manifest, pool, min(self.images, count)), columns=12)
+                    folder.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(sheet.squeeze()).save(folder / f"{pool}.png")
+                    print(f"contact sheet: {as_url(self.out) or self.out}/{pool}.png")
 
 
 @dataclass(frozen=True)

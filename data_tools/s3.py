@@ -68,15 +68,22 @@ class S3:
         return [name for name in self._all_names() if not name.startswith(WRITER)]
 
     def _all_names(self) -> list[str]:
-        found: list[str] = []
+        return sorted(name for name, _ in self._list(Delimiter="/"))
+
+    def tree(self) -> list[tuple[str, float]]:
+        """The names of all objects at any depth, with the times of their last change, sorted."""
+        return sorted(item for item in self._list() if not item[0].endswith("/"))
+
+    def _list(self, **how: str) -> Iterator[tuple[str, float]]:
         page: dict[str, Any] = {"IsTruncated": True}
         more: dict[str, str] = {}
         while page["IsTruncated"]:
-            options = dict(Bucket=self.bucket, Prefix=self.prefix, Delimiter="/", **more)
+            options = dict(Bucket=self.bucket, Prefix=self.prefix, **how, **more)
             page = self._persist(self.url, lambda options=options: self.client.list_objects_v2(**options))
-            found += [entry["Key"].removeprefix(self.prefix) for entry in page.get("Contents", ())]
+            for entry in page.get("Contents", ()):
+                if name := entry["Key"].removeprefix(self.prefix):
+                    yield name, entry["LastModified"].timestamp()
             more = {"ContinuationToken": page.get("NextContinuationToken", "")}
-        return sorted(name for name in found if name)
 
     def open(self, name: str) -> BinaryIO:
         head = self._head(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import os
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from data_tools.cache import DEFAULT_LIMIT, open_cache
 from data_tools.errors import UserError
+from data_tools.mirror import as_url, brought, sent
 from data_tools.reader import open_dataset
 from data_tools.sources.images import find_images, read_image
 from data_tools.storage import absolute
@@ -112,31 +114,40 @@ class Score:
         if not 0 <= self.lam <= 1:
             raise UserError(f"--lam {self.lam} is outside [0, 1] - give e.g. 0.05")
         detector = AnomalyDetector.load(self.run)
-        files = [file for place in self.images for file in find_images(place)]
-        if not files:
-            raise UserError(f"{', '.join(map(str, self.images))}: no images - give image files or folders of images")
+        with contextlib.ExitStack() as stack:
+            out, maps = stack.enter_context(sent(self.out.parent)), self.heatmaps
+            maps = stack.enter_context(sent(maps)) if maps else None
+            named: list[tuple[Path, str]] = []
+            for place in self.images:
+                here, url = stack.enter_context(brought(place)), as_url(place)
+                named += [(file, str(file).replace(str(here), url) if url else str(file)) for file in find_images(here)]
+            self._score(detector, [file for file, _ in named], [name for _, name in named], out / self.out.name, maps)
+
+    def _score(
+        self, detector: AnomalyDetector, files: list[Path], names: list[str], out: Path, maps: Path | None
+    ) -> None:
         rows: list[tuple[float, list[str]]] = []
         for start in range(0, len(files), 256):
             part = files[start : start + 256]
             images = np.stack([read_image(file, detector.resolution, detector.channels) for file in part])
             scores = detector.score(images)
             a = scores.anomaly(self.lam)
-            for i, file in enumerate(part):
+            for i in range(len(part)):
                 verdict = [] if self.threshold is None else ["yes" if a[i] > self.threshold else "no"]
                 numbers = [f"{x[i]:.9g}" for x in (a, scores.L_n, scores.L_o, scores.L_r)]
-                rows.append((float(a[i]), [str(file), *numbers, *verdict]))
-            if self.heatmaps:
-                _write_heatmaps(self.heatmaps, start, part, images, detector)
+                rows.append((float(a[i]), [names[start + i], *numbers, *verdict]))
+            if maps:
+                _write_heatmaps(maps, start, part, images, detector)
             print(f"scored {start + len(part)} of {len(files)}", flush=True)
         rows.sort(key=lambda row: -row[0])
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        staged = self.out.with_name(f".{self.out.name}.partial")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staged = out.with_name(f".{out.name}.partial")
         with staged.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["image", "a", "L_n", "L_o", "L_r", *([] if self.threshold is None else ["anomalous"])])
             writer.writerows(cells for _, cells in rows)
-        os.replace(staged, self.out)
-        print(f"wrote {self.out}: {len(rows)} images, the most anomalous first ({rows[0][1][0]})")
+        os.replace(staged, out)
+        print(f"wrote {as_url(self.out) or self.out}: {len(rows)} images, the most anomalous first ({rows[0][1][0]})")
 
 
 def _write_heatmaps(folder: Path, first: int, files: list[Path], images: np.ndarray, detector: AnomalyDetector) -> None:

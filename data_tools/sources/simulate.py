@@ -18,8 +18,10 @@ import tifffile
 from tyro.conf import Positional
 
 from data_tools.errors import UserError
+from data_tools.mirror import as_url, sent
 from data_tools.sources.simulate_life import ROOM, Life, Track
 from data_tools.sources.simulate_render import Camera
+from data_tools.storage import open_storage
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,10 @@ class Simulate:
         UserError: an option out of range, or `out` is a file or holds something.
         """
         self._check()
-        out = self.out.resolve()
+        with sent(self.out) as out:
+            self._write(out.resolve())
+
+    def _write(self, out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             made = Path(scratch) / out.name
@@ -73,6 +78,8 @@ class Simulate:
                 f"--cells {self.cells} and --debris {self.debris} do not fit into --size {self.size}"
                 f" - choose at most {room} together, or a greater --size"
             )
+        if as_url(self.out) and open_storage(as_url(self.out)).names():
+            raise UserError(f"{as_url(self.out)}: is there already and is not empty - choose another, or remove it")
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise UserError(f"{self.out}: is there already and is not an empty folder - choose another, or remove it")
 
