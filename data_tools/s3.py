@@ -33,7 +33,8 @@ PATIENCE = 60.0
 """Seconds without an answer after which the storage counts as gone; a restart of a store takes less."""
 PART = 8 * 2**20
 """Bytes of one part of a large upload, and of one range of a parallel read."""
-CHUNK = 2**18
+CHUNK = 2**14
+"""Bytes of one read of a body: what a breaking connection can cost, since a read that fails gives nothing."""
 THREADS = 4
 BUSY = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException", "TooManyRequests"}
 BROKEN = (HTTPClientError, NoConnection, IncompleteReadError)
@@ -127,12 +128,14 @@ class S3:
     def _drop_unfinished_uploads(self) -> None:
         """What a killed writer left: parts that no listing shows but that are paid for."""
         with contextlib.suppress(UserError):  # some stores do not list them, some keys may not
+            pages = self.client.get_paginator("list_multipart_uploads")
             options = dict(Bucket=self.bucket, Prefix=self.prefix)
-            found = self._persist(self.url, lambda: self.client.list_multipart_uploads(**options))
-            for upload in found.get("Uploads", ()):
-                key, number = upload["Key"], upload["UploadId"]
+            found = self._persist(self.url, lambda: list(pages.paginate(**options).search("Uploads")))
+            for upload in filter(None, found):
+                if "/" in upload["Key"].removeprefix(self.prefix):
+                    continue  # of a dataset further down, which may be at work
+                abort = dict(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
                 with contextlib.suppress(FileNotFoundError):
-                    abort = dict(Bucket=self.bucket, Key=key, UploadId=number)
                     self._persist(self.url, lambda abort=abort: self.client.abort_multipart_upload(**abort))
 
     def _full(self, name: str) -> str:

@@ -43,8 +43,12 @@ def check_target(url: str) -> None:
 
     Shards without a manifest are what a killed writer leaves behind.
     """
-    names = open_storage(url).names()
+    storage = open_storage(url)
+    names = storage.names()
     if MANIFEST in names:
+        for name in names:
+            if name.endswith(RECEIPT):
+                storage.remove(name)  # its writer was killed in its last moment
         raise UserError(f"--out {url}: holds a dataset already - give another folder, or remove this one")
     foreign = [name for name in names if not _is_ours(name.removeprefix(".").removesuffix(".partial"))]
     if foreign:

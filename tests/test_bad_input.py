@@ -186,6 +186,14 @@ DATA: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
 TRAINER: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
     ("no dataset", lambda p: None, TRAIN.replace("{dataset}", "{videos}"), ("experiment", "is no dataset")),
     ("no data option", lambda p: None, TRAIN.replace("--data {dataset}", ""), ("--data is missing",)),
+    ("a run folder on S3", lambda p: None, TRAIN.replace("{out}", "s3://b/run"), ("--out is a URL", "give one that")),
+    (
+        "a limit of the cache that is no size",
+        lambda p: None,
+        TRAIN + " --cache-limit much",
+        ("--cache-limit much", "50GB"),
+    ),
+    ("a dataset above the limit", lambda p: None, TRAIN + " --cache-limit 1KB", ("--cache-limit 1 KB", "--window K")),
     ("a gamma out of range", lambda p: None, TRAIN + " --gamma 1.5", ("--gamma 1.5", "[0, 1)")),
     ("too many anomalies", lambda p: None, TRAIN + " --gamma 0.9", ("--gamma 0.9", "give at most")),
     ("an odd resolution", lambda p: None, TRAIN + " --resolution 48", ("--resolution 48", "power of two")),

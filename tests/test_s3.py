@@ -92,6 +92,17 @@ def test_an_upload_that_fails_leaves_no_object_and_no_parts(url: str, store: Loc
     assert not store.client().list_multipart_uploads(Bucket=store.bucket, Prefix=prefix).get("Uploads")
 
 
+def test_unfinished_uploads_of_a_killed_writer_are_dropped_and_those_further_down_are_not(
+    url: str, store: LocalStore
+) -> None:
+    client, prefix = store.client(), url.removeprefix(f"{store.url}/")
+    for name in (f"{prefix}/train-normal-000000.tar", f"{prefix}/deeper/train-normal-000000.tar"):
+        client.create_multipart_upload(Bucket=store.bucket, Key=name)
+    write(url)
+    left = client.list_multipart_uploads(Bucket=store.bucket, Prefix=prefix).get("Uploads", [])
+    assert [upload["Key"] for upload in left] == [f"{prefix}/deeper/train-normal-000000.tar"]
+
+
 def test_of_two_writers_the_second_is_refused_and_a_dead_one_is_followed(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

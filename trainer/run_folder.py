@@ -27,6 +27,8 @@ def prepare(config: TrainConfig) -> State:
         raise UserError("--data is missing - give the URL that data_tools wrote a dataset to")
     if not config.out:
         raise UserError("--out is missing - give a folder for the run")
+    if "://" in config.out:
+        raise UserError("--out is a URL, but a run folder must be a path so far - give one that every node sees")
     config.validated()
     dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
     if config.resolution > dataset.resolution:
