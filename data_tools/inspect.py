@@ -20,7 +20,6 @@ from data_tools.patch import POOLS
 from data_tools.progress import progress
 from data_tools.shards import check_shard, read_shard
 from data_tools.storage import Storage, open_storage
-from data_tools.writer import RECEIPT
 
 GAP = 2
 
@@ -63,8 +62,7 @@ class Verify:
         manifest = read_manifest(storage)
         for shard in progress(manifest.shards, "verifying", "shards", len(manifest.shards)):
             check_shard(storage, shard)
-        there = {name for name in storage.names() if not name.endswith(RECEIPT)}
-        surplus = there - {shard.name for shard in manifest.shards} - {MANIFEST}
+        surplus = set(storage.names()) - {shard.name for shard in manifest.shards} - {MANIFEST}
         if surplus:
             raise UserError(f"{storage.url}/{min(surplus)}: is not in the manifest - remove it")
         size = sum(shard.size for shard in manifest.shards)

@@ -7,17 +7,16 @@ s3:/bucket/x; both are understood.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from data_tools.errors import UserError
 from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
+from data_tools.s3 import S3
 from data_tools.storage import open_storage, write_bytes
 
 FILES_A_JOB = 256
@@ -40,14 +39,14 @@ def brought(place: Path) -> Iterator[Path]:
     if not url:
         yield place
         return
-    found = _s3(url).tree()
+    found = S3(url).tree()
     if not found:
         raise UserError(f"{url}: nothing is there - mend the URL")
     with tempfile.TemporaryDirectory(prefix="stratagan-brought-") as scratch:
         folder = Path(scratch) / (url.rstrip("/").rpartition("/")[2] or "bucket")
         jobs = [found[i : i + FILES_A_JOB] for i in range(0, len(found), FILES_A_JOB)]
-        counts = in_processes(_bring, (url, folder), jobs, min(cores(), len(jobs)))
-        for _ in progress(itertools.chain.from_iterable(range(n) for n in counts), "fetching", "files", len(found)):
+        done = in_processes(_bring, (url, folder), jobs, min(cores(), len(jobs)))
+        for _ in progress(done, f"fetching {len(found):,} files", "portions", len(jobs)):
             pass
         try:
             yield folder
@@ -75,13 +74,9 @@ def sent(place: Path) -> Iterator[Path]:
             list(pool.map(send, files))
 
 
-def _s3(url: str) -> Any:
-    return open_storage(url)
-
-
-def _bring(shared: tuple[str, Path], found: list[tuple[str, float]]) -> int:
+def _bring(shared: tuple[str, Path], found: list[tuple[str, float]]) -> None:
     url, folder = shared
-    storage = _s3(url)
+    storage = S3(url)
 
     def bring(item: tuple[str, float]) -> None:
         name, changed = item
@@ -95,4 +90,3 @@ def _bring(shared: tuple[str, Path], found: list[tuple[str, float]]) -> int:
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(bring, found))
-    return len(found)

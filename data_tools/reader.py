@@ -17,7 +17,7 @@ from data_tools.manifest import Manifest, Shard, read_manifest
 from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
 from data_tools.shards import read_raw
-from data_tools.storage import Storage, open_storage
+from data_tools.storage import FETCHED, Storage, open_storage
 
 FEW = 20_000
 """Images that are decoded sooner than further processes have started."""
@@ -82,7 +82,7 @@ def _decode(dataset: Dataset, shards: Sequence[Shard], out: Path) -> None:
     count = sum(shard.samples for shard in shards)
     shape = (count, dataset.resolution, dataset.resolution, dataset.channels)
     path = out / IMAGES
-    for left in [*out.glob(".fetched-*"), *out.glob("*.staged")]:
+    for left in [*out.glob(f"{FETCHED}*"), *out.glob("*.staged")]:
         left.unlink()  # of a reader that was killed
     if not path.exists():
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)

@@ -8,37 +8,28 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import random
 import re
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeVar, cast
+from typing import IO, Any, BinaryIO, cast
 
 import boto3
-import urllib3.exceptions
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, SSLError
-from botocore.exceptions import ConnectionError as NoConnection
+from botocore.exceptions import BotoCoreError
 
 from data_tools.errors import UserError
 from data_tools.lease import hold_lease
-from data_tools.storage import WRITER
+from data_tools.retry import persist
+from data_tools.storage import FETCHED, WRITER
 
-T = TypeVar("T")
-PATIENCE = 60.0
-"""Seconds without an answer after which the storage counts as gone; a restart of a store takes less."""
 PART = 8 * 2**20
 """Bytes of one part of a large upload, and of one range of a parallel read."""
 CHUNK = 2**14
 """Bytes of one read of a body: what a breaking connection can cost, since a read that fails gives nothing."""
 THREADS = 4
-BUSY = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException", "TooManyRequests"}
-BROKEN = (HTTPClientError, NoConnection, IncompleteReadError)
-DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403"}
 
 
 class S3:
@@ -58,7 +49,7 @@ class S3:
             connect_timeout=5,
             read_timeout=20,
             max_pool_connections=4 * THREADS,
-            retries={"total_max_attempts": 1},  # `_persist` tries again, by the clock instead of by count
+            retries={"total_max_attempts": 1},  # `persist` tries again, by the clock instead of by count
         )
         try:
             self.client = boto3.Session().client("s3", config=config)
@@ -80,7 +71,7 @@ class S3:
         more: dict[str, str] = {}
         while page["IsTruncated"]:
             options = dict(Bucket=self.bucket, Prefix=self.prefix, **how, **more)
-            page = self._persist(self.url, lambda options=options: self.client.list_objects_v2(**options))
+            page = persist(self.url, lambda options=options: self.client.list_objects_v2(**options))
             for entry in page.get("Contents", ()):
                 if name := entry["Key"].removeprefix(self.prefix):
                     yield name, entry["LastModified"].timestamp()
@@ -94,7 +85,7 @@ class S3:
     def fetch(self, name: str, scratch: Path) -> Iterator[Path]:
         head = self._head(name)
         size, etag = head["ContentLength"], head["ETag"]
-        with tempfile.NamedTemporaryFile(dir=scratch, prefix=".fetched-") as file:
+        with tempfile.NamedTemporaryFile(dir=scratch, prefix=FETCHED) as file:
 
             def bring(start: int) -> None:
                 place = start
@@ -117,26 +108,29 @@ class S3:
             raise
 
     def remove(self, name: str) -> None:
-        self._persist(self._full(name), lambda: self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name))
+        persist(self._full(name), lambda: self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name))
 
     @contextlib.contextmanager
     def sole_writer(self) -> Iterator[Callable[[], None]]:
         with hold_lease(self, self._all_names) as still_ours:
             self._drop_unfinished_uploads()
-            yield still_ours
+            try:
+                yield still_ours
+            finally:
+                self._drop_unfinished_uploads()  # of processes that were ended with their work
 
     def _drop_unfinished_uploads(self) -> None:
         """What a killed writer left: parts that no listing shows but that are paid for."""
         with contextlib.suppress(UserError):  # some stores do not list them, some keys may not
             pages = self.client.get_paginator("list_multipart_uploads")
             options = dict(Bucket=self.bucket, Prefix=self.prefix)
-            found = self._persist(self.url, lambda: list(pages.paginate(**options).search("Uploads")))
+            found = persist(self.url, lambda: list(pages.paginate(**options).search("Uploads")))
             for upload in filter(None, found):
                 if "/" in upload["Key"].removeprefix(self.prefix):
                     continue  # of a dataset further down, which may be at work
                 abort = dict(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
                 with contextlib.suppress(FileNotFoundError):
-                    self._persist(self.url, lambda abort=abort: self.client.abort_multipart_upload(**abort))
+                    persist(self.url, lambda abort=abort: self.client.abort_multipart_upload(**abort))
 
     def _full(self, name: str) -> str:
         return f"{self.url}/{name}"
@@ -144,9 +138,9 @@ class S3:
     def _head(self, name: str) -> dict[str, Any]:
         place = dict(Bucket=self.bucket, Key=self.prefix + name)
         try:
-            return self._persist(self._full(name), lambda: self.client.head_object(**place))
+            return persist(self._full(name), lambda: self.client.head_object(**place))
         except FileNotFoundError:  # a HEAD does not say what is missing, a list says when it is the bucket
-            self._persist(self.url, lambda: self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1))
+            persist(self.url, lambda: self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1))
             raise
 
     def _chunks(self, name: str, start: int, end: int, etag: str) -> Iterator[bytes]:
@@ -173,51 +167,13 @@ class S3:
 
         while start < end:
             try:
-                chunk = self._persist(self._full(name), next_chunk)
+                chunk = persist(self._full(name), next_chunk)
             except FileExistsError:  # the condition on the ETag
                 raise UserError(f"{self._full(name)}: was changed while it was read - run it again") from None
             start += len(chunk)
             yield chunk
         if body is not None:
             body.close()
-
-    def _persist(self, what: str, action: Callable[[], T], tried: Callable[[], None] = lambda: None) -> T:
-        """The action's result; tried again while the storage is busy or away, up to `PATIENCE` seconds.
-
-        `tried` is told that an attempt may have come through without our hearing of it. Raises FileNotFoundError,
-        FileExistsError (a condition did not hold) and UserError, whose one line never holds a key.
-        """
-        began, pause = time.monotonic(), 0.1
-        while True:
-            try:
-                return action()
-            except (BotoCoreError, ClientError, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
-                if not _passes(error):
-                    raise self._lasting(error, what) from None
-                if time.monotonic() - began > PATIENCE:
-                    raise UserError(
-                        f"{what}: the storage has not answered for {PATIENCE:.0f} s ({_reason(error)})"
-                        " - check that it runs and that AWS_ENDPOINT_URL or the region is right, then run it again"
-                    ) from None
-            tried()
-            time.sleep(pause * random.uniform(0.5, 1))
-            pause = min(2 * pause, 3)
-
-    def _lasting(self, error: Exception, what: str) -> Exception:
-        code = _code(error)
-        if code == "NoSuchBucket":
-            return UserError(f"s3://{self.bucket}: no such bucket - create it, or mend the URL or AWS_ENDPOINT_URL")
-        if code in DENIED:
-            return UserError(f"{what}: the storage denies access ({code}) - check the AWS keys and their rights")
-        if code in ("NoSuchKey", "NoSuchUpload", "404"):
-            return FileNotFoundError(what)
-        if code in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
-            return FileExistsError(what)
-        if "Credentials" in code:
-            return UserError(
-                f"{what}: no AWS keys found - set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
-            )
-        return UserError(f"{what}: the storage refuses the request ({code}) - check the URL and the AWS variables")
 
 
 class _Stream(io.RawIOBase):
@@ -267,11 +223,11 @@ class _Upload(io.RawIOBase):
         client, what = self.storage.client, self.storage._full(self.name)
         if not self.number:
             metadata = {"writer": self.mark}
-            begun = self.storage._persist(what, lambda: client.create_multipart_upload(**self.key, Metadata=metadata))
+            begun = persist(what, lambda: client.create_multipart_upload(**self.key, Metadata=metadata))
             self.number = begun["UploadId"]
         place = dict(self.key, UploadId=self.number, PartNumber=len(self.parts) + 1)
         body = bytes(memoryview(self.buffer)[:PART])
-        sent = self.storage._persist(what, lambda: client.upload_part(**place, Body=body))
+        sent = persist(what, lambda: client.upload_part(**place, Body=body))
         self.parts.append({"ETag": sent["ETag"], "PartNumber": place["PartNumber"]})
         del self.buffer[:PART]
 
@@ -291,7 +247,7 @@ class _Upload(io.RawIOBase):
             )
 
         try:
-            self.storage._persist(what, send, lambda: unheard.append(True))
+            persist(what, send, lambda: unheard.append(True))
         except (FileExistsError, FileNotFoundError):
             if not unheard or self.storage._head(self.name)["Metadata"].get("writer") != self.mark:
                 raise
@@ -299,22 +255,4 @@ class _Upload(io.RawIOBase):
     def abort(self) -> None:
         if self.number:
             upload = dict(self.key, UploadId=self.number)
-            self.storage._persist(self.name, lambda: self.storage.client.abort_multipart_upload(**upload))
-
-
-def _code(error: Exception) -> str:
-    return error.response["Error"].get("Code", "") if isinstance(error, ClientError) else type(error).__name__
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the same request may well succeed a moment later."""
-    if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or status == 429 or _code(error) in BUSY
-    if isinstance(error, SSLError):
-        return False
-    return not isinstance(error, BotoCoreError) or isinstance(error, BROKEN)
-
-
-def _reason(error: Exception) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _code(error)).lower()
+            persist(self.storage._full(self.name), lambda: self.storage.client.abort_multipart_upload(**upload))

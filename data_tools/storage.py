@@ -15,6 +15,8 @@ from data_tools.errors import UserError
 
 WRITER = ".writer"
 """What begins so belongs to `sole_writer` and is no object of the dataset."""
+FETCHED = ".fetched-"
+"""How files begin that `fetch` makes in its scratch folder; one that is left is of a killed process."""
 
 
 class Storage(Protocol):
@@ -89,6 +91,8 @@ class Folder:
                 file.flush()
                 os.fsync(file.fileno())
             if new:
+                if (self.path / name).exists():
+                    raise FileExistsError(f"{self.url}/{name}")
                 os.link(staged, self.path / name)  # unlike a rename, it never replaces
             else:
                 staged.replace(self.path / name)

@@ -1,6 +1,6 @@
 """Write a dataset: shards in parallel processes, straight to their target, the manifest last.
 
-Beside each finished shard lies a receipt until the manifest is there: what the shard was made from, and its checksum.
+Beside each finished shard lies a receipt until all are there: what the shard was made from, and its checksum.
 A writer that was killed leaves shards and receipts; the same command again checks them and makes only what is missing.
 """
 
@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,8 @@ def check_target(url: str) -> None:
 
     Shards without a manifest are what a killed writer leaves behind.
     """
-    storage = open_storage(url)
-    names = storage.names()
+    names = open_storage(url).names()
     if MANIFEST in names:
-        for name in names:
-            if name.endswith(RECEIPT):
-                storage.remove(name)  # its writer was killed in its last moment
         raise UserError(f"--out {url}: holds a dataset already - give another folder, or remove this one")
     foreign = [name for name in names if not _is_ours(name.removeprefix(".").removesuffix(".partial"))]
     if foreign:
@@ -81,7 +77,7 @@ def write_dataset(
         try:
             made = _reusable(storage, jobs)
             left = [job for job in jobs if job.name not in made]
-            kept = {name for name in made} | {name + RECEIPT for name in made}
+            kept = {*made, *(name + RECEIPT for name in made)}
             for name in set(storage.names()) - kept:
                 storage.remove(name)
             parts = in_processes(_make, (url, plan.cut), left, min(processes or cores(), len(left)))
@@ -91,16 +87,14 @@ def write_dataset(
             ordered = sorted(made.values(), key=lambda shard: (POOLS.index(shard.pool), shard.name))
             manifest = Manifest(resolution, channels, tuple(ordered), source)
             still_ours()
+            for job in jobs:  # before the manifest, so that no kill leaves them beside it
+                storage.remove(job.name + RECEIPT)
             write_bytes(storage, MANIFEST, manifest.to_json().encode(), new=True)
         except FileExistsError as error:
-            raise UserError(
-                f"{error.filename or error}: another process has written it - leave it to that one"
-            ) from None
+            raise UserError(f"{error}: another process has written it - leave it to that one") from None
         except BaseException:
             _tidy(storage, still_ours)
             raise
-        for job in jobs:
-            storage.remove(job.name + RECEIPT)
     return manifest
 
 
@@ -138,7 +132,7 @@ def _reusable(storage: Storage, jobs: list[Job]) -> dict[str, Shard]:
     return found
 
 
-def _tidy(storage: Storage, still_ours: Any) -> None:
+def _tidy(storage: Storage, still_ours: Callable[[], None]) -> None:
     """Remove everything we wrote, unless the place is somebody else's by now or cannot be reached."""
     with contextlib.suppress(UserError, OSError):
         still_ours()
@@ -152,17 +146,17 @@ def _is_ours(name: str) -> bool:
     return name == MANIFEST or (name.endswith(".tar") and name.rpartition("-")[0] in POOLS)
 
 
-def _fingerprint(folder: Path | None) -> list[Any]:
-    """Names, sizes and times of all files in a folder."""
+def _fingerprint(folder: Path | None) -> str:
+    """A checksum over names, sizes and times of all files in a folder; "" without one."""
     if folder is None:
-        return []
+        return ""
     files = []
     for place, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            facts = os.stat(os.path.join(place, name), follow_symlinks=True)
+            facts = os.stat(os.path.join(place, name))
             files.append([os.path.relpath(os.path.join(place, name), folder), facts.st_size, facts.st_mtime_ns])
-    return [_digest(*files)]
+    return _digest(*files)
 
 
 def _digest(*values: Any) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +18,7 @@ from cluster.store import LocalStore, local_store
 from data_tools.__main__ import main as data_tools
 from data_tools.errors import UserError
 from data_tools.patch import Patch, Plan
+from tests.proxy import FaultProxy
 from trainer.__main__ import main as trainer
 
 torch.set_num_threads(1)  # tests run side by side
@@ -39,6 +43,23 @@ def plan_of(patches: Iterable[Patch]) -> Plan:
     for patch in patches:
         drafts.setdefault(getattr(patch, "pool", "train-normal"), []).append(patch)
     return Plan(drafts, _as_they_are)
+
+
+def check_any_part_can_be_cut_elsewhere(plan: Plan) -> None:
+    """Any run of a plan's drafts, after a journey to another process, gives its part of the whole."""
+    whole = list(plan.patches())
+    cut = pickle.loads(pickle.dumps(plan.cut))
+    assert sum(map(len, plan.drafts.values())) == len(whole)
+    for pool, drafts in plan.drafts.items():
+        expected = [patch for patch in whole if patch.pool == pool]
+        for part in (slice(0, 1), slice(1, 4), slice(2, 8), slice(3, None)):
+            patches = list(cut(pool, pickle.loads(pickle.dumps(drafts[part]))))
+            assert [(patch.pool, patch.key, patch.provenance) for patch in patches] == [
+                (patch.pool, patch.key, patch.provenance) for patch in expected[part]
+            ]
+            assert all(
+                np.array_equal(one.image, other.image) for one, other in zip(patches, expected[part], strict=True)
+            )
 
 
 def refuses(action: Callable[[], object], *words: str) -> None:
@@ -83,3 +104,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStore]:
         yield made
         os.environ.clear()
         os.environ.update(before)
+
+
+@pytest.fixture
+def url(store: LocalStore, request: pytest.FixtureRequest) -> str:
+    """A place in the store for one test alone."""
+    return f"{store.url}/{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
+
+
+@pytest.fixture
+def proxy(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """Stands between the store and this process with all that it starts."""
+    host, port = store.endpoint.removeprefix("http://").split(":")
+    with FaultProxy(host, int(port)) as made:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
+        yield made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 import shutil
 from collections import Counter
@@ -19,7 +18,7 @@ from PIL import Image
 from data_tools.patch import POOLS, Patch
 from data_tools.sources.baxter import Baxter
 from data_tools.sources.simulate import Simulate
-from tests.conftest import refuses
+from tests.conftest import check_any_part_can_be_cut_elsewhere, refuses
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "cells" / "ldc_baxter"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real cells are not here")
@@ -137,17 +136,7 @@ def test_any_part_can_be_cut_by_another_process(tmp_path: Path) -> None:
     for number in range(2):  # one sequence of 16 bits, so that its line is needed there too
         tifffile.imwrite(tmp_path / "b" / f"im{number:04d}.tif", picture(number).astype(np.uint16) * 100)
     plan = source(tmp_path, rotations=2).plan()
-    whole = list(plan.patches())
-    cut = pickle.loads(pickle.dumps(plan.cut))
-    assert sum(map(len, plan.drafts.values())) == len(whole)
-    for pool, drafts in plan.drafts.items():
-        expected = [patch for patch in whole if patch.pool == pool]
-        for part in (slice(0, 1), slice(1, 4), slice(3, None)):
-            patches = list(cut(pool, pickle.loads(pickle.dumps(drafts[part]))))
-            assert [(patch.pool, patch.key, patch.provenance) for patch in patches] == [
-                (patch.pool, patch.key, patch.provenance) for patch in expected[part]
-            ]
-            assert all(np.array_equal(one.image, other.image) for one, other in zip(patches, expected[part]))
+    check_any_part_can_be_cut_elsewhere(plan)
 
 
 @pytest.mark.parametrize("ending", [".png", ".PNG", ".tiff", ".TIF", ".jpg", ".JPeG"])

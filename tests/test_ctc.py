@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ import tifffile
 
 from data_tools.patch import Patch
 from data_tools.sources.ctc import Ctc
-from tests.conftest import refuses
+from tests.conftest import check_any_part_can_be_cut_elsewhere, refuses
 
 CELLS = Path(__file__).parents[2] / "shared" / "data" / "cells"
 needs_real = pytest.mark.skipif(not CELLS.is_dir(), reason="the real cells are not here")
@@ -84,17 +83,7 @@ def test_patches_and_their_provenance(tmp_path: Path) -> None:
 def test_any_part_can_be_cut_by_another_process(tmp_path: Path) -> None:
     add_masks(make(tmp_path), "GT", range(4), [2, 3])
     plan = source(tmp_path, rotations=2, test_size=3).plan()
-    whole = list(plan.patches())
-    cut = pickle.loads(pickle.dumps(plan.cut))
-    assert sum(map(len, plan.drafts.values())) == len(whole)
-    for pool, drafts in plan.drafts.items():
-        expected = [patch for patch in whole if patch.pool == pool]
-        for part in (slice(0, 1), slice(1, 4), slice(3, None)):
-            patches = list(cut(pool, pickle.loads(pickle.dumps(drafts[part]))))
-            assert [(patch.pool, patch.key, patch.provenance) for patch in patches] == [
-                (patch.pool, patch.key, patch.provenance) for patch in expected[part]
-            ]
-            assert all(np.array_equal(one.image, other.image) for one, other in zip(patches, expected[part]))
+    check_any_part_can_be_cut_elsewhere(plan)
 
 
 def which(dataset: Path, **options) -> set[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import data_tools.s3
+import data_tools.retry
 from cluster.store import LocalStore
 from data_tools.cache import FACTS, IMAGES, PROVENANCE, open_cache
 from data_tools.errors import UserError, run_command
@@ -24,7 +23,7 @@ from data_tools.manifest import MANIFEST, read_manifest
 from data_tools.patch import Patch, Plan
 from data_tools.reader import FEW, open_dataset
 from data_tools.storage import open_storage, read_bytes, write_bytes
-from data_tools.writer import RECEIPT, write_dataset
+from data_tools.writer import write_dataset
 from tests.proxy import FaultProxy
 
 # tests.conftest is imported where it is needed: it brings torch, for which the killed writers below would wait.
@@ -57,20 +56,6 @@ def write_slowly(argv: list[str]) -> None:
 
 def main() -> None:
     sys.exit(run_command(write_slowly, sys.argv[1:]))
-
-
-@pytest.fixture
-def url(store: LocalStore, request: pytest.FixtureRequest) -> str:
-    return f"{store.url}/{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
-
-
-@pytest.fixture
-def proxy(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """Stands between the store and this process with all that it starts."""
-    host, port = store.endpoint.removeprefix("http://").split(":")
-    with FaultProxy(host, int(port)) as made:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
-        yield made
 
 
 def write(url: str, count: int, side: int, samples_per_shard: int, processes: int = 1) -> np.ndarray:
@@ -149,7 +134,7 @@ def test_every_sample_arrives_once_and_whole_through_cuts_refusals_and_restarts(
 def test_a_store_that_stays_away_is_reported_soon(
     url: str, proxy: FaultProxy, store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_tools.s3, "PATIENCE", 3.0)
+    monkeypatch.setattr(data_tools.retry, "PATIENCE", 3.0)
     images = write(url, 600, 16, 100)
     proxy.slow(200_000)
     reading = Reading(url, tmp_path)
@@ -255,7 +240,7 @@ def kill_and_repeat(
             there = contents(url)
             if MANIFEST in there:
                 Verify(url).run()
-                assert {name: there[name] for name in there if not name.endswith(RECEIPT)} == expected
+                assert there == expected
                 break
             refuses(lambda url=url: read_manifest(open_storage(url)), url, "is no dataset")
             assert all(there[name] == expected[name] for name in there if name.endswith(".tar") and name[0] != ".")
@@ -264,7 +249,7 @@ def kill_and_repeat(
         if done:
             seen["after the manifest"] += 1
             assert code == 2 and f"{url}: holds a dataset already" in errors
-            assert {name: data for name, data in contents(url).items() if not name.endswith(RECEIPT)} == expected
+            assert contents(url) == expected
             continue
         assert code == 0, errors
         seen["repeated"] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import struct
 import tempfile
@@ -19,7 +18,7 @@ from PIL import Image
 
 from data_tools.patch import Patch
 from data_tools.sources.images import Images, find_images, read_image
-from tests.conftest import refuses
+from tests.conftest import check_any_part_can_be_cut_elsewhere, refuses
 
 
 def save(path: Path, value: int | tuple[int, ...] = 128, mode: str = "L", size: tuple[int, int] = (8, 8)) -> Path:
@@ -78,17 +77,7 @@ def test_any_part_can_be_cut_by_another_process(tmp_path: Path) -> None:
         "test-anomaly": 2,
         "train-anomaly": 2,
     }
-    whole = list(plan.patches())
-    cut = pickle.loads(pickle.dumps(plan.cut))
-    assert sum(map(len, plan.drafts.values())) == len(whole)
-    for pool, drafts in plan.drafts.items():
-        expected = [patch for patch in whole if patch.pool == pool]
-        for part in (slice(0, 1), slice(1, 4), slice(3, None)):
-            patches = list(cut(pool, pickle.loads(pickle.dumps(drafts[part]))))
-            assert [(patch.pool, patch.key, patch.provenance) for patch in patches] == [
-                (patch.pool, patch.key, patch.provenance) for patch in expected[part]
-            ]
-            assert all(np.array_equal(one.image, other.image) for one, other in zip(patches, expected[part]))
+    check_any_part_can_be_cut_elsewhere(plan)
 
 
 def test_normal_images_alone(tmp_path: Path) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import data_tools.lease
+import data_tools.retry
 import data_tools.s3
 from cluster.store import LocalStore
 from data_tools.cache import open_cache
@@ -24,20 +23,6 @@ from data_tools.storage import Storage, open_storage, read_bytes, write_bytes
 from data_tools.writer import write_dataset
 from tests.conftest import plan_of, refuses
 from tests.proxy import FaultProxy
-
-
-@pytest.fixture
-def url(store: LocalStore, request: pytest.FixtureRequest) -> str:
-    return f"{store.url}/{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
-
-
-@pytest.fixture
-def proxy(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """Stands between this process and the store."""
-    host, port = store.endpoint.removeprefix("http://").split(":")
-    with FaultProxy(host, int(port)) as made:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
-        yield made
 
 
 def patches(count: int, side: int = 8) -> list[Patch]:
@@ -202,7 +187,7 @@ def test_lasting_troubles_take_one_line_and_little_time(
         patched.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
         refuses(lambda: open_dataset(url), "no AWS keys found", "AWS_ACCESS_KEY_ID")
     assert time.monotonic() - began < 15
-    monkeypatch.setattr(data_tools.s3, "PATIENCE", 2.0)
+    monkeypatch.setattr(data_tools.retry, "PATIENCE", 2.0)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:planted@127.0.0.1:9")
     with pytest.raises(UserError, match=r"the storage has not answered for 2 s .* - check") as caught:
         open_dataset(url)

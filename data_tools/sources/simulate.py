@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +13,7 @@ from tyro.conf import Positional
 
 from data_tools.errors import UserError
 from data_tools.mirror import as_url, sent
+from data_tools.processes import cores, in_processes
 from data_tools.sources.simulate_life import ROOM, Life, Track
 from data_tools.sources.simulate_render import Camera
 from data_tools.storage import open_storage
@@ -85,32 +80,13 @@ class Simulate:
 
     def _write_sequences(self, experiment: Path) -> Iterator[str]:
         """Write every video, several at a time; yield their lines in order."""
-        processes = min(self.processes or _cores(), self.sequences)
-        if processes == 1:
-            for number in range(self.sequences):
-                yield self._write_sequence(experiment, number)
-            return
-        others = set(multiprocessing.active_children())
-        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent)
-        try:
-            # The processes keep this mask, so that Ctrl-C is for this one alone; it comes through after the submits.
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                lines = [pool.submit(self._write_sequence, experiment, number) for number in range(self.sequences)]
-                pool.submit(int)  # CPython watches a process for its death only from the next submit on
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            for line in lines:
-                yield line.result()
-        except BrokenProcessPool as error:
-            remedy = "choose fewer --processes if memory was short"
-            raise UserError(f"a process of {processes} was killed - {remedy}") from error
-        except BaseException:
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()  # a long video need not be waited for
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)  # waits, so that nobody writes while the caller clears up
+        processes = min(self.processes or cores(), self.sequences)
+        lines, following = dict[int, str](), 0
+        for number, line in in_processes(_sequence, (self, experiment), range(self.sequences), processes):
+            lines[number] = line
+            while following in lines:
+                yield lines.pop(following)
+                following += 1
 
     def _write_sequence(self, experiment: Path, number: int) -> str:
         """Write one video with its results; return a line that sums it up."""
@@ -142,21 +118,10 @@ class Simulate:
         )
 
 
-def _cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _end_with_parent() -> None:
-    """Let a process of the pool not outlive the one that started it, should that be killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _sequence(shared: tuple[Simulate, Path], number: int) -> tuple[int, str]:
+    """In a process of its own: write one video; return its number and line."""
+    simulate, experiment = shared
+    return number, simulate._write_sequence(experiment, number)
 
 
 def _write_tif(path: Path, image: np.ndarray) -> None:
