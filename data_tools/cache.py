@@ -16,13 +16,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import platformdirs
 from filelock import FileLock
 
 from data_tools.errors import UserError
 
+T = TypeVar("T")
 IMAGES, PROVENANCE, FACTS = "images.npy", "provenance.jsonl", "entry.json"
 BLOCK = 2**26
 DEFAULT_LIMIT = "100GB"
@@ -36,8 +37,12 @@ class Cache:
     folder: Path
     limit: int
 
-    def entry(self, name: str, size: int, origin: dict[str, Any], make: Callable[[Path], None]) -> Path:
-        """The folder of an entry; whoever comes first makes it, the others wait for it and share it.
+    def entry(
+        self, name: str, size: int, origin: dict[str, Any], make: Callable[[Path], None], read: Callable[[Path], T]
+    ) -> T:
+        """What `read` makes of an entry's folder; whoever comes first makes it, the others wait for it and share it.
+
+        The entry cannot be removed before `read` is through; files that it has mapped stay for as long as the map.
 
         size: bytes it will take, for which room is made. make: fills a folder given to it, which may hold what an
         attempt that was killed left there. An entry that fails its check is made anew.
@@ -58,7 +63,7 @@ class Cache:
                 partial.rename(final)
             with contextlib.suppress(OSError):
                 os.utime(final / FACTS)  # when it was last used
-        return final
+            return read(final)
 
     def _make_room(self, name: str, size: int) -> None:
         if size > self.limit:
@@ -71,8 +76,7 @@ class Cache:
         for entry in sorted(others, key=lambda entry: entry.used):
             if used + size <= self.limit:
                 break
-            entry.remove()  # a process that has it mapped keeps it until it ends
-            used -= entry.bytes
+            used -= entry.remove()
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,14 @@ class Entry:
     def name(self) -> str:
         return self.path.name.removesuffix(".partial")
 
-    def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+    def remove(self) -> int:
+        """Remove it and return the bytes freed: 0 when somebody is making or opening it at this moment."""
+        lock = self.path.parent / f"{self.name}.lock"
+        with contextlib.suppress(TimeoutError), FileLock(lock, timeout=0):
+            shutil.rmtree(self.path, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+            return self.bytes
+        return 0
 
 
 def open_cache(folder: str | Path | None = None, limit: str = DEFAULT_LIMIT) -> Cache:
@@ -107,24 +117,22 @@ def entries(folder: Path) -> list[Entry]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not re.fullmatch(r"[0-9a-f]{32}(\.partial)?", path.name):
             continue
-        origin, used = dict[str, Any](), path.stat().st_mtime
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            used, origin = (path / FACTS).stat().st_mtime, json.loads((path / FACTS).read_text())["origin"]
-        size = sum(file.stat().st_blocks * 512 for file in path.iterdir() if file.is_file())
-        found.append(Entry(path, size, used, origin))
+        with contextlib.suppress(FileNotFoundError):  # another process removes or finishes it meanwhile
+            found.append(_entry(path))
     return found
+
+
+def _entry(path: Path) -> Entry:
+    origin, used = dict[str, Any](), path.stat().st_mtime
+    size = sum(file.stat().st_blocks * 512 for file in path.iterdir() if file.is_file())
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        used, origin = (path / FACTS).stat().st_mtime, json.loads((path / FACTS).read_text())["origin"]
+    return Entry(path, size, used, origin)
 
 
 def clear(folder: Path) -> int:
     """Remove all entries that nobody is making at this moment; return the bytes freed."""
-    freed = 0
-    for entry in entries(folder):
-        lock = FileLock(folder / f"{entry.name}.lock", timeout=0)
-        with contextlib.suppress(TimeoutError), lock:
-            entry.remove()
-            freed += entry.bytes
-            (folder / f"{entry.name}.lock").unlink(missing_ok=True)
-    return freed
+    return sum(entry.remove() for entry in entries(folder))
 
 
 def _finish(made: Path, origin: dict[str, Any]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from data_tools.progress import progress
 from data_tools.shards import read_raw
 from data_tools.storage import FETCHED, Storage, open_storage
 
+T = TypeVar("T")
 FEW = 20_000
 """Images that are decoded sooner than further processes have started."""
 
@@ -54,21 +55,21 @@ class Dataset:
         """Where each of a pool's images comes from, with its key; in the order of `images`."""
         if not self.count(pool):
             return []
-        text = (self._entry(self.manifest.of(pool)) / PROVENANCE).read_text()
+        text = self._entry(self.manifest.of(pool), lambda folder: (folder / PROVENANCE).read_text())
         return [json.loads(line) for line in text.splitlines()]
 
     def decoded(self, shards: Sequence[Shard]) -> np.ndarray:
         """The images of some shards of one pool, one shard after the other, as `images` gives them."""
         if not shards:
             return np.zeros((0, self.resolution, self.resolution, self.channels), np.uint8)
-        return np.load(self._entry(shards) / IMAGES, mmap_mode="r")
+        return self._entry(shards, lambda folder: np.load(folder / IMAGES, mmap_mode="r"))
 
-    def _entry(self, shards: Sequence[Shard]) -> Path:
+    def _entry(self, shards: Sequence[Shard], read: Callable[[Path], T]) -> T:
         name = hashlib.sha256("\n".join(shard.sha256 for shard in shards).encode()).hexdigest()[:32]
         count = sum(shard.samples for shard in shards)
         size = count * self.resolution**2 * self.channels
         origin = {"url": self.storage.url, "pool": shards[0].pool, "shards": len(shards), "images": count}
-        return self.cache.entry(name, size, origin, lambda folder: _decode(self, shards, folder))
+        return self.cache.entry(name, size, origin, lambda folder: _decode(self, shards, folder), read)
 
 
 def open_dataset(url: str, cache: Cache | None = None) -> Dataset:

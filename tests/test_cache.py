@@ -135,3 +135,23 @@ def test_two_readers_of_one_node_share_a_window(tmp_path: Path) -> None:
     joined = np.concatenate([part for pair in zip(halves[0], halves[1], strict=True) for part in pair])
     alone = training_set(open_dataset(str(tmp_path / "d"), open_cache(tmp_path / "alone")), 0.0, 7, window=3)
     assert np.array_equal(joined, alone.at(np.arange(176)))
+
+
+def test_readers_that_crowd_one_another_out_still_read(tmp_path: Path) -> None:
+    """A cache that holds one entry, and four readers of two: nobody meets a file that is being removed."""
+    limit, wanted = "30KB", {name: write(tmp_path / name, 100, seed=ord(name)) for name in "ab"}
+    wrong: list[str] = []
+
+    def read(name: str) -> None:
+        for _ in range(60):
+            images = open_dataset(str(tmp_path / name), open_cache(tmp_path / "cache", limit)).images("train-normal")
+            if not np.array_equal(images, wanted[name]):
+                wrong.append(name)
+        wrong.append("")
+
+    readers = [threading.Thread(target=read, args=(name,)) for name in "abab"]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert wrong == [""] * 4, "all came through, none with another's images"
