@@ -111,7 +111,7 @@ class LocalStore:
         ports = [f"-{name}={port}" for name, port in zip(PORTS, self.ports)]
         words = [str(self.program), "server", f"-dir={data}", f"-s3.config={self.folder / 's3.json'}"]
         # weed takes settings and even keys from WEED_*, AWS_* and the folder it runs in: it gets none of the user's.
-        environment = {"HOME": str(home), "PATH": os.defpath, "TMPDIR": str(home), "GOMEMLIMIT": "300MiB"}
+        environment = {"HOME": str(home), "PATH": os.defpath, "TMPDIR": str(home), "GOMEMLIMIT": "600MiB"}
         with (self.folder / "weed.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*words, *FLAGS.split(), *ports],

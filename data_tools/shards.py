@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
+import itertools
 import json
-import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from data_tools.errors import UserError
 from data_tools.manifest import Shard
 from data_tools.patch import Patch
 from data_tools.storage import Storage
+from data_tools.tar import ending, packed, unpacked
 
 PAETH = 128
 """libpng's number of the filter that predicts a pixel from the three before it."""
@@ -29,38 +29,21 @@ PAETH = 128
 
 def write_shard(storage: Storage, name: str, pool: str, patches: Iterable[Patch]) -> Shard:
     """Write the patches, one after the other, as a new object; FileExistsError when it is there already."""
-    samples = 0
-    with storage.write(name, new=True) as target:
-        file = _Measured(target)
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
-            for patch in patches:
-                _add(tar, f"{patch.key}.json", json.dumps(patch.provenance, sort_keys=True).encode())
-                _add(tar, f"{patch.key}.png", encode_png(patch.image))
-                tar.members.clear()  # type: ignore[attr-defined]  # what it remembers of every member, for reading, would grow with the shard
-                samples += 1
-    return Shard(name, pool, samples, file.size, file.digest.hexdigest())
+    samples, size, digest = 0, 0, hashlib.sha256()
+    with storage.write(name, new=True) as file:
 
+        def append(data: bytes) -> None:
+            nonlocal size
+            file.write(data)
+            digest.update(data)
+            size += len(data)
 
-class _Measured(io.RawIOBase):
-    """Passes bytes on; knows their number and checksum."""
-
-    def __init__(self, target: Any) -> None:
-        self.target, self.size, self.digest = target, 0, hashlib.sha256()
-
-    def tell(self) -> int:
-        return self.size
-
-    def write(self, data: Any) -> int:
-        self.target.write(data)
-        self.digest.update(data)
-        self.size += len(data)
-        return len(data)
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = len(content), 0o444
-    tar.addfile(member, io.BytesIO(content))
+        for patch in patches:
+            append(packed(f"{patch.key}.json", json.dumps(patch.provenance, sort_keys=True).encode()))
+            append(packed(f"{patch.key}.png", encode_png(patch.image)))
+            samples += 1
+        append(ending(size))
+    return Shard(name, pool, samples, size, digest.hexdigest())
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -84,13 +67,11 @@ def read_shard(storage: Storage, shard: Shard) -> Iterator[tuple[str, np.ndarray
 
 def read_raw(storage: Storage, shard: Shard, scratch: Path) -> Iterator[tuple[str, np.ndarray, bytes]]:
     """As `read_shard`, with the provenance as its JSON; a shard from elsewhere is brought to the folder `scratch`."""
-    # Imported here since it brings torch, for which no writer should wait.
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    with _checked(storage, shard, scratch) as path, path.open("rb") as stream:
-        for sample in group_by_keys(tar_file_expander([{"url": shard.name, "stream": stream}])):
+    with _checked(storage, shard, scratch) as path:
+        for key, files in itertools.groupby(unpacked(path), lambda file: file[0].partition(".")[0]):
+            sample = {name.removeprefix(f"{key}."): content for name, content in files}
             pixels = imagecodecs.png_decode(sample["png"])
-            yield sample["__key__"], pixels.reshape(*pixels.shape[:2], -1), sample["json"]
+            yield key, pixels.reshape(*pixels.shape[:2], -1), sample["json"]
 
 
 def check_shard(storage: Storage, shard: Shard) -> None:

@@ -57,8 +57,8 @@ def cut(frame: Frame, x: float, y: float, angle: float, side: int) -> tuple[np.n
         rows = slice(max(math.floor(centre_y) - reach, 0), math.ceil(centre_y) + reach + 1)
         columns = slice(max(math.floor(centre_x) - reach, 0), math.ceil(centre_x) + reach + 1)
         values[~inside] = np.median(frame.pixels[rows, columns])
-    patch = np.rint(np.clip(values, 0, 255)).astype(np.uint8)
-    return patch[:, :, None], 1 - int(np.count_nonzero(inside)) / inside.size
+    np.rint(np.clip(values, 0, 255, out=values), out=values)
+    return values.astype(np.uint8)[:, :, None], 1 - int(np.count_nonzero(inside)) / inside.size
 
 
 def _copy(pixels: np.ndarray, left: int, top: int, side: int) -> tuple[np.ndarray, np.ndarray]:
