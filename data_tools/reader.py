@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from data_tools.shards import read_raw
 from data_tools.storage import FETCHED, Storage, open_storage
 
 T = TypeVar("T")
+MADV_POPULATE_READ = 22
 FEW = 20_000
 """Images that are decoded sooner than further processes have started."""
 
@@ -62,7 +64,7 @@ class Dataset:
         """The images of some shards of one pool, one shard after the other, as `images` gives them."""
         if not shards:
             return np.zeros((0, self.resolution, self.resolution, self.channels), np.uint8)
-        return self._entry(shards, lambda folder: np.load(folder / IMAGES, mmap_mode="r"))
+        return self._entry(shards, lambda folder: _mapped(folder / IMAGES))
 
     def _entry(self, shards: Sequence[Shard], read: Callable[[Path], T]) -> T:
         name = hashlib.sha256("\n".join(shard.sha256 for shard in shards).encode()).hexdigest()[:32]
@@ -76,6 +78,18 @@ def open_dataset(url: str, cache: Cache | None = None) -> Dataset:
     """Open the dataset at a URL; UserError when there is none."""
     storage = open_storage(url)
     return Dataset(storage, read_manifest(storage), cache or open_cache())
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The array in a file, read-only; where it is no burden to memory, with all its pages in place.
+
+    One by one, as patches are first touched, they would halve the speed of the first epoch.
+    """
+    array = np.load(path, mmap_mode="r")
+    if array.nbytes < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2:
+        with contextlib.suppress(OSError, ValueError):  # before Linux 5.14, elsewhere, and for no bytes
+            array._mmap.madvise(MADV_POPULATE_READ)  # type: ignore[attr-defined]
+    return array
 
 
 def _decode(dataset: Dataset, shards: Sequence[Shard], out: Path) -> None:
