@@ -63,8 +63,7 @@ class S3:
         return sorted(name for name, _ in self._list(Delimiter="/"))
 
     def tree(self) -> list[tuple[str, float]]:
-        """The names of all objects at any depth, with the times of their last change, sorted."""
-        return sorted(item for item in self._list() if not item[0].endswith("/"))
+        return sorted(item for item in self._list() if not item[0].endswith("/") and not item[0].startswith(WRITER))
 
     def _list(self, **how: str) -> Iterator[tuple[str, float]]:
         page: dict[str, Any] = {"IsTruncated": True}

@@ -31,6 +31,10 @@ class Storage(Protocol):
         """The names of all objects, sorted; empty where nothing is."""
         ...
 
+    def tree(self) -> list[tuple[str, float]]:
+        """The names of all objects at any depth, with the times of their last change, sorted."""
+        ...
+
     def open(self, name: str) -> BinaryIO:
         """Open an object to read; FileNotFoundError when there is none."""
         ...
@@ -71,6 +75,12 @@ class Folder:
         if not self.path.is_dir():
             return []
         return sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith(WRITER))
+
+    def tree(self) -> list[tuple[str, float]]:
+        files = (
+            (path.relative_to(self.path).as_posix(), path.stat()) for path in self.path.rglob("*") if path.is_file()
+        )
+        return sorted((name, facts.st_mtime) for name, facts in files if not name.startswith(WRITER))
 
     def open(self, name: str) -> BinaryIO:
         return (self.path / name).open("rb")

@@ -1,171 +1,216 @@
-"""Checkpoints that cannot run code: safetensors for the weights, readable JSON for the rest.
+"""Checkpoints that cannot run code: safetensors for tensors, readable JSON for the rest, in a folder or in S3.
 
-A checkpoint is a folder `checkpoints/images-000123456` in the run folder. It is written under a temporary name and
-renamed when complete, so one that can be seen is whole. At a phase's end Adam's moments start anew, so the weights
-and the number of images seen are all that the next phase needs.
+A checkpoint is `checkpoints/images-000123456` under the run's URL. checkpoint.json, which holds the checksum of every
+other file, is written last and removed first: what has none is no checkpoint.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import shutil
+import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from data_tools.errors import UserError
+from data_tools.storage import open_storage, read_bytes, write_bytes
 from trainer.config import TrainConfig
-from trainer.networks import Critic, Encoder, Generator
+from trainer.networks import Networks
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+FACTS, BEST = "checkpoint.json", "best.json"
+WEIGHTS = ("generator", "critic", "encoder", "ema")
+REMEDY = "delete this checkpoint, the one before it serves"
 
 
-@dataclass(frozen=True)
-class Networks:
-    """The four networks of a run; `ema` is the generator's moving average, the one that scores."""
-
-    generator: Generator
-    critic: Critic
-    encoder: Encoder
-    ema: Generator
-
-    @staticmethod
-    def build(resolution: int, channels: int, width: int, seed: int) -> Networks:
-        """Freshly drawn networks, a function of the seed alone."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            sizes = (resolution, channels, width)
-            generator, critic, encoder, ema = Generator(*sizes), Critic(*sizes), Encoder(*sizes), Generator(*sizes)
-        ema.load_state_dict(generator.state_dict())
-        ema.requires_grad_(False)
-        return Networks(generator, critic, encoder, ema)
-
-    def by_name(self) -> dict[str, nn.Module]:
-        return {"generator": self.generator, "critic": self.critic, "encoder": self.encoder, "ema": self.ema}
-
-    def to(self, device: torch.device) -> Networks:
-        for network in self.by_name().values():
-            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self
+class DamagedError(UserError):
+    """A checkpoint is not what was written; an earlier one serves."""
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
     """What checkpoint.json says."""
 
-    path: Path
+    url: str
     images_seen: int
     resolution: int  # at which the networks last trained
     alpha: float | None  # fade factor, None outside a fade
     channels: int
     dataset_digest: str
     config: TrainConfig
+    versions: dict[str, str]
     sha256: dict[str, str]
 
+    @property
+    def name(self) -> str:
+        return self.url.rstrip("/").rpartition("/")[2]
 
-def save_checkpoint(
-    run: Path,
-    networks: Networks,
-    config: TrainConfig,
-    images_seen: int,
-    resolution: int,
-    alpha: float | None,
-    channels: int,
-    dataset_digest: str,
-) -> Path:
-    """Write a checkpoint; it appears under its name only when it is complete."""
-    final = run / "checkpoints" / f"images-{images_seen:09d}"
-    staged = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(staged, ignore_errors=True)
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of a training, copied away from it; files: "critic" and so on to named tensors on the CPU."""
+
+    images_seen: int
+    resolution: int
+    alpha: float | None
+    channels: int
+    dataset_digest: str
+    config: TrainConfig
+    files: dict[str, dict[str, Tensor]]
+
+    @property
+    def name(self) -> str:
+        return f"images-{self.images_seen:09d}"
+
+
+def weights_of(networks: Networks) -> dict[str, dict[str, Tensor]]:
+    """Copies of all weights on the CPU, by network."""
+    return {name: copied(network.state_dict()) for name, network in networks.by_name().items()}
+
+
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, contiguous, as a safetensors file wants them."""
+    return {name: torch.empty(each.shape, dtype=each.dtype).copy_(each.detach()) for name, each in tensors.items()}
+
+
+def write_checkpoint_files(run: str, snapshot: Snapshot) -> bytes:
+    """Write all files but checkpoint.json, which is returned for `complete`."""
+    storage = open_storage(f"{run}/checkpoints/{snapshot.name}")
+    storage.remove(FACTS)  # of one that was damaged
+    sha256 = {}
+    for name, tensors in snapshot.files.items():
+        content = safetensors.torch.save(tensors)
+        write_bytes(storage, f"{name}.safetensors", content)
+        sha256[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "images_seen": snapshot.images_seen,
+        "resolution": snapshot.resolution,
+        "alpha": snapshot.alpha,
+        "channels": snapshot.channels,
+        "dataset_digest": snapshot.dataset_digest,
+        "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "sha256": sha256,
+        "config": snapshot.config.to_json(),
+    }
+    return (json.dumps(facts, indent=2) + "\n").encode()
+
+
+def complete(run: str, snapshot: Snapshot, facts: bytes) -> None:
+    """Make a checkpoint whose other files are there one that counts."""
+    write_bytes(open_storage(f"{run}/checkpoints/{snapshot.name}"), FACTS, facts)
+
+
+def write_checkpoint(run: str, snapshot: Snapshot) -> None:
+    """Write a whole checkpoint; at any failure there is none."""
+    complete(run, snapshot, write_checkpoint_files(run, snapshot))
+
+
+def remove_checkpoint(run: str, name: str) -> None:
+    """Remove a checkpoint, or what is left of one."""
+    storage = open_storage(f"{run}/checkpoints/{name}")
+    for file in sorted(storage.names(), key=lambda file: file != FACTS):
+        storage.remove(file)
+    if "://" not in run:
+        folder = Path(run) / "checkpoints" / name
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def checkpoint_names(run: str | Path, whole: bool = True) -> list[str]:
+    """The names of a run's checkpoints, the oldest first; with whole=False of those without checkpoint.json too."""
+    found = re.compile(r"(images-\d{9,})/" + (re.escape(FACTS) if whole else ".+"))
+    matches = [found.fullmatch(name) for name, _ in open_storage(f"{run}/checkpoints").tree()]
+    return sorted({match[1] for match in matches if match}, key=lambda name: int(name.removeprefix("images-")))
+
+
+def newest_checkpoint(url: str | Path) -> str:
+    """The URL of a run's newest checkpoint, or the URL itself when it is a checkpoint's."""
+    url = str(url).rstrip("/")
+    if FACTS in open_storage(url).names():
+        return url
+    if not (names := checkpoint_names(url)):
+        raise UserError(f"{url}: holds no checkpoint - give the --out of a training run")
+    return f"{url}/checkpoints/{names[-1]}"
+
+
+def chosen_checkpoint(run: str, best: bool) -> str:
+    """The URL of a run's best checkpoint by best.json, or of its newest; UserError when there is none."""
+    if not best:
+        return newest_checkpoint(run)
     try:
-        staged.mkdir(parents=True)
-        for name, network in networks.by_name().items():
-            tensors = {key: value.detach().contiguous().cpu() for key, value in network.state_dict().items()}
-            save_file(tensors, staged / f"{name}.safetensors")
-        facts = {
-            "format_version": FORMAT_VERSION,
-            "images_seen": images_seen,
-            "resolution": resolution,
-            "alpha": alpha,
-            "channels": channels,
-            "dataset_digest": dataset_digest,
-            "versions": {"torch": torch.__version__},
-            "sha256": {path.name: _sha256(path) for path in sorted(staged.glob("*.safetensors"))},
-            "config": config.to_json(),
-        }
-        (staged / "checkpoint.json").write_text(json.dumps(facts, indent=2) + "\n")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(staged, final)
-    except SafetensorError as error:  # a full disk, most likely
-        raise OSError(errno.EIO, str(error), str(final)) from None
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-    return final
+        name = json.loads(read_bytes(open_storage(run), BEST))["checkpoint"]
+    except FileNotFoundError:
+        raise UserError(f"{run}: has no {BEST}, which takes labelled test images - leave out --best") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run}/{BEST}: damaged ({error!r}) - leave out --best, or give a checkpoint's URL") from None
+    return f"{run.rstrip('/')}/checkpoints/{name}"
 
 
-def has_checkpoint(run: Path) -> bool:
-    """Whether a run folder holds any checkpoint."""
-    return any((run / "checkpoints").glob("images-*/checkpoint.json"))
-
-
-def latest_checkpoint(url: str | Path) -> Path:
-    """The newest checkpoint of a run folder, or the folder itself when it is a checkpoint."""
-    folder = Path(url)
-    if (folder / "checkpoint.json").exists():
-        return folder
-    found = sorted((folder / "checkpoints").glob("images-*/checkpoint.json"))
-    if not found:
-        raise UserError(f"{folder}: holds no checkpoint - give the --out folder of a training run")
-    return found[-1].parent
-
-
-def read_info(path: Path) -> CheckpointInfo:
-    """Read checkpoint.json; UserError when it is damaged or of a newer version."""
-    file = path / "checkpoint.json"
+def read_info(url: str) -> CheckpointInfo:
+    """Read checkpoint.json; DamagedError when it is damaged, UserError when it is of a newer version."""
+    file = f"{url}/{FACTS}"
     try:
-        facts = json.loads(file.read_text())
+        facts: dict[str, Any] = json.loads(read_bytes(open_storage(url), FACTS))
         version = facts["format_version"]
         if version > FORMAT_VERSION:
             raise UserError(f"{file}: format version {version} is newer than {FORMAT_VERSION} - update stratagan")
         return CheckpointInfo(
-            path,
-            facts["images_seen"],
-            facts["resolution"],
+            url,
+            int(facts["images_seen"]),
+            int(facts["resolution"]),
             facts["alpha"],
-            facts["channels"],
+            int(facts["channels"]),
             facts["dataset_digest"],
             TrainConfig.from_json(facts["config"]),
+            dict(facts["versions"]),
             dict(facts["sha256"]),
         )
+    except FileNotFoundError:
+        raise DamagedError(f"{file}: is missing - {REMEDY}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{file}: damaged ({error!r}) - delete this checkpoint folder, the one before it serves"
-        ) from None
+        raise DamagedError(f"{file}: damaged ({error!r}) - {REMEDY}") from None
+
+
+def read_tensors(info: CheckpointInfo, name: str) -> dict[str, Tensor]:
+    """The tensors of one file, checked against its SHA-256; DamagedError when they are not what was written."""
+    file = f"{info.url}/{name}.safetensors"
+    storage = open_storage(info.url)
+    try:
+        content = read_bytes(storage, f"{name}.safetensors")
+        if hashlib.sha256(content).hexdigest() != info.sha256.get(f"{name}.safetensors"):
+            raise DamagedError(f"{file}: differs from the checksum in {FACTS} - {REMEDY}")
+        return safetensors.torch.load(content)
+    except FileNotFoundError:
+        raise DamagedError(f"{file}: is missing - {REMEDY}") from None
+    except SafetensorError as error:
+        raise DamagedError(f"{file}: no safetensors ({str(error).splitlines()[0]}) - {REMEDY}") from None
 
 
 def load_weights(info: CheckpointInfo, networks: dict[str, nn.Module]) -> None:
-    """Load the named networks' weights, checked against their SHA-256."""
+    """Load the named networks' weights; DamagedError when they are not what was written or do not fit."""
     for name, network in networks.items():
-        file = info.path / f"{name}.safetensors"
-        remedy = "delete this checkpoint folder, the one before it serves"
-        if not file.exists():
-            raise UserError(f"{file}: is missing - {remedy}")
-        if _sha256(file) != info.sha256.get(file.name):
-            raise UserError(f"{file}: differs from the checksum in checkpoint.json - {remedy}")
         try:
-            network.load_state_dict(load_file(file))
-        except (SafetensorError, RuntimeError) as error:
+            network.load_state_dict(read_tensors(info, name))
+        except RuntimeError as error:
             first = str(error).splitlines()[0]
-            raise UserError(f"{file}: does not fit its configuration ({first}) - {remedy}") from None
+            raise DamagedError(
+                f"{info.url}/{name}.safetensors: does not fit its configuration ({first}) - {REMEDY}"
+            ) from None
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def check_checkpoint(info: CheckpointInfo) -> None:
+    """Read every file; DamagedError when one is not what was written."""
+    for name in WEIGHTS:
+        if f"{name}.safetensors" not in info.sha256:
+            raise DamagedError(f"{info.url}/{FACTS}: does not list {name}.safetensors - {REMEDY}")
+    for file in info.sha256:
+        read_tensors(info, file.removesuffix(".safetensors"))

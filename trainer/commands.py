@@ -6,7 +6,9 @@ import contextlib
 import csv
 import dataclasses
 import os
-import shutil
+import signal
+import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,48 +23,60 @@ from data_tools.mirror import as_url, brought, sent
 from data_tools.reader import open_dataset
 from data_tools.sources.images import find_images, read_image
 from data_tools.storage import absolute
-from trainer.checkpoint import has_checkpoint, latest_checkpoint, read_info
+from trainer.checkpoint import checkpoint_names, chosen_checkpoint, read_info
 from trainer.config import TrainConfig
 from trainer.detector import PAPER_LAMBDA, AnomalyDetector
 from trainer.evaluation import check_fits, has_labels, score_table
 from trainer.figures import save_picture
 from trainer.report import result_rows, write_report
-from trainer.run_folder import prepare, read_config
+from trainer.run_folder import discard, prepare, read_config
 
 
 def train_command(config: TrainConfig) -> None:
     """Train, in this process or on Ray workers."""
     # Ray's workers run in folders of their own, and an evaluation may be started from another one.
-    paths = {name: absolute(getattr(config, name)) for name in ("data", "out", "cache")}
+    paths = {name: absolute(getattr(config, name)) for name in ("data", "out", "cache", "start_from")}
     config = dataclasses.replace(config, **paths)
     state = prepare(config)
     if state == "finished":
         print(f"{config.out}: this run is finished - evaluate it with: python -m trainer evaluate {config.out}")
         return
-    if state == "unfinished":
-        print(f"{config.out}: going on from the newest checkpoint")
     try:
-        if config.workers:
+        if config.worker_range()[1]:
             from trainer.worker import train_on_ray
 
             train_on_ray(config)
         else:
-            from trainer.loop import train
-
-            train(config)
+            _train_here(config)
     except (UserError, OSError):
-        if state == "new" and not has_checkpoint(Path(config.out)):
-            shutil.rmtree(config.out)  # it was new or empty, so all in it is ours and of no use
+        if state == "new" and not checkpoint_names(config.out):
+            discard(config.out)  # it was new or empty, so all in it is ours and of no use
         raise
     print(f"finished: {config.out}\nnext: python -m trainer evaluate {config.out}")
+
+
+def _train_here(config: TrainConfig) -> None:
+    """Train in this process; SIGTERM, by which machines announce that they go, is answered by a checkpoint."""
+    from trainer.loop import Surroundings, train
+
+    told = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        train(config, Surroundings(stopped=told.is_set))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if told.is_set():
+        sys.exit(128 + signal.SIGTERM)
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """Score the test set of a run's dataset; write the score table, figures and a report page."""
 
-    run: tyro.conf.Positional[Path]
-    """The run folder."""
+    run: tyro.conf.Positional[str]
+    """The run's URL."""
+    best: bool = False
+    """The best checkpoint instead of the newest."""
     data: str = ""
     """Another dataset than the one trained on."""
     cache: str = ""
@@ -72,7 +86,7 @@ class Evaluate:
 
     def __call__(self) -> None:
         config, _ = read_config(self.run)
-        info = read_info(latest_checkpoint(self.run))
+        info = read_info(chosen_checkpoint(self.run, self.best))
         detector = AnomalyDetector.from_checkpoint(info)
         url = self.data or config.data
         dataset = open_dataset(url, open_cache(self.cache, self.cache_limit))
@@ -97,10 +111,12 @@ class Evaluate:
 class Score:
     """Score images with a trained detector; the most anomalous come first in the list."""
 
-    run: tyro.conf.Positional[Path]
-    """The run folder, or one checkpoint folder."""
+    run: tyro.conf.Positional[str]
+    """The run's URL, or one checkpoint's."""
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Image files, or folders that are searched for images."""
+    best: bool = False
+    """The best checkpoint instead of the newest."""
     out: Path = Path("scores.csv")
     """Where the list goes."""
     heatmaps: Path | None = None
@@ -113,7 +129,7 @@ class Score:
     def __call__(self) -> None:
         if not 0 <= self.lam <= 1:
             raise UserError(f"--lam {self.lam} is outside [0, 1] - give e.g. 0.05")
-        detector = AnomalyDetector.load(self.run)
+        detector = AnomalyDetector.load(chosen_checkpoint(self.run, self.best))
         with contextlib.ExitStack() as stack:
             out, maps = stack.enter_context(sent(self.out.parent)), self.heatmaps
             maps = stack.enter_context(sent(maps)) if maps else None

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
 
 from data_tools.cache import DEFAULT_LIMIT
 from data_tools.errors import UserError
+from trainer.networks import STDDEV_GROUP
 from trainer.objectives import Coupling, Distance
 
 Precision = Literal["auto", "float32", "bf16"]
 PAPER_MINIBATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4}
-OPERATIONAL = ("data", "out", "workers", "cache", "cache_limit", "log_images", "snapshots")
+OPERATIONAL = (
+    "data",
+    "out",
+    "workers",
+    "cache",
+    "cache_limit",
+    "log_images",
+    "pictures",
+    "checkpoint_images",
+    "keep",
+    "best_by",
+    "patience",
+)
 """Options that say where and how a run runs, not what it computes."""
+BEST_BY = ("L_n", "L_o", "L_r", "a_paper", "a_best")
 
 
 @dataclass(frozen=True)
@@ -24,11 +41,13 @@ class TrainConfig:
     data: str = ""
     """The dataset: the URL that data_tools wrote to."""
     out: str = ""
-    """The run folder. If it holds an unfinished run of the same configuration, that run goes on."""
+    """The run's URL, a folder or s3://. If it holds an unfinished run of the same configuration, that run goes on."""
     preset: str = "kth"
     """kth, cifar-car (the paper's), cells-small, cifar-small or demo; other options override it."""
-    workers: int = 0
-    """Ray Train workers; 0 trains in this process."""
+    workers: str = "0"
+    """Ray Train workers, or MIN:MAX for as many as there is room for at any time; 0 trains in this process."""
+    start_from: Annotated[str, tyro.conf.arg(name="from")] = ""
+    """A checkpoint (or a run, for its newest) whose weights a new run starts from, at its count of images."""
     gamma: float = 0.0
     """Contamination: the share of anomalies in the training set, in [0, 1)."""
     seed: int = 1000
@@ -67,8 +86,16 @@ class TrainConfig:
     """auto: bf16 autocast where the device computes it natively, float32 elsewhere."""
     log_images: int = 20_000
     """Images between two lines of metrics."""
-    snapshots: int = 2
-    """Pictures and validation scores per phase; the last falls on the phase's end."""
+    pictures: int = 2
+    """Times a phase that pictures are drawn; the last falls on the phase's end."""
+    checkpoint_images: int = 50_000
+    """Images between two checkpoints, each of which is validated; there is one at each phase's end as well."""
+    keep: int = 3
+    """Checkpoints to keep, the newest ones; the best one stays besides."""
+    best_by: str = "a_paper"
+    """The AUC that makes a checkpoint the best: L_n, L_o, L_r, a_paper or a_best; needs labelled test images."""
+    patience: float = 300.0
+    """Seconds after which workers that wait for one another give up, and start again from the newest checkpoint."""
     cache: str = ""
     """Folder for decoded images on each node (default: the user's cache folder)."""
     cache_limit: str = DEFAULT_LIMIT
@@ -89,10 +116,18 @@ class TrainConfig:
                 f"--width {self.width} leaves no feature map at {self.resolution}x{self.resolution} "
                 f"- give {self.resolution // 32} or more"
             )
-        for name in ("stable_images", "final_images", "log_images", "snapshots"):
-            if getattr(self, name) <= 0:
+        for name in (
+            "stable_images",
+            "final_images",
+            "log_images",
+            "pictures",
+            "checkpoint_images",
+            "keep",
+            "patience",
+        ):
+            if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{_option(name)} {getattr(self, name)} is not positive - give at least 1")
-        for name in ("fade_images", "workers", "window", "seed", "penalty", "drift", "distance_weight"):
+        for name in ("fade_images", "window", "seed", "penalty", "drift", "distance_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{_option(name)} {getattr(self, name)} is negative or not finite - give 0 or more")
         if self.seed >= 2**63:
@@ -106,7 +141,11 @@ class TrainConfig:
                 raise UserError(
                     f"{_option(name)} {getattr(self, name)} is unknown - give {' or '.join(get_args(choices))}"
                 )
-        share = 4 * max(self.workers, 1)
+        if self.best_by not in BEST_BY:
+            raise UserError(f"--best-by {self.best_by} is unknown - give one of {', '.join(BEST_BY)}")
+        fewest, most = self.worker_range()
+        workers = fewest if fewest == most else 1  # of a range, the counts that fit are used
+        share = STDDEV_GROUP * max(workers, 1)
         resolution = 4
         while resolution <= self.resolution:
             batch = self.minibatch.get(resolution)
@@ -117,11 +156,19 @@ class TrainConfig:
                 )
             if batch % share:
                 raise UserError(
-                    f"--minibatch.{resolution} {batch} is no multiple of {share} (groups of 4 on "
-                    f"{max(self.workers, 1)} workers) - change it or --workers"
+                    f"--minibatch.{resolution} {batch} is no multiple of {share} (groups of {STDDEV_GROUP} on "
+                    f"{max(workers, 1)} workers) - change it or --workers"
                 )
             resolution *= 2
         return self
+
+    def worker_range(self) -> tuple[int, int]:
+        """The fewest and the most workers; UserError when the option says neither N nor MIN:MAX."""
+        match = re.fullmatch(r"(\d+)(?::(\d+))?", self.workers)
+        fewest, most = (int(match[1]), int(match[2] or match[1])) if match else (-1, -1)
+        if not match or fewest > most or (fewest < 1 and most > 0):
+            raise UserError(f"--workers {self.workers} is no number of workers - give e.g. 8, or 1:8 for a range")
+        return fewest, most
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

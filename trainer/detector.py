@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data_tools.errors import UserError
 from trainer.batches import at_resolution, faded, to_float
-from trainer.checkpoint import CheckpointInfo, latest_checkpoint, load_weights, read_info
+from trainer.checkpoint import CheckpointInfo, load_weights, newest_checkpoint, read_info
 from trainer.networks import Encoder, Generator
 
 PAPER_LAMBDA = 0.05
@@ -71,8 +71,8 @@ class AnomalyDetector:
 
     @staticmethod
     def load(url: str | Path, device: str | torch.device | None = None) -> AnomalyDetector:
-        """Load a run folder's newest checkpoint, or one checkpoint folder; on the GPU where there is one."""
-        return AnomalyDetector.from_checkpoint(read_info(latest_checkpoint(url)), device)
+        """Load a run's newest checkpoint, or one checkpoint, by its URL; on the GPU where there is one."""
+        return AnomalyDetector.from_checkpoint(read_info(newest_checkpoint(url)), device)
 
     @staticmethod
     def from_checkpoint(info: CheckpointInfo, device: str | torch.device | None = None) -> AnomalyDetector:

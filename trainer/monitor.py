@@ -1,53 +1,95 @@
-"""What a run says while it trains: metrics.jsonl, TensorBoard, pictures, and lines of progress in log.txt."""
+"""What a run says while it trains: metrics.jsonl, TensorBoard, pictures, and lines of progress in log.txt.
+
+metrics.jsonl is the truth about every curve; TensorBoard's events are written anew from it when a run goes on, so that
+both hold each step once after any number of restarts.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from data_tools.storage import open_storage, read_bytes, write_bytes
 from trainer.figures import save_picture, tile
+from trainer.group import Group, mean_of
 from trainer.growth import Phase, work
 
-LOG = "log.txt"
+LOG, METRICS, EVENTS, PICTURES = "log.txt", "metrics.jsonl", "events", "pictures"
+PICTURE_SCALE = 2
 
 
 class Monitor:
-    """Writes the run folder's logs; only the first worker has one.
+    """Writes a run's logs; only the first worker has one, and its saving thread writes as well.
 
-    On resume at `images_seen`, later lines of metrics.jsonl are dropped and TensorBoard is told to hide later events.
+    A run folder on this machine is written to directly; for one in S3 everything lies in a temporary folder, and `send`
+    brings there what has changed.
+
+    On resume at `images_seen`, what was logged beyond it is dropped.
     """
 
-    def __init__(self, run: Path, phases: tuple[Phase, ...], images_seen: int) -> None:
-        self.run, self.phases = run, phases
+    def __init__(self, url: str, phases: tuple[Phase, ...], images_seen: int, hear: Callable[[str], None]) -> None:
+        self.url, self.phases, self.hear = url, phases, hear
         self.started, self.first = time.monotonic(), work(phases, images_seen)
-        (run / "pictures").mkdir(parents=True, exist_ok=True)
-        path = run / "metrics.jsonl"
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _images_seen(line) <= images_seen]
-            staged = path.with_suffix(".partial")
-            staged.write_text("".join(line + "\n" for line in kept))
-            os.replace(staged, path)
-        self.lines = path.open("a", buffering=1)
-        self.log = (run / LOG).open("a", buffering=1)
-        self.events = SummaryWriter(str(run / "events"), purge_step=images_seen + 1)
+        self.remote = open_storage(url) if "://" in url else None
+        self.sent: dict[str, tuple[int, int]] = {}
+        self.lock = threading.RLock()
+        self.folder = Path(tempfile.mkdtemp(prefix="stratagan-run-")) if self.remote else Path(url)
+        self._bring()
+        (self.folder / PICTURES).mkdir(parents=True, exist_ok=True)
+        kept = _kept_lines(self.folder / METRICS, images_seen)
+        staged = self.folder / f"{METRICS}.partial"
+        staged.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(staged, self.folder / METRICS)
+        self.lines = (self.folder / METRICS).open("a", buffering=1)
+        self.log = (self.folder / LOG).open("a", buffering=1)
+        shutil.rmtree(self.folder / EVENTS, ignore_errors=True)
+        self.events = SummaryWriter(str(self.folder / EVENTS))
+        self.kept: list[dict[str, float]] = []
+        for line in kept:
+            self._show(line)
+        for path in sorted((self.folder / PICTURES).glob("*-*.png")):
+            seen, _, name = path.stem.partition("-")
+            if int(seen) > images_seen:
+                path.unlink()
+            else:
+                grid = np.asarray(Image.open(path))[::PICTURE_SCALE, ::PICTURE_SCALE]
+                self.events.add_image(name, _coloured(grid), int(seen), dataformats="HWC")
 
     def metrics(self, images_seen: int, values: dict[str, float]) -> None:
         """Record values at a count of images seen (the step of every curve)."""
-        self.lines.write(json.dumps({"images_seen": images_seen, **values}) + "\n")
-        for name, value in values.items():
-            self.events.add_scalar(name, value, images_seen)
+        line = {"images_seen": images_seen, "time": round(time.time(), 3), **values}
+        with self.lock:
+            self.lines.write(json.dumps(line) + "\n")
+            self._show(line)
+
+    def _show(self, line: dict[str, float]) -> None:
+        self.kept.append(line)
+        for name, value in line.items():
+            if name not in ("images_seen", "time"):
+                self.events.add_scalar(name, value, int(line["images_seen"]), walltime=line["time"])
+
+    def validations(self, name: str) -> dict[str, float]:
+        """The AUCs of that name by checkpoint."""
+        key = f"validation/{name}"
+        return {f"images-{line['images_seen']:09.0f}": line[key] for line in self.kept if key in line}
 
     def say(self, line: str) -> None:
-        """Print a line, and add it to the run's log."""
-        print(line, flush=True)
-        self.log.write(line + "\n")
+        """Tell a line to whoever watches, and add it to the run's log."""
+        self.hear(line)
+        with self.lock:
+            self.log.write(line + "\n")
 
     def progress(self, images_seen: int, phase: Phase, values: dict[str, float]) -> None:
         """Say one line: how far, how fast, how it goes, how long it may still take."""
@@ -64,21 +106,58 @@ class Monitor:
         """rows: name to float images N x r x r x C in [-1, 1]; each becomes a grid."""
         for name, images in rows.items():
             grid = tile(images, columns=8)
-            self.events.add_image(name, grid, images_seen, dataformats="HWC")
-            save_picture(grid, self.run / "pictures" / f"{images_seen:09d}-{name}.png", scale=2)
+            with self.lock:
+                self.events.add_image(name, grid, images_seen, dataformats="HWC")
+            save_picture(grid, self.folder / PICTURES / f"{images_seen:09d}-{name}.png", scale=PICTURE_SCALE)
+
+    def send(self) -> None:
+        """Bring all that has changed to a run folder in S3; nothing to do for one on this machine."""
+        if not self.remote:
+            return
+        with self.lock:
+            self.events.flush()
+            files = {path.relative_to(self.folder).as_posix(): path for path in self.folder.rglob("*.*")}
+            states = {name: (path.stat().st_size, path.stat().st_mtime_ns) for name, path in files.items()}
+            contents = {name: files[name].read_bytes() for name in states if states[name] != self.sent.get(name)}
+        for name, content in contents.items():
+            write_bytes(self.remote, name, content)
+            self.sent[name] = states[name]
+        for name, _ in self.remote.tree():
+            if name.startswith((f"{EVENTS}/", f"{PICTURES}/")) and name not in files:
+                self.remote.remove(name)
+
+    def _bring(self) -> None:
+        """Fetch what an interrupted run logged; its events are written anew."""
+        for name, _ in self.remote.tree() if self.remote else ():
+            if name in (LOG, METRICS) or name.startswith(f"{PICTURES}/"):
+                (self.folder / name).parent.mkdir(exist_ok=True)
+                (self.folder / name).write_bytes(read_bytes(self.remote, name))  # type: ignore[arg-type]
 
     def close(self) -> None:
         self.lines.close()
         self.log.close()
-        self.events.close()  # last: on a full disk it raises
+        try:
+            self.events.close()  # on a full disk it raises
+        finally:
+            if self.remote:
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _images_seen(line: str) -> float:
-    """The count in a line of metrics; infinite for a line cut off by a crash."""
-    try:
-        return json.loads(line)["images_seen"]
-    except (ValueError, KeyError):
-        return float("inf")
+def _kept_lines(path: Path, images_seen: int) -> list[dict[str, float]]:
+    """Lines of metrics up to a count of images; without one that a crash cut off."""
+    kept = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+            if line["images_seen"] <= images_seen:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return kept
+
+
+def _coloured(grid: np.ndarray) -> np.ndarray:
+    return grid if grid.ndim == 3 else grid[:, :, None]
 
 
 class RunningMeans:
@@ -95,13 +174,10 @@ class RunningMeans:
         self.total = row if self.total is None else self.total + row
         self.steps += 1
 
-    def read(self, world: int) -> dict[str, float]:
-        """Means over steps and workers since the last read; every worker must call it."""
+    def read(self, group: Group) -> dict[str, float]:
+        """Means over steps and workers since the last read; every worker of the group must call it."""
         if self.total is None:
             return {}
-        mean = self.total / self.steps
-        if world > 1:
-            torch.distributed.all_reduce(mean)
-            mean /= world
+        mean = mean_of(group, self.total / self.steps)
         self.total, self.steps = None, 0
         return dict(zip(self.names, mean.tolist()))

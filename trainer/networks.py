@@ -8,6 +8,7 @@ Karras et al. 2018, figure 2).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -158,3 +159,35 @@ def wake(network: nn.Module, resolution: int, fading: bool) -> list[nn.Parameter
     for parameter in used:
         parameter.requires_grad_(True)
     return used
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The four networks of a run; `ema` is the generator's moving average, the one that scores."""
+
+    generator: Generator
+    critic: Critic
+    encoder: Encoder
+    ema: Generator
+
+    @staticmethod
+    def build(resolution: int, channels: int, width: int, seed: int) -> Networks:
+        """Freshly drawn networks, a function of the seed alone."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            sizes = (resolution, channels, width)
+            generator, critic, encoder, ema = Generator(*sizes), Critic(*sizes), Encoder(*sizes), Generator(*sizes)
+        ema.load_state_dict(generator.state_dict())
+        ema.requires_grad_(False)
+        return Networks(generator, critic, encoder, ema)
+
+    def by_name(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator, "critic": self.critic, "encoder": self.encoder, "ema": self.ema}
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [parameter for network in self.by_name().values() for parameter in network.parameters()]
+
+    def to(self, device: torch.device) -> Networks:
+        for network in self.by_name().values():
+            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self

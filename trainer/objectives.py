@@ -58,6 +58,7 @@ class CriticLoss(nn.Module):
             "critic/drift": drift,
             "critic/score_real": real_scores.mean(),
             "critic/score_fake": fake_scores.mean(),
+            "critic/spread_real": real.std(dim=0).mean(),
         }
         return loss, {name: part.detach() for name, part in parts.items()}
 
@@ -106,6 +107,7 @@ class GeneratorEncoderLoss(nn.Module):
         parts = {
             "generator/loss": loss,
             "generator/adversarial": adversarial,
+            "generator/spread": fake.std(dim=0).mean(),
             "encoder/distance": d,
             "encoder/z_hat_norm": z_hat.norm(dim=1).mean(),
         }

@@ -36,6 +36,7 @@ def cells_small() -> TrainConfig:
         learning_rate=0.004,
         ema_decay=0.995,
         log_images=2_000,
+        checkpoint_images=10_000,
     )
 
 
@@ -57,6 +58,7 @@ def demo() -> TrainConfig:
         learning_rate=0.004,  # as for cells-small
         ema_decay=0.99,
         log_images=1_000,
+        checkpoint_images=5_000,
     )
 
 

@@ -11,7 +11,9 @@ import jinja2
 import numpy as np
 import torch
 
+from data_tools.mirror import sent
 from data_tools.reader import Dataset
+from data_tools.storage import open_storage, read_bytes
 from trainer.batches import at_resolution, to_float
 from trainer.checkpoint import CheckpointInfo
 from trainer.detector import AnomalyDetector
@@ -47,34 +49,41 @@ def result_rows(table: ScoreTable) -> list[Row]:
     return rows
 
 
-def write_report(
-    run: Path, info: CheckpointInfo, detector: AnomalyDetector, dataset: Dataset, table: ScoreTable
-) -> Path:
-    """Write scores.csv, summary.json, figures and index.html into RUN/evaluation; return the page's path."""
-    out = run / "evaluation"
-    staged = run / ".evaluation.partial"
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
+def write_report(run: str, info: CheckpointInfo, detector: AnomalyDetector, dataset: Dataset, table: ScoreTable) -> str:
+    """Write scores.csv, summary.json, figures and index.html into RUN/evaluation; return the page's URL."""
+    run = run.rstrip("/")
+    with sent(Path(f"{run}/evaluation")) as out:
+        staged = out.with_name(".evaluation.partial")
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        _write(staged, run, info, detector, dataset, table)
+        shutil.rmtree(out, ignore_errors=True)
+        staged.rename(out)
+    return f"{run}/evaluation/index.html"
+
+
+def _write(
+    out: Path, run: str, info: CheckpointInfo, detector: AnomalyDetector, dataset: Dataset, table: ScoreTable
+) -> None:
     s = summary(table.scores, table.labels)
-    table.write_csv(staged / "scores.csv")
+    table.write_csv(out / "scores.csv")
     facts = {"images_seen": info.images_seen, "resolution": info.resolution, "test_images": len(table.labels), **s}
-    (staged / "summary.json").write_text(json.dumps(facts, indent=2) + "\n")
-    roc_figure(table.scores, table.labels, s["best_lambda"], staged / "roc.png")
-    histogram_figure(table.scores, table.labels, s["best_lambda"], staged / "histograms.png")
-    lambda_figure(table.scores, table.labels, staged / "lambda.png")
-    _matches(staged, detector, dataset, table, s["best_lambda"])
-    for name in ("real", "generated"):
-        pictures = sorted((run / "pictures").glob(f"*-{name}.png"))
-        if pictures:
-            shutil.copy(pictures[-1], staged / f"{name}.png")
+    (out / "summary.json").write_text(json.dumps(facts, indent=2) + "\n")
+    roc_figure(table.scores, table.labels, s["best_lambda"], out / "roc.png")
+    histogram_figure(table.scores, table.labels, s["best_lambda"], out / "histograms.png")
+    lambda_figure(table.scores, table.labels, out / "lambda.png")
+    _matches(out, detector, dataset, table, s["best_lambda"])
+    storage = open_storage(run)
+    pictures = [name for name, _ in storage.tree() if name.startswith("pictures/")]
+    for kind in ("real", "generated"):
+        if drawn := [name for name in pictures if name.endswith(f"-{kind}.png")]:
+            (out / f"{kind}.png").write_bytes(read_bytes(storage, drawn[-1]))
     template = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / "report.html").read_text())
+    name = run.rpartition("/")[2]
     page = template.render(
-        run=run.name, info=info, config=info.config, rows=result_rows(table), labels=table.labels, summary=s
+        run=name, info=info, config=info.config, rows=result_rows(table), labels=table.labels, summary=s
     )
-    (staged / "index.html").write_text(page)
-    shutil.rmtree(out, ignore_errors=True)
-    staged.rename(out)
-    return out / "index.html"
+    (out / "index.html").write_text(page)
 
 
 def _matches(out: Path, detector: AnomalyDetector, dataset: Dataset, table: ScoreTable, lam: float) -> None:

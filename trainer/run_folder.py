@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +11,14 @@ from data_tools.cache import open_cache
 from data_tools.contamination import check_gamma
 from data_tools.errors import UserError
 from data_tools.reader import open_dataset
-from trainer.checkpoint import has_checkpoint, latest_checkpoint, read_info
+from data_tools.storage import open_storage, read_bytes, write_bytes
+from trainer.checkpoint import checkpoint_names, newest_checkpoint, read_info
 from trainer.config import TrainConfig, differing_options
 from trainer.growth import schedule
+from trainer.resume import check_fits
 
 State = Literal["new", "unfinished", "finished"]
+CONFIG = "config.json"
 
 
 def prepare(config: TrainConfig) -> State:
@@ -27,8 +30,6 @@ def prepare(config: TrainConfig) -> State:
         raise UserError("--data is missing - give the URL that data_tools wrote a dataset to")
     if not config.out:
         raise UserError("--out is missing - give a folder for the run")
-    if "://" in config.out:
-        raise UserError("--out is a URL, but a run folder must be a path so far - give one that every node sees")
     config.validated()
     dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
     if config.resolution > dataset.resolution:
@@ -37,35 +38,44 @@ def prepare(config: TrainConfig) -> State:
             f"- give {dataset.resolution} or less, or shard it anew at {config.resolution}"
         )
     check_gamma(dataset, config.gamma)
-    run = Path(config.out)
-    file = run / "config.json"
-    if not file.exists():
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            raise UserError(f"--out {run}: exists and is no training run - give a new or an empty folder")
-        run.mkdir(parents=True, exist_ok=True)
-        staged = run / ".config.partial"
-        staged.write_text(json.dumps({"dataset_digest": dataset.manifest.digest, **config.to_json()}, indent=2) + "\n")
-        os.replace(staged, file)
+    run = open_storage(config.out)
+    if CONFIG not in run.names():
+        if run.tree():
+            raise UserError(f"--out {config.out}: exists and is no training run - give a new or an empty folder")
+        if config.start_from:
+            check_fits(config, read_info(newest_checkpoint(config.start_from)))
+        values = {"dataset_digest": dataset.manifest.digest, **config.to_json()}
+        write_bytes(run, CONFIG, (json.dumps(values, indent=2) + "\n").encode())
         return "new"
-    earlier, digest = read_config(run)
+    earlier, digest = read_config(config.out)
     if different := differing_options(earlier, config):
-        raise UserError(f"--out {run}: holds a run that differs in {', '.join(different)} - give another --out")
+        raise UserError(f"--out {config.out}: holds a run that differs in {', '.join(different)} - give another --out")
     if digest != dataset.manifest.digest:
-        raise UserError(f"--out {run}: holds a run on another dataset than --data {config.data} - give another --out")
-    if not has_checkpoint(run):
-        return "unfinished"
-    seen = read_info(latest_checkpoint(run)).images_seen
-    return "finished" if seen >= schedule(config)[-1].end else "unfinished"
+        raise UserError(
+            f"--out {config.out}: holds a run on another dataset than --data {config.data} - give another --out"
+        )
+    names = checkpoint_names(config.out)
+    end = schedule(config)[-1].end
+    return "finished" if names and int(names[-1].removeprefix("images-")) >= end else "unfinished"
 
 
-def read_config(run: Path) -> tuple[TrainConfig, str]:
+def read_config(run: str | Path) -> tuple[TrainConfig, str]:
     """The configuration and the dataset digest in config.json; UserError when there is none or it is damaged."""
-    file = run / "config.json"
     try:
-        values = json.loads(file.read_text())
+        values = json.loads(read_bytes(open_storage(str(run)), CONFIG))
         digest = values.pop("dataset_digest")
         return TrainConfig.from_json(values), digest
     except FileNotFoundError:
-        raise UserError(f"{run}: is no run folder (it has no config.json) - give the --out of a training") from None
+        raise UserError(f"{run}: is no run folder (it has no {CONFIG}) - give the --out of a training") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: damaged ({error!r}) - restore it, or train anew into another --out") from None
+        raise UserError(f"{run}/{CONFIG}: damaged ({error!r}) - restore it, or train anew into another --out") from None
+
+
+def discard(run: str) -> None:
+    """Remove a run folder and all in it."""
+    if "://" not in run:
+        shutil.rmtree(run, ignore_errors=True)
+        return
+    storage = open_storage(run)
+    for name, _ in storage.tree():
+        storage.remove(name)

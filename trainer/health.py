@@ -1,0 +1,84 @@
+"""The health of a training: weights that are no numbers stop it, other troubles are warned of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+DEAD_SLOPE, ALIKE, DRIFT = 0.01, 0.05, 8.0
+"""Where warnings begin: the critic's slope (1 is aimed at), generated against real spread, ||z_hat|| / sqrt(N_z)."""
+
+
+class NotFiniteError(Exception):
+    """A weight became infinite or no number."""
+
+    def __init__(self, images_seen: int) -> None:
+        super().__init__(f"the weights are no finite numbers after the step at {images_seen:,} images")
+
+
+class FiniteWatch:
+    """Finds the step after which a weight is not finite, without holding a GPU up.
+
+    Gradients are shared by all workers, so all of them find the same step. On a GPU the answer comes with the next
+    step, or with `check_all`, without which no weights are saved.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.on_gpu = device.type == "cuda"
+        self.waiting: tuple[Tensor, torch.cuda.Event, int] | None = None
+
+    def look(self, parameters: Sequence[Tensor], images_seen: int) -> None:
+        """Check the weights after a step; raises NotFiniteError."""
+        norms = torch._foreach_norm(parameters)  # type: ignore[reportPrivateImportUsage]
+        total = torch.stack(norms).sum()  # not finite as soon as one number is
+        if not self.on_gpu:
+            _check(total, images_seen)
+            return
+        self.settle()
+        there = torch.empty((), pin_memory=True).copy_(total, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        self.waiting = (there, copied, images_seen)
+
+    def check_all(self, parameters: Sequence[Tensor], images_seen: int) -> None:
+        """Check weights at once, for those about to be saved; raises NotFiniteError."""
+        self.settle()
+        _check(torch.stack(torch._foreach_norm(parameters)).sum(), images_seen)  # type: ignore[reportPrivateImportUsage]
+
+    def settle(self) -> None:
+        """Wait for the answer to the last look; raises NotFiniteError."""
+        if self.waiting:
+            there, copied, images_seen = self.waiting
+            self.waiting = None
+            copied.synchronize()
+            _check(there, images_seen)
+
+
+def _check(total: Tensor, images_seen: int) -> None:
+    if not math.isfinite(total.detach()):
+        raise NotFiniteError(images_seen)
+
+
+def warnings(values: dict[str, float], latent_size: int) -> list[str]:
+    """What is wrong with a line of metrics, one sentence each; most often nothing."""
+    found = []
+    if values["critic/slope"] < DEAD_SLOPE:
+        found.append(
+            f"the critic is dead: its slope is {values['critic/slope']:.2g} where 1 is aimed at"
+            " - lower --learning-rate or raise --penalty"
+        )
+    if values["generator/spread"] < ALIKE * values["critic/spread_real"]:
+        found.append(
+            f"the generator has collapsed: its images differ by {values['generator/spread']:.2g} where real ones"
+            f" differ by {values['critic/spread_real']:.2g} - lower --learning-rate"
+        )
+    norm = values["encoder/z_hat_norm"] / math.sqrt(latent_size)
+    if not 1 / DRIFT < norm < DRIFT:
+        found.append(
+            f"||z_hat|| drifts: {norm:.2g} sqrt(N_z), where latents have 1, so L_o loses its meaning"
+            " - lower --learning-rate or raise --distance-weight"
+        )
+    return found

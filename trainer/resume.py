@@ -1,0 +1,125 @@
+"""Where a run starts: at the newest checkpoint that is whole, at another run's, or with new weights."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from data_tools.errors import UserError
+from data_tools.reader import Dataset
+from data_tools.storage import open_storage
+from trainer.checkpoint import (
+    CheckpointInfo,
+    DamagedError,
+    Snapshot,
+    check_checkpoint,
+    checkpoint_names,
+    load_weights,
+    newest_checkpoint,
+    read_info,
+    read_tensors,
+)
+from trainer.config import TrainConfig
+from trainer.evaluation import has_labels
+from trainer.growth import phase_at, schedule
+from trainer.networks import Networks
+from trainer.step import ADAMS
+
+HANDOVER = 30.0
+"""Seconds that an earlier process of the same run may take to end."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A count of images, the checkpoint to load, if any, and what to say about it."""
+
+    images_seen: int = 0
+    info: CheckpointInfo | None = None
+    has_moments: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def sole_trainer(url: str) -> Iterator[Callable[[], None]]:
+    """Be the only training that writes to the run; one that was killed a moment ago is waited for.
+
+    Yields a function that raises UserError once the run is another process's.
+    """
+    deadline = time.monotonic() + HANDOVER
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                still_ours = stack.enter_context(open_storage(url).sole_writer())
+                break
+            except UserError as error:
+                if "another process is writing" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+        yield still_ours
+
+
+def find_start(config: TrainConfig) -> Start:
+    """Where the run goes on; checkpoints that are damaged are passed over with a note, the older ones last."""
+    notes = []
+    for name in reversed(checkpoint_names(config.out)):
+        try:
+            info = read_info(f"{config.out}/checkpoints/{name}")
+            check_checkpoint(info)
+            has_moments = all(f"{adam}.safetensors" in info.sha256 for adam in ADAMS)
+            if not has_moments and not _ends_a_phase(config, info.images_seen):
+                raise DamagedError(f"{info.url}: lacks the optimisers' states in the middle of a phase")
+            return Start(info.images_seen, info, has_moments, tuple(notes))
+        except DamagedError as error:
+            notes.append(f"warning: passed over a damaged checkpoint: {error}")
+    if not config.start_from:
+        return Start(notes=tuple(notes))
+    info = read_info(newest_checkpoint(config.start_from))
+    check_fits(config, info)
+    return Start(info.images_seen, info, False, (*notes, f"starting from the weights of {info.url}"))
+
+
+def check_fits(config: TrainConfig, info: CheckpointInfo) -> None:
+    """UserError when a new run cannot start from these weights at their count of images."""
+    for name in ("resolution", "width"):
+        ours, theirs = getattr(config, name), getattr(info.config, name)
+        if ours != theirs:
+            raise UserError(f"--from {info.url}: has --{name} {theirs} instead of {ours} - give --{name} {theirs}")
+    phase = phase_at(schedule(config), info.images_seen)
+    if phase is None:
+        end = schedule(config)[-1].end
+        raise UserError(
+            f"--from {info.url}: was trained on {info.images_seen:,} images and the schedule ends at {end:,}"
+            " - raise --final-images"
+        )
+    if info.resolution not in (phase.resolution, phase.resolution // 2):
+        raise UserError(
+            f"--from {info.url}: trained last at {info.resolution}x{info.resolution}, where this schedule is at"
+            f" {phase.resolution}x{phase.resolution} - give that run's --fade-images and --stable-images"
+        )
+
+
+def load_start(start: Start, networks: Networks, dataset: Dataset) -> Snapshot | None:
+    """Load the weights; return what of the checkpoint can be validated, if the dataset has labels."""
+    info = start.info
+    if info is None:
+        return None
+    if info.channels != dataset.channels:
+        raise UserError(f"{info.url}: is for {info.channels} channels and the images have {dataset.channels}")
+    load_weights(info, networks.by_name())
+    if not has_labels(dataset):
+        return None
+    files = {name: read_tensors(info, name) for name in ("ema", "encoder")}
+    return Snapshot(
+        info.images_seen, info.resolution, info.alpha, info.channels, info.dataset_digest, info.config, files
+    )
+
+
+def _ends_a_phase(config: TrainConfig, images_seen: int) -> bool:
+    seen = 0
+    for phase in schedule(config):
+        seen += -(-(phase.end - seen) // phase.batch) * phase.batch  # whole steps
+        if seen == images_seen:
+            return True
+    return False

@@ -1,0 +1,147 @@
+"""Checkpoints on their way to the run's URL, validated and thinned out there, while training goes on.
+
+One thread of the first worker does it all, in order: files, logs, checkpoint.json, validation, removal of old ones. So
+a checkpoint that exists has its logs beside it, and no checkpoint goes that is not validated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from data_tools.errors import UserError
+from data_tools.reader import Dataset
+from data_tools.storage import open_storage, write_bytes
+from trainer.checkpoint import BEST, Snapshot, checkpoint_names, complete, remove_checkpoint, write_checkpoint_files
+from trainer.config import TrainConfig
+from trainer.detector import AnomalyDetector, best_device
+from trainer.evaluation import has_labels, score_table, summary
+from trainer.monitor import Monitor
+from trainer.networks import Encoder, Generator
+
+LAST_ATTEMPTS, PAUSE = 10, 5.0
+"""How often a run that is over tries to save its end, and seconds between."""
+
+
+class Saver:
+    """Saves what it is given, one snapshot after the other; one that still waits gives way to a newer one."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        monitor: Monitor,
+        still_ours: Callable[[], None],
+        unvalidated: Snapshot | None,
+    ) -> None:
+        """still_ours: raises UserError once the run is another process's. unvalidated: a checkpoint to catch up on."""
+        self.config, self.dataset, self.monitor, self.still_ours = config, dataset, monitor, still_ours
+        self.waiting: queue.Queue[Snapshot | None] = queue.Queue(1)
+        self.failure: BaseException | None = None
+        self.unsaved: Snapshot | None = None
+        self.unvalidated = unvalidated
+        self.thread = threading.Thread(target=self._work, name="saver", daemon=True)
+        self.thread.start()
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Hand a snapshot over; raises what stopped the saving of an earlier one for good."""
+        self.check()
+        with contextlib.suppress(queue.Empty):
+            self.waiting.get_nowait()
+        self.waiting.put(snapshot)
+
+    def check(self) -> None:
+        """Raise what stopped the saving for good."""
+        if self.failure:
+            raise self.failure
+
+    def finish(self) -> None:
+        """Wait until all is saved; tries again for a while where the storage is away."""
+        self.waiting.put(None)
+        self.thread.join()
+        self.check()
+        for attempt in range(LAST_ATTEMPTS):
+            try:
+                if self.unsaved:
+                    self._save(self.unsaved)
+                return self.monitor.send()
+            except UserError as error:
+                if attempt + 1 == LAST_ATTEMPTS:
+                    raise
+                self.monitor.say(f"{error}; trying again")
+                time.sleep(PAUSE)
+
+    def abandon(self) -> None:
+        """End without saving what waits."""
+        with contextlib.suppress(queue.Empty):
+            self.waiting.get_nowait()
+        self.waiting.put(None)
+        self.thread.join()
+
+    def _work(self) -> None:
+        if self.unvalidated:
+            self.validate(self.unvalidated)
+        while snapshot := self.waiting.get():
+            try:
+                self.unsaved = snapshot
+                self._save(snapshot)
+            except UserError as error:  # the storage is away; training can go on, and the next one may get through
+                if self._is_lost():
+                    return
+                self.monitor.say(f"warning: no checkpoint at {snapshot.images_seen:,} images: {error}")
+            except BaseException as error:
+                self.failure = error
+                return
+
+    def _is_lost(self) -> bool:
+        try:
+            self.still_ours()
+        except UserError as error:
+            self.failure = error
+        return self.failure is not None
+
+    def _save(self, snapshot: Snapshot) -> None:
+        run = self.config.out
+        facts = write_checkpoint_files(run, snapshot)
+        self.monitor.send()
+        self.still_ours()
+        complete(run, snapshot, facts)
+        self.unsaved = None
+        self.validate(snapshot)
+        self._thin_out(snapshot)
+
+    def validate(self, snapshot: Snapshot) -> None:
+        """Record a snapshot's AUCs on the labelled test images, where there are any."""
+        if not has_labels(self.dataset):
+            return
+        config = snapshot.config
+        sizes, device = (config.resolution, snapshot.channels, config.width), best_device()
+        generator, encoder = Generator(*sizes), Encoder(*sizes)
+        generator.load_state_dict(snapshot.files["ema"])
+        encoder.load_state_dict(snapshot.files["encoder"])
+        detector = AnomalyDetector(
+            generator.to(device), encoder.to(device), snapshot.resolution, snapshot.channels, snapshot.alpha, device
+        )
+        table = score_table(detector, self.dataset)
+        values = summary(table.scores, table.labels)
+        self.monitor.metrics(snapshot.images_seen, {f"validation/{name}": value for name, value in values.items()})
+
+    def _thin_out(self, newest: Snapshot) -> None:
+        """Remove all but the newest ones and the best, and what is left of broken attempts."""
+        run = self.config.out
+        whole = checkpoint_names(run)
+        aucs = self.monitor.validations(self.config.best_by)
+        scored = [name for name in whole if name in aucs]
+        kept = set(whole[-self.config.keep :])
+        if scored:
+            best = max(scored, key=lambda name: aucs[name])
+            kept.add(best)
+            said = {"checkpoint": best, self.config.best_by: aucs[best]}
+            write_bytes(open_storage(run), BEST, (json.dumps(said, indent=2) + "\n").encode())
+        for name in checkpoint_names(run, whole=False):
+            if name not in kept and name <= newest.name:
+                remove_checkpoint(run, name)
