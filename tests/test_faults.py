@@ -23,7 +23,7 @@ from data_tools.manifest import MANIFEST, read_manifest
 from data_tools.patch import Patch, Plan
 from data_tools.reader import FEW, open_dataset
 from data_tools.storage import open_storage, read_bytes, write_bytes
-from data_tools.writer import write_dataset
+from data_tools.writer import RECEIPT, write_dataset
 from tests.proxy import FaultProxy
 
 # tests.conftest is imported where it is needed: it brings torch, for which the killed writers below would wait.
@@ -169,6 +169,7 @@ class Writer:
     """A process that writes the slow dataset to a URL."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
         command = [sys.executable, "-c", "from tests.test_faults import main; main()", url]
         pipe = subprocess.PIPE
         # its own session, by which its children are found when it is gone
@@ -181,9 +182,16 @@ class Writer:
         _, errors = self.process.communicate(timeout=60)
         return self.process.returncode, errors, time.monotonic() - self.began
 
-    def kill(self, moment: float) -> bool:
-        """Kill it so many seconds after it began; whether it was still at work. Its children must go with it."""
-        time.sleep(max(0.0, self.began + moment - time.monotonic()))
+    def kill(self, moment: float | None) -> bool:
+        """Kill it so many seconds after it began, or, without a number, when some shards are done.
+
+        Returns whether it was still at work. Its children must go with it.
+        """
+        if moment is None:
+            while sum(name.endswith(RECEIPT) for name in open_storage(self.url).names()) < 3:
+                time.sleep(0.02)
+        else:
+            time.sleep(max(0.0, self.began + moment - time.monotonic()))
         killed = self.process.poll() is None
         self.process.kill()
         self.process.communicate(timeout=5)  # ends when nobody holds its output any more, children too
@@ -227,7 +235,8 @@ def kill_and_repeat(
     expected = contents(place("reference"))
     assert len(expected) == SHARDS + 1 and reference.process.returncode == 0
     rng = random.Random(kills)
-    moments = [length * (i + rng.random()) / kills for i in range(kills)]
+    # One is no matter of chance: how long processes take to start depends on the machine's other work.
+    moments = [None, *(length * (i + rng.random()) / (kills - 1) for i in range(kills - 1))]
     rng.shuffle(moments)
     seen = {"kills": 0, "in time": 0, "after the manifest": 0, "repeated": 0, "used again": 0}
     while moments:
