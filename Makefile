@@ -5,7 +5,7 @@ DEMO ?= demo_run
 SEED ?= 0
 SHARDS := s3://stratagan/demo
 
-.PHONY: demo demo-through-s3 scale test test-slow clean
+.PHONY: demo demo-through-s3 scale chaos cost test test-slow lab clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "StrataGAN needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -30,14 +30,26 @@ demo-through-s3:
 scale: .venv/ready
 	$(BIN)/python -m tests.scale
 
+# Twenty small trainings that lose a worker, the driver or the S3 store and end like one that was left alone: half an hour.
+chaos: .venv/ready
+	$(BIN)/python -m tests.chaos
+
+# What checkpoints cost a training, at full speed and over a slow link to the store.
+cost: .venv/ready
+	$(BIN)/python -m tests.cost
+
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not lab'
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
 
+# Trainings on three hosts made of network namespaces, through power cuts and pulled cables: root only, about 20 minutes.
+lab: .venv/ready
+	$(BIN)/python -m pytest -m lab -s tests/test_lab.py
+
 clean:
-	rm -rf .venv $(DEMO) scale_run build *.egg-info
+	rm -rf .venv $(DEMO) scale_run cost_run chaos_run build *.egg-info

@@ -15,6 +15,18 @@ class UserError(Exception):
     """
 
 
+class UnreachableError(UserError):
+    """A storage does not answer; it may well do so later."""
+
+
+class BusyError(UserError):
+    """Somebody else is writing where only one may."""
+
+
+class TakenOverError(UserError):
+    """We were away for so long that somebody else writes in our place now."""
+
+
 def _quiet_about_disks(failure: threading.ExceptHookArgs) -> None:
     """A library's thread meets a full disk as the main thread does, whose line is enough."""
     if not isinstance(failure.exc_value, OSError):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_tools.errors import UserError
+from data_tools.errors import BusyError, TakenOverError, UserError
 from data_tools.storage import WRITER, Storage, read_bytes, write_bytes
 
 BEAT = 2.0
@@ -26,9 +26,9 @@ LEASE = 10.0
 
 @contextlib.contextmanager
 def hold_lease(storage: Storage, all_names: Callable[[], list[str]]) -> Iterator[Callable[[], None]]:
-    """Hold the turn while the block lasts; UserError when somebody else is at work.
+    """Hold the turn while the block lasts; BusyError when somebody else is at work.
 
-    Yields a function that raises UserError once the turn is lost.
+    Yields a function that raises TakenOverError once the turn is lost, and UnreachableError when that cannot be known.
     """
     turns = [name for name in all_names() if name.startswith(WRITER)]
     number = 0
@@ -39,15 +39,24 @@ def hold_lease(storage: Storage, all_names: Callable[[], list[str]]) -> Iterator
     try:
         write_bytes(storage, mine, _sign(0), new=True)
     except FileExistsError:
-        raise _taken(storage) from None
+        raise _busy(storage) from None
+    seen = [time.monotonic()]  # when nobody had followed us yet
     lost, over = threading.Event(), threading.Event()
-    beating = threading.Thread(target=_beat, args=(storage, mine, later, all_names, lost, over), daemon=True)
-    beating.start()
+
+    def look() -> None:
+        now = time.monotonic()
+        if later in all_names():
+            lost.set()
+        seen[0] = now
 
     def still_ours() -> None:
+        if time.monotonic() - seen[0] > LEASE / 2:  # the storage was away, and meanwhile only we may have lost it
+            look()
         if lost.is_set():
-            raise UserError(f"{storage.url}: another process has taken over writing there - leave it to that one")
+            raise TakenOverError(f"{storage.url}: another process has taken over writing there - leave it to that one")
 
+    beating = threading.Thread(target=_beat, args=(storage, mine, look, lost, over), daemon=True)
+    beating.start()
     try:
         yield still_ours
     finally:
@@ -58,29 +67,18 @@ def hold_lease(storage: Storage, all_names: Callable[[], list[str]]) -> Iterator
                 storage.remove(name)
 
 
-def _beat(
-    storage: Storage,
-    mine: str,
-    later: str,
-    all_names: Callable[[], list[str]],
-    lost: threading.Event,
-    over: threading.Event,
-) -> None:
+def _beat(storage: Storage, mine: str, look: Callable[[], None], lost: threading.Event, over: threading.Event) -> None:
     count = 0
-    while not over.wait(BEAT):
+    while not over.wait(BEAT) and not lost.is_set():
         count += 1
-        try:
-            if later in all_names():
-                lost.set()
-                return
-            write_bytes(storage, mine, _sign(count))
-        except (UserError, OSError):
-            lost.set()  # we could not show that we live, so somebody else may have taken over
-            return
+        with contextlib.suppress(UserError, OSError):  # who cannot reach the storage goes on trying
+            look()
+            if not lost.is_set():
+                write_bytes(storage, mine, _sign(count))
 
 
 def _wait_until_given_up(storage: Storage, turn: str) -> None:
-    """Return when nobody holds the turn; UserError when it is rewritten while we watch."""
+    """Return when nobody holds the turn; BusyError when it is rewritten while we watch."""
     sign = _read(storage, turn)
     looks = int(4 * LEASE / BEAT)  # counted, not timed: while the storage is away, its holder cannot write either
     while sign and not _dead_here(sign) and looks:
@@ -88,7 +86,7 @@ def _wait_until_given_up(storage: Storage, turn: str) -> None:
         looks -= 1
         before, sign = sign, _read(storage, turn)
         if sign and sign != before:
-            raise _taken(storage)
+            raise _busy(storage)
 
 
 def _read(storage: Storage, turn: str) -> dict[str, Any]:
@@ -118,5 +116,5 @@ def _dead_here(sign: dict[str, Any]) -> bool:
     return sign["machine"] == _machine() and not Path(f"/proc/{sign['pid']}").exists() and Path("/proc/self").exists()
 
 
-def _taken(storage: Storage) -> UserError:
-    return UserError(f"{storage.url}: another process is writing there - wait for it, or stop it")
+def _busy(storage: Storage) -> BusyError:
+    return BusyError(f"{storage.url}: another process is writing there - wait for it, or stop it")

@@ -12,7 +12,7 @@ import urllib3.exceptions
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, SSLError
 from botocore.exceptions import ConnectionError as NoConnection
 
-from data_tools.errors import UserError
+from data_tools.errors import UnreachableError, UserError
 
 T = TypeVar("T")
 PATIENCE = 60.0
@@ -36,7 +36,7 @@ def persist(what: str, action: Callable[[], T], tried: Callable[[], None] = lamb
             if not _passes(error):
                 raise _lasting(error, what) from None
             if time.monotonic() - began > PATIENCE:
-                raise UserError(
+                raise UnreachableError(
                     f"{what}: the storage has not answered for {PATIENCE:.0f} s ({_reason(error)})"
                     " - check that it runs and that AWS_ENDPOINT_URL or the region is right, then run it again"
                 ) from None

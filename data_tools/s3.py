@@ -10,9 +10,11 @@ import io
 import os
 import re
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -30,6 +32,19 @@ PART = 8 * 2**20
 CHUNK = 2**14
 """Bytes of one read of a body: what a breaking connection can cost, since a read that fails gives nothing."""
 THREADS = 4
+CLIENT_SECONDS = 60
+
+
+@lru_cache(maxsize=4)
+def _client(settings: tuple[tuple[str, str], ...], process: int, turn: int) -> Any:
+    """A client costs 50 ms to make; the same one serves for a while, after which files of keys are read again."""
+    config = Config(
+        connect_timeout=5,
+        read_timeout=20,
+        max_pool_connections=4 * THREADS,
+        retries={"total_max_attempts": 1},  # `persist` tries again, by the clock instead of by count
+    )
+    return boto3.Session().client("s3", config=config)
 
 
 class S3:
@@ -45,14 +60,9 @@ class S3:
         prefix = (match[2] or "").strip("/")
         self.prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{self.bucket}/{prefix}".rstrip("/")
-        config = Config(
-            connect_timeout=5,
-            read_timeout=20,
-            max_pool_connections=4 * THREADS,
-            retries={"total_max_attempts": 1},  # `persist` tries again, by the clock instead of by count
-        )
+        settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
         try:
-            self.client = boto3.Session().client("s3", config=config)
+            self.client = _client(settings, os.getpid(), int(time.monotonic() / CLIENT_SECONDS))
         except (BotoCoreError, ValueError) as error:  # the message of a ValueError may show an endpoint with keys in it
             raise UserError(f"{self.url}: {type(error).__name__} - check the AWS variables and files") from None
 

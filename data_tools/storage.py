@@ -11,7 +11,7 @@ from typing import IO, Any, BinaryIO, Protocol
 
 from filelock import FileLock, Timeout
 
-from data_tools.errors import UserError
+from data_tools.errors import BusyError, UserError
 
 WRITER = ".writer"
 """What begins so belongs to `sole_writer` and is no object of the dataset."""
@@ -58,9 +58,10 @@ class Storage(Protocol):
         ...
 
     def sole_writer(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
-        """Be the only writer while the block lasts; UserError when somebody else is writing.
+        """Be the only writer while the block lasts; BusyError when somebody else is writing.
 
-        A killed writer does not stand in the way. The function in hand raises UserError when the place was lost since.
+        A killed writer does not stand in the way. The function in hand raises TakenOverError when the place was lost
+        since.
         """
         ...
 
@@ -123,7 +124,7 @@ class Folder:
         try:
             lock.acquire()
         except Timeout:
-            raise UserError(f"{self.url}: another process is writing there - wait for it, or stop it") from None
+            raise BusyError(f"{self.url}: another process is writing there - wait for it, or stop it") from None
         try:
             yield lambda: None  # the system keeps this lock for as long as the process lives
         finally:

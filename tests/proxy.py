@@ -141,7 +141,7 @@ class FaultProxy:
             self._left["hang"] = times
 
     def slow(self, bytes_per_second: float | None) -> None:
-        """Let the bodies of responses through at most this fast, each connection by itself; None: at full speed."""
+        """Let bodies through at most this fast, each connection and direction by itself; None: at full speed."""
         self._rate = bytes_per_second
 
     def _take(self, fault: str, counter: str | None = None) -> bool:
@@ -208,7 +208,7 @@ class FaultProxy:
         while status < 200:
             # The server may answer before it has the whole body: "100 Continue", or an error.
             while client.midway and _wait(server, client) is client:
-                server.sendall(next(request))
+                self._throttled(server, next(request))
             head, words, fields = server.head()
             client.sendall(head)
             status = int(words[1])
@@ -226,11 +226,11 @@ class FaultProxy:
             cut = None if cut is None else cut - len(piece)
         return not client.midway
 
-    def _throttled(self, client: _Stream, data: bytes) -> None:
+    def _throttled(self, to: _Stream, data: bytes) -> None:
         while data:
             rate = self._rate
             part = data[: max(1, int(rate / 20))] if rate else data
-            client.sendall(part)
+            to.sendall(part)
             if rate and self._stop.wait(len(part) / rate):
                 raise EOFError
             data = data[len(part) :]

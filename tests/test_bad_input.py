@@ -27,6 +27,7 @@ from data_tools.patch import Patch
 from data_tools.writer import write_dataset
 from tests.conftest import TINY, plan_of
 from trainer.__main__ import main as trainer
+from trainer.checkpoint import checksum
 
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {"data_tools": data_tools, "trainer": trainer}
 
@@ -136,7 +137,12 @@ def other_checkpoint(place: Place) -> None:
     """Weights of this run, a configuration of another one."""
     path = place.run / "checkpoints" / "images-000000224" / "checkpoint.json"
     facts = json.loads(path.read_text())
-    path.write_text(json.dumps(facts | {"config": facts["config"] | {"width": 16}}))
+    facts |= {"config": facts["config"] | {"width": 16}}
+    path.write_text(json.dumps(facts | {"checksum": checksum(facts)}))
+
+
+def best_gone(place: Place) -> None:
+    (place.run / "best.json").unlink()
 
 
 DATA: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
@@ -186,7 +192,20 @@ DATA: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
 TRAINER: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
     ("no dataset", lambda p: None, TRAIN.replace("{dataset}", "{videos}"), ("experiment", "is no dataset")),
     ("no data option", lambda p: None, TRAIN.replace("--data {dataset}", ""), ("--data is missing",)),
-    ("a run folder on S3", lambda p: None, TRAIN.replace("{out}", "s3://b/run"), ("--out is a URL", "give one that")),
+    ("an unknown kind of URL", lambda p: None, TRAIN.replace("{out}", "ftp://b/run"), ("ftp://b/run", "s3://")),
+    ("workers that are no number", lambda p: None, TRAIN + " --workers some", ("--workers some", "1:8")),
+    ("a range of workers that ends below", lambda p: None, TRAIN + " --workers 4:2", ("--workers 4:2", "1:8")),
+    ("no checkpoint to keep", lambda p: None, TRAIN + " --keep 0", ("--keep 0", "at least 1")),
+    ("an unknown AUC", lambda p: None, TRAIN + " --best-by AUC", ("--best-by AUC", "a_paper")),
+    ("weights from nowhere", lambda p: None, TRAIN + " --from {folder}/none", ("none", "holds no checkpoint")),
+    ("weights that are past the end", lambda p: None, TRAIN + " --from {run}", ("--from", "224", "--final-images")),
+    (
+        "altered weights to start from",
+        lambda p: alter(p.run / "checkpoints/images-000000064/critic.safetensors", -5),
+        TRAIN + " --from {run}/checkpoints/images-000000064",
+        ("critic.safetensors", "checksum"),
+    ),
+    ("a best checkpoint that is gone", best_gone, "trainer evaluate {run} --best", ("best.json", "--best")),
     (
         "a limit of the cache that is no size",
         lambda p: None,

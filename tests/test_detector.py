@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 
 from data_tools.errors import UserError
-from trainer.checkpoint import Networks, save_checkpoint
+from trainer.checkpoint import Snapshot, weights_of, write_checkpoint
 from trainer.detector import AnomalyDetector, Scores, min_max
+from trainer.networks import Networks
 from trainer.presets import demo
 
 R, WIDTH = 16, 8
@@ -213,7 +214,9 @@ def test_a_loaded_detector_scores_as_the_networks_in_memory(tmp_path: Path, alph
     for parameter in networks.ema.parameters():
         parameter += torch.randn_like(parameter)  # so that the average is not the generator
     config = dataclasses.replace(demo(), resolution=2 * R, width=WIDTH, minibatch={4: 8, 8: 8, 16: 8, 32: 8})
-    folder = save_checkpoint(tmp_path, networks, config, 500, R, alpha, 3, "digest")
+    snapshot = Snapshot(500, R, alpha, 3, "digest", config, weights_of(networks))
+    write_checkpoint(str(tmp_path), snapshot)
+    folder = tmp_path / "checkpoints" / snapshot.name
     images = noise(6, 2 * R, 3)
     encoder = networks.encoder.requires_grad_(False)
     expected = AnomalyDetector(networks.ema, encoder, R, 3, alpha).score(images)

@@ -18,9 +18,9 @@ from data_tools.reader import Dataset, open_dataset
 from data_tools.writer import write_dataset
 from tests.conftest import plan_of
 from trainer import evaluation
-from trainer.checkpoint import Networks
 from trainer.detector import AnomalyDetector, Scores
 from trainer.evaluation import ScoreTable, auc, lambda_curve, lambda_grid, summary
+from trainer.networks import Networks
 
 R = 8
 RNG = np.random.default_rng(3)

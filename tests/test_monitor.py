@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from data_tools.storage import open_storage, read_bytes
 from trainer.config import TrainConfig
 from trainer.figures import save_picture, tile
+from trainer.group import Group
 from trainer.growth import schedule
 from trainer.monitor import Monitor, RunningMeans
 
@@ -24,7 +26,7 @@ RNG = np.random.default_rng(5)
 
 def write(run: Path, images_seen: int, at: list[int], note: float = 0.0) -> None:
     """Open the logs as a run that starts at `images_seen` does, and record metrics at some counts."""
-    monitor = Monitor(run, PHASES, images_seen)
+    monitor = Monitor(str(run), PHASES, images_seen, print)
     for count in at:
         monitor.metrics(count, {"critic/loss": count / 1000, "note": note})
     monitor.close()
@@ -40,11 +42,6 @@ def events(run: Path) -> EventAccumulator:
     return accumulator
 
 
-def until_the_next_second() -> None:
-    """TensorBoard orders the files of a run by the second in their names."""
-    time.sleep(1.05)
-
-
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_means_are_numpys(steps: int) -> None:
     means = RunningMeans()
@@ -52,10 +49,10 @@ def test_means_are_numpys(steps: int) -> None:
         rows = RNG.normal(size=(steps, 3)).astype(np.float32)
         for row in rows:
             means.add({name: torch.tensor(value) for name, value in zip("cab", row, strict=True)})
-        read = means.read(1)
+        read = means.read(Group())
         assert list(read) == ["c", "a", "b"]
         np.testing.assert_allclose(list(read.values()), rows.astype(np.float64).mean(axis=0), rtol=1e-5, atol=1e-7)
-        assert means.read(1) == {}
+        assert means.read(Group()) == {}
 
 
 def test_what_was_added_may_change_afterwards() -> None:
@@ -64,14 +61,16 @@ def test_what_was_added_may_change_afterwards() -> None:
     means.add({"x": value})
     value.fill_(100.0)
     means.add({"x": torch.tensor(3.0)})
-    assert means.read(1) == {"x": 2.0}
+    assert means.read(Group()) == {"x": 2.0}
 
 
 def test_every_line_is_json_and_complete_as_soon_as_it_is_written(tmp_path: Path) -> None:
-    monitor = Monitor(tmp_path, PHASES, 0)
+    monitor = Monitor(str(tmp_path), PHASES, 0, print)
     for count in (1000, 2000):
         monitor.metrics(count, {"critic/loss": 0.1 + count, "validation/L_n": 0.5})
-        assert lines(tmp_path)[-1] == {"images_seen": count, "critic/loss": 0.1 + count, "validation/L_n": 0.5}
+        line = lines(tmp_path)[-1]
+        assert abs(line.pop("time") - time.time()) < 60
+        assert line == {"images_seen": count, "critic/loss": 0.1 + count, "validation/L_n": 0.5}
     monitor.close()
     assert len(lines(tmp_path)) == 2
 
@@ -105,7 +104,7 @@ def test_a_last_line_without_its_end_is_kept_whole_when_it_is_whole(tmp_path: Pa
 
 def test_tensorboard_reads_the_scalars_and_images_that_were_written(tmp_path: Path) -> None:
     images = RNG.uniform(-1, 1, (10, 8, 8, 3)).astype(np.float32)
-    monitor = Monitor(tmp_path, PHASES, 0)
+    monitor = Monitor(str(tmp_path), PHASES, 0, print)
     monitor.metrics(1000, {"critic/loss": 1.25, "validation/L_n": 0.5})
     monitor.metrics(2000, {"critic/loss": -3.5})
     monitor.pictures(2000, {"real": images, "generated": images[:4, :, :, :1]})
@@ -121,19 +120,93 @@ def test_tensorboard_reads_the_scalars_and_images_that_were_written(tmp_path: Pa
 
 
 @pytest.mark.parametrize("resumed_at", [2000, 0])
-def test_tensorboard_hides_what_a_resumed_run_computes_again(tmp_path: Path, resumed_at: int) -> None:
-    """Also when the run died before its first checkpoint and starts from nothing."""
+def test_tensorboard_holds_each_step_once_after_any_number_of_restarts(tmp_path: Path, resumed_at: int) -> None:
+    """Also when the run died before its first checkpoint and starts from nothing; within a second, and with no end."""
     write(tmp_path, 0, [1000, 2000, 3000, 4000])
-    until_the_next_second()
+    for _ in range(2):
+        write(tmp_path, resumed_at, [2500, 3000], note=2.0)
     write(tmp_path, resumed_at, [2500], note=1.0)
     expected = [(count, 0.0) for count in (1000, 2000) if count <= resumed_at] + [(2500, 1.0)]
     assert [(e.step, e.value) for e in events(tmp_path).Scalars("note")] == expected
     assert [(line["images_seen"], line["note"]) for line in lines(tmp_path)] == expected
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_come_back_into_tensorboard_on_resume_without_later_ones(tmp_path: Path, channels: int) -> None:
+    images = {count: RNG.uniform(-1, 1, (3, 4, 4, channels)).astype(np.float32) for count in (1000, 2000, 3000)}
+    monitor = Monitor(str(tmp_path), PHASES, 0, print)
+    for count in images:
+        monitor.pictures(count, {"real": images[count]})
+    monitor.close()
+    write(tmp_path, 2000, [2500])
+    read = events(tmp_path).Images("real")
+    assert [event.step for event in read] == [1000, 2000]
+    for event in read:
+        shown = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
+        assert np.array_equal(shown, np.broadcast_to(tile(images[event.step], 8), shown.shape))
+    assert len(list((tmp_path / "pictures").iterdir())) == 2
+
+
+def test_validations_may_come_late_and_stay_with_their_checkpoint(tmp_path: Path) -> None:
+    monitor = Monitor(str(tmp_path), PHASES, 0, print)
+    for count, values in ((1000, {"x": 1.0}), (2000, {"x": 2.0}), (1000, {"validation/L_n": 0.75})):
+        monitor.metrics(count, values)
+    monitor.close()
+    resumed = Monitor(str(tmp_path), PHASES, 1000, print)
+    assert resumed.validations("L_n") == {"images-000001000": 0.75} and resumed.validations("L_o") == {}
+    resumed.close()
+    assert [line["images_seen"] for line in lines(tmp_path)] == [1000, 1000]
+
+
+def test_a_run_in_s3_gets_what_is_sent_and_brings_it_back(url: str, tmp_path: Path) -> None:
+    storage = open_storage(url)
+    images = RNG.uniform(-1, 1, (3, 4, 4, 1)).astype(np.float32)
+
+    def brought() -> list[tuple[float, float]]:
+        for name in [name for name, _ in storage.tree()]:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(read_bytes(storage, name))
+        return [(line["images_seen"], line["note"]) for line in lines(tmp_path)]
+
+    monitor = Monitor(url, PHASES, 0, print)
+    monitor.say("first")
+    for count in (1000, 2000, 3000):
+        monitor.metrics(count, {"note": 0.0})
+        monitor.pictures(count, {"real": images})
+    assert storage.tree() == []
+    monitor.send()
+    assert brought() == [(1000, 0), (2000, 0), (3000, 0)]
+    monitor.metrics(4000, {"note": 0.0})  # killed before it is sent
+    folder = monitor.folder
+    monitor.close()
+    assert not folder.exists(), "nothing is left on this machine"
+
+    resumed = Monitor(url, PHASES, 2000, print)
+    resumed.say("second")
+    resumed.metrics(2500, {"note": 1.0})
+    resumed.send()
+    resumed.send()  # again, nothing more to do
+    resumed.close()
+    assert brought() == [(1000, 0), (2000, 0), (2500, 1)]
+    assert (tmp_path / "log.txt").read_text() == "first\nsecond\n"
+    names = [name for name, _ in storage.tree()]
+    assert [name for name in names if "pictures" in name] == [f"pictures/00000{n}000-real.png" for n in (1, 2)]
+    assert sum(name.startswith("events/") for name in names) == 1, "those of the first process would count twice"
+
+
+@pytest.mark.parametrize("left", [b"\0" * 50, b"\xff\xfe{", b"[1]\n", b"3\n", b'{"images_seen": null}\n'])
+def test_whatever_a_crash_left_in_the_log_a_run_goes_on(tmp_path: Path, left: bytes) -> None:
+    """After a loss of power the end of a file may hold anything."""
+    write(tmp_path, 0, [1000, 2000])
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(left)
+    write(tmp_path, 2000, [3000])
+    assert [line["images_seen"] for line in lines(tmp_path)] == [1000, 2000, 3000]
+
+
 def test_pictures_are_files_as_well_each_pixel_doubled(tmp_path: Path) -> None:
     images = RNG.uniform(-1, 1, (3, 4, 4, 1)).astype(np.float32)
-    monitor = Monitor(tmp_path, PHASES, 0)
+    monitor = Monitor(str(tmp_path), PHASES, 0, print)
     monitor.pictures(64_000, {"real": images, "generated": -images})
     monitor.close()
     folder = tmp_path / "pictures"
@@ -143,7 +216,7 @@ def test_pictures_are_files_as_well_each_pixel_doubled(tmp_path: Path) -> None:
 
 
 def test_one_line_of_progress_says_how_far(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    monitor = Monitor(tmp_path, PHASES, 6000)
+    monitor = Monitor(str(tmp_path), PHASES, 6000, print)
     values = {"speed/sec_per_kimg": 12.5, "critic/wasserstein": 1.5, "encoder/distance": 0.25}
     monitor.progress(10_000, PHASES[1], values)
     monitor.close()

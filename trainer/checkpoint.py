@@ -70,6 +70,10 @@ class Snapshot:
     def name(self) -> str:
         return f"images-{self.images_seen:09d}"
 
+    @property
+    def ends_phase(self) -> bool:
+        return self.files.keys() == set(WEIGHTS)
+
 
 def weights_of(networks: Networks) -> dict[str, dict[str, Tensor]]:
     """Copies of all weights on the CPU, by network."""
@@ -101,7 +105,14 @@ def write_checkpoint_files(run: str, snapshot: Snapshot) -> bytes:
         "sha256": sha256,
         "config": snapshot.config.to_json(),
     }
-    return (json.dumps(facts, indent=2) + "\n").encode()
+    return (json.dumps(facts | {"checksum": checksum(facts)}, indent=2) + "\n").encode()
+
+
+def checksum(facts: dict[str, Any]) -> str:
+    """What checkpoint.json says of its own other values."""
+    rest = {name: value for name, value in facts.items() if name != "checksum"}
+    rest = json.loads(json.dumps(rest))  # keys become text, by which they are sorted
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def complete(run: str, snapshot: Snapshot, facts: bytes) -> None:
@@ -129,7 +140,12 @@ def checkpoint_names(run: str | Path, whole: bool = True) -> list[str]:
     """The names of a run's checkpoints, the oldest first; with whole=False of those without checkpoint.json too."""
     found = re.compile(r"(images-\d{9,})/" + (re.escape(FACTS) if whole else ".+"))
     matches = [found.fullmatch(name) for name, _ in open_storage(f"{run}/checkpoints").tree()]
-    return sorted({match[1] for match in matches if match}, key=lambda name: int(name.removeprefix("images-")))
+    return sorted({match[1] for match in matches if match}, key=images_of)
+
+
+def images_of(name: str) -> int:
+    """The count of images in a checkpoint's name."""
+    return int(name.removeprefix("images-"))
 
 
 def newest_checkpoint(url: str | Path) -> str:
@@ -163,6 +179,8 @@ def read_info(url: str) -> CheckpointInfo:
         version = facts["format_version"]
         if version > FORMAT_VERSION:
             raise UserError(f"{file}: format version {version} is newer than {FORMAT_VERSION} - update stratagan")
+        if facts["checksum"] != checksum(facts):
+            raise DamagedError(f"{file}: differs from its own checksum - {REMEDY}")
         return CheckpointInfo(
             url,
             int(facts["images_seen"]),

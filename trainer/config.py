@@ -180,7 +180,7 @@ class TrainConfig:
 
 
 def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return "--from" if name == "start_from" else "--" + name.replace("_", "-")
 
 
 def differing_options(a: TrainConfig, b: TrainConfig) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -11,9 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trainer.health import NotFiniteError
 from trainer.networks import STDDEV_GROUP, Networks
 
 T = TypeVar("T")
+LOADING = timedelta(hours=1)
+"""How long workers wait for those whose nodes read the data for the first time."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,8 @@ class Group:
     rank: int = 0
     size: int = 1
     everybody: int = 1
-    process_group: Any = None
+    process_group: Any = None  # of those who train
+    waiting_group: Any = None  # of all, for what may take long
     node: str = ""
 
     @property
@@ -34,14 +40,14 @@ class Group:
 def form_group(batches: Iterable[int], patience: float, node: str = "") -> Group:
     """Of all workers there are, as many as divide every batch into whole minibatch-stddev groups.
 
-    batches: global batch sizes still to come. patience: seconds a worker waits for the others. Every worker calls it.
+    batches: all global batch sizes. patience: seconds a worker waits for the others in a step. Every worker calls it.
     """
     if not dist.is_initialized():
         return Group(node=node)
     rank, world = dist.get_rank(), dist.get_world_size()
     size = fitting_size(world, batches)
-    ranks = list(range(size))
-    return Group(rank, size, world, dist.new_group(ranks, timeout=timedelta(seconds=patience)), node)
+    training = dist.new_group(list(range(size)), timeout=timedelta(seconds=patience))
+    return Group(rank, size, world, training, dist.new_group(backend="gloo", timeout=LOADING), node)
 
 
 def fitting_size(workers: int, batches: Iterable[int]) -> int:
@@ -54,15 +60,42 @@ def told_by_first(group: Group, value: T | None) -> T:
     """The first worker's value, on all workers that there are."""
     values = [value]
     if group.everybody > 1:
-        dist.broadcast_object_list(values, src=0)
+        dist.broadcast_object_list(values, src=0, group=group.waiting_group)
     return values[0]  # type: ignore[return-value]
 
 
-def mean_of(group: Group, values: Tensor) -> Tensor:
-    """The mean over the group's workers, in place."""
+def wait_for_all(group: Group) -> None:
+    """Return when all workers have come here, however long their nodes took to read the data."""
+    if group.everybody > 1:
+        dist.barrier(group.waiting_group)
+
+
+def check_in(group: Group, not_finite_at: int | None) -> None:
+    """Now and then, let those who stand by know how those who train are; raises NotFiniteError in the former."""
+    if group.everybody > group.size:
+        told = told_by_first(group, not_finite_at)
+        if group.stands_by and told is not None:
+            raise NotFiniteError(told)
+
+
+@contextlib.contextmanager
+def trouble_named(group: Group, patience: float) -> Iterator[None]:
+    """Say what it means when waiting for the others takes too long."""
+    try:
+        yield
+    except RuntimeError as error:
+        if group.size == 1 or not re.search(r"time[d ]*out", str(error), re.IGNORECASE):
+            raise
+        raise RuntimeError(
+            f"worker {group.rank} ({group.node}) waited {patience:.0f} s for the others - one hangs, is far slower"
+            " or cannot be reached; if it is only slow, raise --patience"
+        ) from error
+
+
+def sum_of(group: Group, values: Tensor) -> Tensor:
+    """The sum over the group's workers, in place."""
     if group.size > 1:
         dist.all_reduce(values, group=group.process_group)
-        values /= group.size
     return values
 
 

@@ -17,6 +17,7 @@ class NotFiniteError(Exception):
 
     def __init__(self, images_seen: int) -> None:
         super().__init__(f"the weights are no finite numbers after the step at {images_seen:,} images")
+        self.images_seen = images_seen
 
 
 class FiniteWatch:
@@ -32,8 +33,7 @@ class FiniteWatch:
 
     def look(self, parameters: Sequence[Tensor], images_seen: int) -> None:
         """Check the weights after a step; raises NotFiniteError."""
-        norms = torch._foreach_norm(parameters)  # type: ignore[reportPrivateImportUsage]
-        total = torch.stack(norms).sum()  # not finite as soon as one number is
+        total = _largest(parameters)
         if not self.on_gpu:
             _check(total, images_seen)
             return
@@ -43,10 +43,10 @@ class FiniteWatch:
         copied.record()
         self.waiting = (there, copied, images_seen)
 
-    def check_all(self, parameters: Sequence[Tensor], images_seen: int) -> None:
-        """Check weights at once, for those about to be saved; raises NotFiniteError."""
+    def check_all(self, tensors: Sequence[Tensor], images_seen: int) -> None:
+        """Check at once, for what is about to be saved; raises NotFiniteError."""
         self.settle()
-        _check(torch.stack(torch._foreach_norm(parameters)).sum(), images_seen)  # type: ignore[reportPrivateImportUsage]
+        _check(_largest(tensors), images_seen)
 
     def settle(self) -> None:
         """Wait for the answer to the last look; raises NotFiniteError."""
@@ -55,6 +55,11 @@ class FiniteWatch:
             self.waiting = None
             copied.synchronize()
             _check(there, images_seen)
+
+
+def _largest(tensors: Sequence[Tensor]) -> Tensor:
+    """The sum of the greatest absolute values; not finite as soon as one number is."""
+    return torch.stack(torch._foreach_norm(tensors, math.inf)).sum()  # type: ignore[reportPrivateImportUsage]
 
 
 def _check(total: Tensor, images_seen: int) -> None:

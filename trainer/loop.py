@@ -23,12 +23,13 @@ from trainer.batches import at_resolution, faded, to_float
 from trainer.checkpoint import Snapshot, weights_of
 from trainer.config import TrainConfig
 from trainer.detector import AnomalyDetector, best_device
-from trainer.group import Group, check_agreement, form_group, told_by_first
+from trainer.group import Group, check_agreement, check_in, form_group, told_by_first, trouble_named, wait_for_all
 from trainer.growth import Phase, schedule
 from trainer.health import NotFiniteError, warnings
 from trainer.monitor import Monitor, RunningMeans
 from trainer.networks import Networks
-from trainer.resume import Start, find_start, load_start, sole_trainer
+from trainer.resume import Start, find_start, load_start, sole_trainer, unsettled
+from trainer.run_folder import mark_finished
 from trainer.saving import Saver
 from trainer.step import Step
 
@@ -71,6 +72,7 @@ def train(config: TrainConfig, around: Surroundings | None = None) -> None:
 
 
 def _train(config: TrainConfig, around: Surroundings, trouble: str = "") -> None:
+    torch.backends.cudnn.deterministic = True  # a run that was interrupted must end as one that was not
     device, phases = best_device(), schedule(config)
     group = form_group({phase.batch for phase in phases}, config.patience, around.node)
     first = group.rank == 0
@@ -79,16 +81,15 @@ def _train(config: TrainConfig, around: Surroundings, trouble: str = "") -> None
         start = told_by_first(group, find_start(config) if first else None)
         dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
         networks = Networks.build(config.resolution, dataset.channels, config.width, config.seed).to(device)
-        unvalidated = load_start(start, networks, dataset)
+        load_start(start, networks, dataset.channels)
         data = training_set(dataset, config.gamma, config.seed, config.window)
         step = Step(config, networks, data, device, group)
+        wait_for_all(group)
         logs: Logs | None = None
         if still_ours:
             monitor = Monitor(config.out, phases, start.images_seen, around.hear)
             stack.callback(monitor.close)
-            if unvalidated and unvalidated.name in monitor.validations(config.best_by):
-                unvalidated = None
-            saver = Saver(config, dataset, monitor, still_ours, unvalidated)
+            saver = Saver(config, dataset, monitor, still_ours, unsettled(start, config.out))
             stack.callback(saver.abandon)
             shown = data.at(np.arange(min(32, len(data))))
             logs = Logs(monitor, saver, shown)
@@ -96,14 +97,19 @@ def _train(config: TrainConfig, around: Surroundings, trouble: str = "") -> None
         around.begun(start.images_seen)
         run = Run(config, dataset, step, logs, around)
         try:
-            finished = _all_phases(run, phases, start)
-        except NotFiniteError:
+            with trouble_named(group, config.patience):
+                finished = _all_phases(run, phases, start)
+        except NotFiniteError as error:
+            if not group.stands_by:
+                check_in(group, error.images_seen)
             if logs:
                 logs.saver.finish()  # what waits is good, and is what all go back to
             raise
         if logs:
             logs.saver.finish()
-            if not finished:
+            if finished:
+                mark_finished(config.out)
+            else:
                 logs.monitor.say("stopped; the same command goes on from here")
 
 
@@ -167,10 +173,13 @@ def _one_phase(run: Run, phase: Phase, images_seen: int) -> tuple[int, bool]:
             means.add(step.run(before))
         images_seen += phase.batch
         last = images_seen >= phase.end
-        save = last or _crossed(before, images_seen, config.checkpoint_images)
+        steps, stopped = steps + 1, around.stopped()
+        leave = stopped or (steps % ASKED_EVERY == 0 and around.ending_soon())
+        save = last or leave or _crossed(before, images_seen, config.checkpoint_images)
         log = save or _crossed(before, images_seen, config.log_images)
         if log:
-            values = {} if step.group.stands_by else means.read(step.group)
+            check_in(step.group, None)
+            values = {} if step.group.stands_by else means.read(step.group) | {"fingerprint": step.fingerprint()}
             seconds = time.monotonic() - clock
             values |= {
                 "growth/resolution": phase.resolution,
@@ -184,15 +193,12 @@ def _one_phase(run: Run, phase: Phase, images_seen: int) -> tuple[int, bool]:
             since = images_seen
         if logs and (last or any(before < mark <= images_seen for mark in marks)):
             _pictures(run, logs, phase, images_seen)
-        steps, stopped = steps + 1, around.stopped()
-        ending_soon = steps % ASKED_EVERY == 0 and around.ending_soon()
         if save and not step.group.stands_by:
-            step.finite.check_all(step.networks.parameters(), before)
+            step.check_finite(before)
             check_agreement(step.group, step.networks, images_seen)
         if logs:
             logs.saver.check()
-            if save or stopped or ending_soon:
-                step.finite.check_all(step.networks.parameters(), before)
+            if save:
                 logs.saver.save(_snapshot(run, phase, images_seen))
         if log:
             clock = time.monotonic()  # pictures and copies for checkpoints do not count as training time

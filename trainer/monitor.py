@@ -23,11 +23,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from trainer.figures import save_picture, tile
-from trainer.group import Group, mean_of
+from trainer.group import Group, sum_of
 from trainer.growth import Phase, work
 
 LOG, METRICS, EVENTS, PICTURES = "log.txt", "metrics.jsonl", "events", "pictures"
 PICTURE_SCALE = 2
+NO_CURVES = ("images_seen", "time", "fingerprint")
 
 
 class Monitor:
@@ -77,7 +78,7 @@ class Monitor:
     def _show(self, line: dict[str, float]) -> None:
         self.kept.append(line)
         for name, value in line.items():
-            if name not in ("images_seen", "time"):
+            if name not in NO_CURVES:
                 self.events.add_scalar(name, value, int(line["images_seen"]), walltime=line["time"])
 
     def validations(self, name: str) -> dict[str, float]:
@@ -146,7 +147,7 @@ class Monitor:
 def _kept_lines(path: Path, images_seen: int) -> list[dict[str, float]]:
     """Lines of metrics up to a count of images; without one that a crash cut off."""
     kept = []
-    for text in path.read_text().splitlines() if path.exists() else ():
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
             if line["images_seen"] <= images_seen:
@@ -178,6 +179,6 @@ class RunningMeans:
         """Means over steps and workers since the last read; every worker of the group must call it."""
         if self.total is None:
             return {}
-        mean = mean_of(group, self.total / self.steps)
+        mean = sum_of(group, self.total / self.steps) / group.size
         self.total, self.steps = None, 0
         return dict(zip(self.names, mean.tolist()))

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from data_tools.errors import UserError
-from data_tools.reader import Dataset
+from data_tools.errors import BusyError, UserError
 from data_tools.storage import open_storage
 from trainer.checkpoint import (
+    REMEDY,
     CheckpointInfo,
     DamagedError,
     Snapshot,
@@ -22,7 +22,6 @@ from trainer.checkpoint import (
     read_tensors,
 )
 from trainer.config import TrainConfig
-from trainer.evaluation import has_labels
 from trainer.growth import phase_at, schedule
 from trainer.networks import Networks
 from trainer.step import ADAMS
@@ -45,7 +44,7 @@ class Start:
 def sole_trainer(url: str) -> Iterator[Callable[[], None]]:
     """Be the only training that writes to the run; one that was killed a moment ago is waited for.
 
-    Yields a function that raises UserError once the run is another process's.
+    Yields a function that raises TakenOverError once the run is another process's.
     """
     deadline = time.monotonic() + HANDOVER
     with contextlib.ExitStack() as stack:
@@ -53,8 +52,8 @@ def sole_trainer(url: str) -> Iterator[Callable[[], None]]:
             try:
                 still_ours = stack.enter_context(open_storage(url).sole_writer())
                 break
-            except UserError as error:
-                if "another process is writing" not in str(error) or time.monotonic() > deadline:
+            except BusyError:
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
         yield still_ours
@@ -69,7 +68,7 @@ def find_start(config: TrainConfig) -> Start:
             check_checkpoint(info)
             has_moments = all(f"{adam}.safetensors" in info.sha256 for adam in ADAMS)
             if not has_moments and not _ends_a_phase(config, info.images_seen):
-                raise DamagedError(f"{info.url}: lacks the optimisers' states in the middle of a phase")
+                raise DamagedError(f"{info.url}: lacks the optimisers' states in the middle of a phase - {REMEDY}")
             return Start(info.images_seen, info, has_moments, tuple(notes))
         except DamagedError as error:
             notes.append(f"warning: passed over a damaged checkpoint: {error}")
@@ -100,20 +99,24 @@ def check_fits(config: TrainConfig, info: CheckpointInfo) -> None:
         )
 
 
-def load_start(start: Start, networks: Networks, dataset: Dataset) -> Snapshot | None:
-    """Load the weights; return what of the checkpoint can be validated, if the dataset has labels."""
-    info = start.info
-    if info is None:
+def load_start(start: Start, networks: Networks, channels: int) -> None:
+    """Load the weights to start from, if any; DamagedError when they do not fit, UserError for other channels."""
+    if start.info and start.info.channels != channels:
+        raise UserError(
+            f"{start.info.url}: is for images of {start.info.channels} channels, and these have {channels}"
+            " - give another --from, or other --data"
+        )
+    if start.info:
+        load_weights(start.info, networks.by_name())
+
+
+def unsettled(start: Start, run: str) -> Snapshot | None:
+    """What of the run's own checkpoint can be validated, in case that the run ended before it was."""
+    i = start.info
+    if not i or not i.url.startswith(f"{run}/"):
         return None
-    if info.channels != dataset.channels:
-        raise UserError(f"{info.url}: is for {info.channels} channels and the images have {dataset.channels}")
-    load_weights(info, networks.by_name())
-    if not has_labels(dataset):
-        return None
-    files = {name: read_tensors(info, name) for name in ("ema", "encoder")}
-    return Snapshot(
-        info.images_seen, info.resolution, info.alpha, info.channels, info.dataset_digest, info.config, files
-    )
+    files = {name: read_tensors(i, name) for name in ("ema", "encoder")}
+    return Snapshot(i.images_seen, i.resolution, i.alpha, i.channels, i.dataset_digest, i.config, files)
 
 
 def _ends_a_phase(config: TrainConfig, images_seen: int) -> bool:

@@ -12,13 +12,13 @@ from data_tools.contamination import check_gamma
 from data_tools.errors import UserError
 from data_tools.reader import open_dataset
 from data_tools.storage import open_storage, read_bytes, write_bytes
-from trainer.checkpoint import checkpoint_names, newest_checkpoint, read_info
+from trainer.checkpoint import DamagedError, check_checkpoint, checkpoint_names, images_of, newest_checkpoint, read_info
 from trainer.config import TrainConfig, differing_options
 from trainer.growth import schedule
 from trainer.resume import check_fits
 
 State = Literal["new", "unfinished", "finished"]
-CONFIG = "config.json"
+CONFIG, FINISHED = "config.json", "finished.json"
 
 
 def prepare(config: TrainConfig) -> State:
@@ -45,7 +45,10 @@ def prepare(config: TrainConfig) -> State:
         if config.start_from:
             check_fits(config, read_info(newest_checkpoint(config.start_from)))
         values = {"dataset_digest": dataset.manifest.digest, **config.to_json()}
-        write_bytes(run, CONFIG, (json.dumps(values, indent=2) + "\n").encode())
+        try:
+            write_bytes(run, CONFIG, (json.dumps(values, indent=2) + "\n").encode(), new=True)
+        except FileExistsError:
+            raise UserError(f"--out {config.out}: another training has just begun there - give another --out") from None
         return "new"
     earlier, digest = read_config(config.out)
     if different := differing_options(earlier, config):
@@ -55,8 +58,13 @@ def prepare(config: TrainConfig) -> State:
             f"--out {config.out}: holds a run on another dataset than --data {config.data} - give another --out"
         )
     names = checkpoint_names(config.out)
-    end = schedule(config)[-1].end
-    return "finished" if names and int(names[-1].removeprefix("images-")) >= end else "unfinished"
+    if FINISHED not in run.names() or not names or images_of(names[-1]) < schedule(config)[-1].end:
+        return "unfinished"
+    try:
+        check_checkpoint(read_info(f"{config.out}/checkpoints/{names[-1]}"))
+    except DamagedError:
+        return "unfinished"
+    return "finished"
 
 
 def read_config(run: str | Path) -> tuple[TrainConfig, str]:
@@ -69,6 +77,11 @@ def read_config(run: str | Path) -> tuple[TrainConfig, str]:
         raise UserError(f"{run}: is no run folder (it has no {CONFIG}) - give the --out of a training") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{run}/{CONFIG}: damaged ({error!r}) - restore it, or train anew into another --out") from None
+
+
+def mark_finished(run: str) -> None:
+    """The last that a training does: all is saved, validated and sent."""
+    write_bytes(open_storage(run), FINISHED, b"{}\n")
 
 
 def discard(run: str) -> None:

@@ -6,17 +6,23 @@ a checkpoint that exists has its logs beside it, and no checkpoint goes that is 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import queue
 import threading
 import time
 from collections.abc import Callable
 
-from data_tools.errors import UserError
+from data_tools.errors import TakenOverError, UserError
 from data_tools.reader import Dataset
 from data_tools.storage import open_storage, write_bytes
-from trainer.checkpoint import BEST, Snapshot, checkpoint_names, complete, remove_checkpoint, write_checkpoint_files
+from trainer.checkpoint import (
+    BEST,
+    Snapshot,
+    checkpoint_names,
+    complete,
+    images_of,
+    remove_checkpoint,
+    write_checkpoint_files,
+)
 from trainer.config import TrainConfig
 from trainer.detector import AnomalyDetector, best_device
 from trainer.evaluation import has_labels, score_table, summary
@@ -28,7 +34,10 @@ LAST_ATTEMPTS, PAUSE = 10, 5.0
 
 
 class Saver:
-    """Saves what it is given, one snapshot after the other; one that still waits gives way to a newer one."""
+    """Saves what it is given, one snapshot after the other.
+
+    One that still waits gives way to a newer one; but one of a phase's end only to that of another.
+    """
 
     def __init__(
         self,
@@ -36,23 +45,25 @@ class Saver:
         dataset: Dataset,
         monitor: Monitor,
         still_ours: Callable[[], None],
-        unvalidated: Snapshot | None,
+        unsettled: Snapshot | None,
     ) -> None:
-        """still_ours: raises UserError once the run is another process's. unvalidated: a checkpoint to catch up on."""
+        """still_ours: raises TakenOverError once the run is another process's. unsettled: what to catch up on."""
         self.config, self.dataset, self.monitor, self.still_ours = config, dataset, monitor, still_ours
-        self.waiting: queue.Queue[Snapshot | None] = queue.Queue(1)
+        self.news, self.over = threading.Condition(), False
+        self.waiting: Snapshot | None = None
         self.failure: BaseException | None = None
         self.unsaved: Snapshot | None = None
-        self.unvalidated = unvalidated
+        self.unsettled = unsettled
         self.thread = threading.Thread(target=self._work, name="saver", daemon=True)
         self.thread.start()
 
     def save(self, snapshot: Snapshot) -> None:
         """Hand a snapshot over; raises what stopped the saving of an earlier one for good."""
         self.check()
-        with contextlib.suppress(queue.Empty):
-            self.waiting.get_nowait()
-        self.waiting.put(snapshot)
+        with self.news:
+            if not (self.waiting and self.waiting.ends_phase and not snapshot.ends_phase):
+                self.waiting = snapshot
+            self.news.notify()
 
     def check(self) -> None:
         """Raise what stopped the saving for good."""
@@ -61,13 +72,14 @@ class Saver:
 
     def finish(self) -> None:
         """Wait until all is saved; tries again for a while where the storage is away."""
-        self.waiting.put(None)
-        self.thread.join()
+        self._end()
         self.check()
         for attempt in range(LAST_ATTEMPTS):
             try:
                 if self.unsaved:
                     self._save(self.unsaved)
+                if self.unsettled:
+                    self._settle(self.unsettled)
                 return self.monitor.send()
             except UserError as error:
                 if attempt + 1 == LAST_ATTEMPTS:
@@ -77,32 +89,37 @@ class Saver:
 
     def abandon(self) -> None:
         """End without saving what waits."""
-        with contextlib.suppress(queue.Empty):
-            self.waiting.get_nowait()
-        self.waiting.put(None)
+        with self.news:
+            self.waiting = None
+        self._end()
+
+    def _end(self) -> None:
+        with self.news:
+            self.over = True
+            self.news.notify()
         self.thread.join()
 
     def _work(self) -> None:
-        if self.unvalidated:
-            self.validate(self.unvalidated)
-        while snapshot := self.waiting.get():
-            try:
-                self.unsaved = snapshot
-                self._save(snapshot)
-            except UserError as error:  # the storage is away; training can go on, and the next one may get through
-                if self._is_lost():
-                    return
-                self.monitor.say(f"warning: no checkpoint at {snapshot.images_seen:,} images: {error}")
-            except BaseException as error:
-                self.failure = error
+        if self.unsettled:
+            self._try(self._settle, self.unsettled)
+        while not self.failure:
+            with self.news:
+                self.news.wait_for(lambda: self.waiting or self.over)
+                snapshot, self.waiting = self.waiting, None
+            if not snapshot:
                 return
+            self.unsaved = snapshot
+            self._try(self._save, snapshot)
 
-    def _is_lost(self) -> bool:
+    def _try(self, task: Callable[[Snapshot], None], snapshot: Snapshot) -> None:
         try:
-            self.still_ours()
-        except UserError as error:
+            task(snapshot)
+        except UserError as error:  # the storage is away; training can go on, and the next one may get through
+            if isinstance(error, TakenOverError):
+                self.failure = error
+            self.monitor.say(f"warning: while saving at {snapshot.images_seen:,} images: {error}")
+        except BaseException as error:
             self.failure = error
-        return self.failure is not None
 
     def _save(self, snapshot: Snapshot) -> None:
         run = self.config.out
@@ -110,14 +127,18 @@ class Saver:
         self.monitor.send()
         self.still_ours()
         complete(run, snapshot, facts)
-        self.unsaved = None
-        self.validate(snapshot)
-        self._thin_out(snapshot)
+        self.unsaved, self.unsettled = None, snapshot
+        self._settle(snapshot)
 
-    def validate(self, snapshot: Snapshot) -> None:
-        """Record a snapshot's AUCs on the labelled test images, where there are any."""
-        if not has_labels(self.dataset):
-            return
+    def _settle(self, snapshot: Snapshot) -> None:
+        """What remains to be done for a checkpoint that is there."""
+        if has_labels(self.dataset) and snapshot.name not in self.monitor.validations(self.config.best_by):
+            self._validate(snapshot)
+        self._thin_out(snapshot)
+        self.unsettled = None
+
+    def _validate(self, snapshot: Snapshot) -> None:
+        """Record a snapshot's AUCs on the labelled test images."""
         config = snapshot.config
         sizes, device = (config.resolution, snapshot.channels, config.width), best_device()
         generator, encoder = Generator(*sizes), Encoder(*sizes)
@@ -143,5 +164,5 @@ class Saver:
             said = {"checkpoint": best, self.config.best_by: aucs[best]}
             write_bytes(open_storage(run), BEST, (json.dumps(said, indent=2) + "\n").encode())
         for name in checkpoint_names(run, whole=False):
-            if name not in kept and name <= newest.name:
+            if name not in kept and images_of(name) <= newest.images_seen:
                 remove_checkpoint(run, name)

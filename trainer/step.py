@@ -11,9 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 from data_tools.training_set import TrainingSet
 from trainer import counter_random
 from trainer.batches import at_resolution, faded, to_float, worker_positions
-from trainer.checkpoint import CheckpointInfo, DamagedError, copied, read_tensors
+from trainer.checkpoint import REMEDY, CheckpointInfo, DamagedError, copied, read_tensors
 from trainer.config import TrainConfig
-from trainer.group import Group
+from trainer.group import Group, sum_of
 from trainer.growth import Phase
 from trainer.health import FiniteWatch
 from trainer.networks import Networks, used_parameters, wake
@@ -31,6 +31,7 @@ class Step:
         self.config, self.networks, self.data, self.device, self.group = config, networks, data, device, group
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_native_bf16(device))
         self.finite = FiniteWatch(device)
+        self.shown = torch.zeros((), dtype=torch.int64, device=device)
 
     def begin(self, phase: Phase) -> None:
         """Wake the layers of this phase, and start reduction and Adam's moments anew."""
@@ -62,8 +63,11 @@ class Step:
         real = faded(at_resolution(to_float(batch), phase.resolution), alpha)
 
         def z(stream: int) -> Tensor:
-            return counter_random.latents(c.seed, stream, positions, c.width)
+            latents = counter_random.latents(c.seed, stream, positions, c.width)
+            self.shown += _fingerprint(positions, latents.view(torch.int32))
+            return latents
 
+        self.shown += _fingerprint(positions, batch)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             fake = self.networks.generator(z(counter_random.LATENT_FOR_CRITIC), phase.resolution, alpha)
         u = counter_random.mixing(c.seed, positions)
@@ -77,6 +81,19 @@ class Step:
         self.finite.look(self.trained, images_seen)
         return critic_parts | generator_parts
 
+    def fingerprint(self) -> int:
+        """48 bits that depend on which images and latents were shown at which positions since the last call, by anyone.
+
+        Sums of whole numbers: the same for any number of workers. Every worker of the group must call it.
+        """
+        total, self.shown = sum_of(self.group, self.shown), torch.zeros_like(self.shown)
+        return int(total) & (2**48 - 1)
+
+    def check_finite(self, images_seen: int) -> None:
+        """Check all that a checkpoint holds; raises NotFiniteError."""
+        states = [tensor for adam in self.adams.values() for state in adam.state.values() for tensor in state.values()]
+        self.finite.check_all([*self.networks.parameters(), *states], images_seen)
+
     def moments(self) -> dict[str, dict[str, Tensor]]:
         """Copies of both optimisers' states on the CPU, named by parameter."""
         return {name: copied(dict(self._moments(self.adams[name]))) for name in ADAMS}
@@ -87,15 +104,16 @@ class Step:
             saved, adam = read_tensors(info, name), self.adams[name]
             names = {id(p): each for each, p in self._named()}
             for parameter in adam.param_groups[0]["params"]:
+                where = names[id(parameter)]
                 state = {
                     "step": torch.zeros((), device=self.device),
                     "exp_avg": torch.empty_like(parameter),  # laid out in memory as the parameter
                     "exp_avg_sq": torch.empty_like(parameter),
                 }
                 for kind, tensor in state.items():
-                    found = saved.get(f"{names[id(parameter)]}.{kind}")
+                    found = saved.get(f"{where}.{kind}")
                     if found is None or found.shape != tensor.shape:
-                        raise DamagedError(f"{info.url}/{name}.safetensors: lacks {kind} of {names[id(parameter)]}")
+                        raise DamagedError(f"{info.url}/{name}.safetensors: lacks {kind} of {where} - {REMEDY}")
                     with torch.no_grad():
                         tensor.copy_(found)
                 adam.state[parameter] = state
@@ -142,6 +160,10 @@ class Step:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+
+
+def _fingerprint(positions: Tensor, values: Tensor) -> Tensor:
+    return ((2 * positions + 1) * values.flatten(1).sum(1, dtype=torch.int64)).sum()
 
 
 def has_native_bf16(device: torch.device) -> bool:

@@ -6,11 +6,13 @@ import logging
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
-from data_tools.errors import UserError
+from data_tools.errors import UnreachableError, UserError
 from trainer.config import TrainConfig
+from trainer.desk import ATTEMPTS, Desk
 from trainer.loop import Surroundings, train
 
 ENVIRONMENT = {
@@ -19,42 +21,11 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",  # Ray's default of 15 lets any other program on the machine starve a training
 }
-ATTEMPTS = 5
-"""Failures at the same count of images after which a run stops: starting it again is no help."""
+RESIZED_EVERY = 30.0
+"""Seconds between two looks for room for more workers, where their number is a range."""
 
-
-class Desk:
-    """A Ray actor through which the workers talk to the program that started them, wherever they run."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.verdict: Exception | None = None  # why starting again is no help
-        self.last_failure = ""
-        self.begun_at, self.attempts = -1, 0
-
-    def hear(self, line: str) -> None:
-        self.lines.append(line)
-
-    def read(self) -> list[str]:
-        lines, self.lines = self.lines, []
-        return lines
-
-    def begun(self, images_seen: int) -> None:
-        self.attempts = self.attempts + 1 if images_seen == self.begun_at else 1
-        self.begun_at = images_seen
-
-    def failed(self, error: Exception, for_good: bool) -> None:
-        self.last_failure = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if for_good:
-            self.verdict = error
-
-    def judged(self) -> Exception | None:
-        if self.verdict is None and self.attempts > ATTEMPTS:
-            self.verdict = UserError(
-                f"workers stopped {ATTEMPTS} times in a row after {self.begun_at:,} images"
-                f" ({self.last_failure or 'killed without a word'}) - look for memory or hardware that is short"
-            )
-        return self.verdict
+QUIET = 60.0
+"""Seconds without workers after which that is said."""
 
 
 def train_on_ray(config: TrainConfig) -> None:
@@ -65,35 +36,25 @@ def train_on_ray(config: TrainConfig) -> None:
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    cores, (fewest, most) = os.cpu_count() or 1, config.worker_range()
+    cores, (_, most) = os.cpu_count() or 1, config.worker_range()
     # The run's own log is shown instead of everything that Ray's processes say; theirs stays in Ray's session folder.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if "RAY_ADDRESS" in os.environ:
         ray.init(**quiet)
     else:
         # As many CPUs as workers at least, so that small machines can run them; threads are set in the worker.
-        ray.init(num_cpus=max(cores, most), include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
-    desk: Any = ray.remote(num_cpus=0)(Desk).remote()
+        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+        ray.init("local", num_cpus=max(cores, most), **own, **quiet)
+    # On this node, or it would go with whichever node Ray has put it on.
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    desk: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote()
     over = threading.Event()
-    follower = threading.Thread(target=_follow, args=(desk, over), daemon=True)
+    follower = threading.Thread(target=_follow, args=(desk, over, config.workers), daemon=True)
     follower.start()
     try:
-        with tempfile.TemporaryDirectory(prefix="stratagan-ray-") as place:  # Ray's notes; the run has its own
-            trainer = TorchTrainer(
-                _worker,
-                train_loop_config={"config": config.to_json(), "threads": max(cores // most, 1), "desk": desk},
-                torch_config=TorchConfig(timeout_s=int(config.patience)),
-                scaling_config=ScalingConfig(
-                    num_workers=most if fewest == most else (fewest, most),
-                    use_gpu=ray.cluster_resources().get("GPU", 0) >= fewest,
-                    elastic_resize_monitor_interval_s=float(os.environ.get("STRATAGAN_RESIZE_S", 60)),
-                ),
-                run_config=RunConfig(name="run", storage_path=place, failure_config=FailureConfig(max_failures=-1)),
-            )
-            trainer.fit()
+        _fit(config, desk, max(cores // most, 1))
         verdict: Any = ray.get(desk.judged.remote())
         if verdict:
             raise verdict
@@ -103,16 +64,51 @@ def train_on_ray(config: TrainConfig) -> None:
         ray.shutdown()
 
 
+def _fit(config: TrainConfig, desk: Any, threads: int) -> None:
+    """Train to the end, or to where the desk has judged."""
+    import ray
+    from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from trainer.interface import OnRaysInterface
+
+    fewest, most = config.worker_range()
+    scaling = ScalingConfig(
+        num_workers=most if fewest == most else (fewest, most),
+        use_gpu=ray.cluster_resources().get("GPU", 0) >= fewest,
+        elastic_resize_monitor_interval_s=RESIZED_EVERY,
+    )
+    for attempt in range(ATTEMPTS):
+        try:
+            with tempfile.TemporaryDirectory(prefix="stratagan-ray-") as place:  # Ray's notes; the run has its own
+                TorchTrainer(
+                    _worker,
+                    train_loop_config={"config": config.to_json(), "threads": threads, "desk": desk},
+                    torch_config=OnRaysInterface(timeout_s=int(config.patience)),
+                    scaling_config=scaling,
+                    run_config=RunConfig(name="run", storage_path=place, failure_config=FailureConfig(max_failures=-1)),
+                ).fit()
+            return
+        except ControllerError as error:  # Ray does not try again where a worker fails while the group forms
+            reason = str(error.controller_failure).splitlines()[0]
+            if attempt + 1 == ATTEMPTS:
+                raise UserError(
+                    f"--workers {config.workers}: no group of workers came about ({reason})"
+                    " - look at the cluster with `ray status`"
+                ) from error
+            ray.get(desk.hear.remote(f"warning: no group of workers came about ({reason}); trying again"))
+
+
 def _worker(values: dict[str, Any]) -> None:
     import ray
     import ray.train
     import torch
 
     desk, config = values["desk"], TrainConfig.from_json(values["config"])
-    if ray.get(desk.judged.remote()):
+    first = ray.train.get_context().get_world_rank() == 0
+    if ray.get((desk.arrived if first else desk.judged).remote()):
         return
     torch.set_num_threads(values["threads"])
-    first = ray.train.get_context().get_world_rank() == 0
     around = Surroundings(
         report=ray.train.report,
         hear=lambda line: desk.hear.remote(line),
@@ -123,7 +119,8 @@ def _worker(values: dict[str, Any]) -> None:
     try:
         train(config, around)
     except Exception as error:
-        ray.get(desk.failed.remote(error, isinstance(error, UserError)))
+        for_good = isinstance(error, UserError) and not isinstance(error, UnreachableError)
+        ray.get(desk.failed.remote(error, for_good))
         raise
 
 
@@ -143,12 +140,18 @@ def _preemption_watch() -> Callable[[], bool]:
     return new_announcement
 
 
-def _follow(desk: Any, over: threading.Event) -> None:
+def _follow(desk: Any, over: threading.Event, workers: str) -> None:
     """Print what the workers say, until all is over."""
     import ray
 
-    last = False
+    last, heard = False, time.monotonic()
     while not last:
         last = over.wait(0.5)
-        for line in ray.get(desk.read.remote()):
+        lines = ray.get(desk.read.remote())
+        for line in lines:
             print(line, flush=True)
+        if lines:
+            heard = time.monotonic()
+        elif time.monotonic() - heard > QUIET and not ray.get(desk.is_attended.remote()):
+            print(f"waiting for room for --workers {workers} on the cluster", flush=True)
+            heard = time.monotonic()
