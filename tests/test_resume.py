@@ -53,8 +53,8 @@ def unhurried() -> Iterator[None]:
     """Training waits until each checkpoint is saved and validated: so small a one would leave some of them out."""
     original = saving.Saver.save
 
-    def save(saver: saving.Saver, snapshot: Snapshot) -> None:
-        original(saver, snapshot)
+    def save(saver: saving.Saver, snapshot: Snapshot, must: bool) -> None:
+        original(saver, snapshot, must)
         while snapshot.name not in saver.monitor.validations("a_paper") and not saver.failure:
             time.sleep(0.005)
 

@@ -70,10 +70,6 @@ class Snapshot:
     def name(self) -> str:
         return f"images-{self.images_seen:09d}"
 
-    @property
-    def ends_phase(self) -> bool:
-        return self.files.keys() == set(WEIGHTS)
-
 
 def weights_of(networks: Networks) -> dict[str, dict[str, Tensor]]:
     """Copies of all weights on the CPU, by network."""

@@ -199,7 +199,7 @@ def _one_phase(run: Run, phase: Phase, images_seen: int) -> tuple[int, bool]:
         if logs:
             logs.saver.check()
             if save:
-                logs.saver.save(_snapshot(run, phase, images_seen))
+                logs.saver.save(_snapshot(run, phase, images_seen), must=last or leave)
         if log:
             clock = time.monotonic()  # pictures and copies for checkpoints do not count as training time
         if stopped:

@@ -36,7 +36,7 @@ LAST_ATTEMPTS, PAUSE = 10, 5.0
 class Saver:
     """Saves what it is given, one snapshot after the other.
 
-    One that still waits gives way to a newer one; but one of a phase's end only to that of another.
+    One that still waits gives way to a newer one, unless it is one that must not be left out.
     """
 
     def __init__(
@@ -50,19 +50,20 @@ class Saver:
         """still_ours: raises TakenOverError once the run is another process's. unsettled: what to catch up on."""
         self.config, self.dataset, self.monitor, self.still_ours = config, dataset, monitor, still_ours
         self.news, self.over = threading.Condition(), False
-        self.waiting: Snapshot | None = None
+        self.waiting: list[tuple[Snapshot, bool]] = []
         self.failure: BaseException | None = None
         self.unsaved: Snapshot | None = None
         self.unsettled = unsettled
         self.thread = threading.Thread(target=self._work, name="saver", daemon=True)
         self.thread.start()
 
-    def save(self, snapshot: Snapshot) -> None:
+    def save(self, snapshot: Snapshot, must: bool) -> None:
         """Hand a snapshot over; raises what stopped the saving of an earlier one for good."""
         self.check()
         with self.news:
-            if not (self.waiting and self.waiting.ends_phase and not snapshot.ends_phase):
-                self.waiting = snapshot
+            if self.waiting and not self.waiting[-1][1]:
+                self.waiting.pop()
+            self.waiting.append((snapshot, must))
             self.news.notify()
 
     def check(self) -> None:
@@ -90,7 +91,7 @@ class Saver:
     def abandon(self) -> None:
         """End without saving what waits."""
         with self.news:
-            self.waiting = None
+            self.waiting.clear()
         self._end()
 
     def _end(self) -> None:
@@ -105,9 +106,9 @@ class Saver:
         while not self.failure:
             with self.news:
                 self.news.wait_for(lambda: self.waiting or self.over)
-                snapshot, self.waiting = self.waiting, None
-            if not snapshot:
-                return
+                if not self.waiting:
+                    return
+                snapshot, _ = self.waiting.pop(0)
             self.unsaved = snapshot
             self._try(self._save, snapshot)
 
