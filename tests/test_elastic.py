@@ -19,7 +19,7 @@ from trainer.checkpoint import checkpoint_names
 from trainer.worker import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
-LONGER = [*TINY, "--final-images", "24000", "--log-images", "160", "--checkpoint-images", "640", "--pictures", "1"]
+LONGER = [*TINY, "--final-images", "9600", "--log-images", "160", "--checkpoint-images", "640", "--pictures", "1"]
 
 
 @pytest.fixture

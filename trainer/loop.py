@@ -216,7 +216,7 @@ def _tell(monitor: Monitor, images_seen: int, phase: Phase, values: dict[str, fl
     monitor.metrics(images_seen, values)
     monitor.progress(images_seen, phase, values)
     for warning in warnings(values, config.width):
-        monitor.say(f"warning: {warning}")
+        monitor.warn(images_seen, phase, warning)
 
 
 def _snapshot(run: Run, phase: Phase, images_seen: int) -> Snapshot:

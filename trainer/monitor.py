@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class Monitor:
         self.log = (self.folder / LOG).open("a", buffering=1)
         shutil.rmtree(self.folder / EVENTS, ignore_errors=True)
         self.events = SummaryWriter(str(self.folder / EVENTS))
-        self.kept: list[dict[str, float]] = []
+        self.kept: list[dict[str, Any]] = []
         for line in kept:
             self._show(line)
         for path in sorted((self.folder / PICTURES).glob("*-*.png")):
@@ -75,10 +76,24 @@ class Monitor:
             self.lines.write(json.dumps(line) + "\n")
             self._show(line)
 
-    def _show(self, line: dict[str, float]) -> None:
+    def warn(self, images_seen: int, phase: Phase, warning: str) -> None:
+        """Say what is wrong, in TensorBoard too; each kind of trouble once a phase, after a restart as well."""
+        kind = warning.partition(":")[0]
+        with self.lock:
+            earlier = [line["warning"] for line in self.kept if "warning" in line and line["images_seen"] > phase.start]
+            if any(text.startswith(kind) for text in earlier):
+                return
+            line = {"images_seen": images_seen, "time": round(time.time(), 3), "warning": warning}
+            self.lines.write(json.dumps(line) + "\n")
+            self._show(line)
+        self.say(f"warning: {warning}")
+
+    def _show(self, line: dict[str, Any]) -> None:
         self.kept.append(line)
         for name, value in line.items():
-            if name not in NO_CURVES:
+            if name == "warning":
+                self.events.add_text(name, value, int(line["images_seen"]), walltime=line["time"])
+            elif name not in NO_CURVES:
                 self.events.add_scalar(name, value, int(line["images_seen"]), walltime=line["time"])
 
     def validations(self, name: str) -> dict[str, float]:
@@ -144,7 +159,7 @@ class Monitor:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _kept_lines(path: Path, images_seen: int) -> list[dict[str, float]]:
+def _kept_lines(path: Path, images_seen: int) -> list[dict[str, Any]]:
     """Lines of metrics up to a count of images; without one that a crash cut off."""
     kept = []
     for text in path.read_text(errors="replace").splitlines() if path.exists() else ():
