@@ -218,7 +218,8 @@ def faults(training: Training, expected: Outcome) -> list[str]:
     mine, theirs = ({key for key in each.lines if " validation/" not in key} for each in (ours, expected))
     both = [key for key in ours.lines.keys() & expected.lines.keys() if " speed/" not in key]
     validated = {f"images-{key.split()[0]:0>9}" for key in ours.lines.keys() - mine}
-    curves = {key for key in ours.lines if key.split()[1] not in NO_CURVES}
+    shown = (key for key in ours.lines if key.split()[1] not in NO_CURVES)
+    curves = {f"{key}/text_summary" if " warning/" in key else key for key in shown}
     curves |= expected.events.keys() - expected.lines.keys()  # the pictures
     found: dict[str, Iterable[str]] = {
         "files of the last checkpoint differ": {name for name, _ in ours.sha256.items() ^ expected.sha256.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -237,7 +238,7 @@ def healthy(run: Path) -> dict[str, float]:
 
 
 def test_nothing_is_said_of_a_healthy_run(run: Path) -> None:
-    assert all(warnings(line, 8) == [] for line in lines(run) if "critic/loss" in line)
+    assert all(warnings(line, 8) == {} for line in lines(run) if "critic/loss" in line)
     assert "warning" not in (run / "log.txt").read_text()
 
 
@@ -254,7 +255,7 @@ def test_nothing_is_said_of_a_healthy_run(run: Path) -> None:
     ],
 )
 def test_each_trouble_is_named_alone_with_a_remedy(run: Path, changes: dict[str, float], words: tuple[str]) -> None:
-    (said,) = warnings(healthy(run) | changes, 8)
+    (said,) = warnings(healthy(run) | changes, 8).values()
     assert all(word in said for word in words) and " - " in said and "\n" not in said
 
 
@@ -330,3 +331,38 @@ def test_workers_whose_weights_differ_in_one_bit_stop_and_name_each_other(tmp_pa
         assert len(said) == 9, said.keys()
         for message in said.values():
             assert "worker 1 (node-1) differs from worker 0 (node-0)" in message and "after 4,00" in message
+
+
+def _hang(rank: int, world: int, place: str, config: TrainConfig, folder: str) -> None:
+    """The second worker stops in the middle of the fade, for much longer than the first has patience."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=world)
+    asked = itertools.count(1)
+
+    def stopped() -> bool:
+        if next(asked) == 6 and rank == 1:
+            time.sleep(60)
+        return False
+
+    try:
+        train(config, Surroundings(hear=lambda line: None, stopped=stopped, node=f"node-{rank}"))
+    except RuntimeError as error:
+        Path(folder, "said").write_text(str(error))
+
+
+def test_a_worker_that_hangs_is_waited_for_no_longer_than_patience(dataset: Path, tmp_path: Path) -> None:
+    config = config_of([*words_of(dataset, tmp_path / "run", dataset.parent / "cache"), "--patience", "5"])
+    prepare(config)
+    group = spawn(_hang, args=(2, str(tmp_path / "meeting"), config, str(tmp_path)), nprocs=2, join=False)
+    assert group
+    try:
+        first, second = group.processes
+        assert first and second
+        first.join(90)
+        assert second.is_alive(), "the error comes before the hanging one goes on"
+    finally:
+        for process in group.processes:
+            if process:
+                process.kill()
+    said = (tmp_path / "said").read_text()
+    assert said.startswith("worker 0 (node-0) waited 5 s for the others - ") and "--patience" in said

@@ -215,8 +215,8 @@ def _crossed(before: int, after: int, every: int) -> bool:
 def _tell(monitor: Monitor, images_seen: int, phase: Phase, values: dict[str, float], config: TrainConfig) -> None:
     monitor.metrics(images_seen, values)
     monitor.progress(images_seen, phase, values)
-    for warning in warnings(values, config.width):
-        monitor.warn(images_seen, phase, warning)
+    for kind, warning in warnings(values, config.width).items():
+        monitor.warn(images_seen, phase, kind, warning)
 
 
 def _snapshot(run: Run, phase: Phase, images_seen: int) -> Snapshot:

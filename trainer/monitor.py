@@ -76,14 +76,13 @@ class Monitor:
             self.lines.write(json.dumps(line) + "\n")
             self._show(line)
 
-    def warn(self, images_seen: int, phase: Phase, warning: str) -> None:
+    def warn(self, images_seen: int, phase: Phase, kind: str, warning: str) -> None:
         """Say what is wrong, in TensorBoard too; each kind of trouble once a phase, after a restart as well."""
-        kind = warning.partition(":")[0]
+        name = f"warning/{kind}"
         with self.lock:
-            earlier = [line["warning"] for line in self.kept if "warning" in line and line["images_seen"] > phase.start]
-            if any(text.startswith(kind) for text in earlier):
+            if any(name in line and line["images_seen"] > phase.start for line in self.kept):
                 return
-            line = {"images_seen": images_seen, "time": round(time.time(), 3), "warning": warning}
+            line = {"images_seen": images_seen, "time": round(time.time(), 3), name: warning}
             self.lines.write(json.dumps(line) + "\n")
             self._show(line)
         self.say(f"warning: {warning}")
@@ -91,7 +90,7 @@ class Monitor:
     def _show(self, line: dict[str, Any]) -> None:
         self.kept.append(line)
         for name, value in line.items():
-            if name == "warning":
+            if name.startswith("warning/"):
                 self.events.add_text(name, value, int(line["images_seen"]), walltime=line["time"])
             elif name not in NO_CURVES:
                 self.events.add_scalar(name, value, int(line["images_seen"]), walltime=line["time"])
