@@ -27,7 +27,7 @@ def test_planted_keys_appear_nowhere(
     request.addfinalizer(lambda: shutil.rmtree(ray_folder))
     environment = os.environ | {"AWS_ACCESS_KEY_ID": keys[0], "AWS_SECRET_ACCESS_KEY": keys[1]}
     environment |= {"RAY_TMPDIR": str(ray_folder)}
-    shards, printed, seen = f"{store.url}/keys", [], []
+    shards, run, printed, seen = f"{store.url}/keys", f"{store.url}/keys-run", [], []
 
     def command(words: list[str]) -> int:
         with subprocess.Popen(
@@ -40,18 +40,21 @@ def test_planted_keys_appear_nowhere(
         return process.returncode
 
     cut = f"data_tools baxter {videos} --out {shards} --resolution 32 --test-size 12 --rotations 1 --processes 2"
-    train = ["trainer", "train", "--data", shards, "--out", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
+    train = ["trainer", "train", "--data", shards, "--out", run, "--cache", str(tmp_path / "cache")]
     assert command(cut.split()) == 0
     assert command([*train, *TINY, "--workers", "2"]) == 0, printed
-    assert command(["trainer", "evaluate", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]) == 0
+    assert command(["trainer", "evaluate", run, "--cache", str(tmp_path / "cache")]) == 0
     open_storage(shards).remove("test-normal-000000.tar")
     assert command(["data_tools", "verify", shards, "--debug"]) == 2
     environment["AWS_SECRET_ACCESS_KEY"] = keys[1] + "x"
     assert command(["data_tools", "verify", shards, "--debug"]) == 2
     assert "denies access" in printed[-1]
 
-    storage = open_storage(shards)
-    places = {f"{shards}/{name}": read_bytes(storage, name) for name in storage.names()}
+    places = {
+        f"{url}/{name}": read_bytes(open_storage(url), name)
+        for url in (shards, run)
+        for name, _ in open_storage(url).tree()
+    }
     places |= {
         str(path): path.read_bytes() for top in (tmp_path, ray_folder) for path in top.rglob("*") if path.is_file()
     }
