@@ -19,6 +19,10 @@ class UnreachableError(UserError):
     """A storage does not answer; it may well do so later."""
 
 
+class ChangedError(UserError):
+    """An object was written anew while it was read."""
+
+
 class BusyError(UserError):
     """Somebody else is writing where only one may."""
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_tools.errors import BusyError, TakenOverError, UserError
+from data_tools.errors import BusyError, ChangedError, TakenOverError, UserError
 from data_tools.storage import WRITER, Storage, read_bytes, write_bytes
 
 BEAT = 2.0
@@ -94,6 +94,8 @@ def _read(storage: Storage, turn: str) -> dict[str, Any]:
         return json.loads(read_bytes(storage, turn))
     except FileNotFoundError:
         return {}
+    except ChangedError:  # a beat came in between
+        return _read(storage, turn)
 
 
 def _turn(number: int) -> str:

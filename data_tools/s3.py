@@ -22,7 +22,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from data_tools.errors import UserError
+from data_tools.errors import ChangedError, UserError
 from data_tools.lease import hold_lease
 from data_tools.retry import persist
 from data_tools.storage import FETCHED, WRITER
@@ -178,7 +178,7 @@ class S3:
             try:
                 chunk = persist(self._full(name), next_chunk)
             except FileExistsError:  # the condition on the ETag
-                raise UserError(f"{self._full(name)}: was changed while it was read - run it again") from None
+                raise ChangedError(f"{self._full(name)}: was changed while it was read - run it again") from None
             start += len(chunk)
             yield chunk
         if body is not None:
