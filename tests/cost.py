@@ -1,75 +1,88 @@
 """python -m tests.cost: what checkpoints cost a training; `make cost` runs it.
 
-A training of the preset cells-small, nearly all of it in its last phase, once with checkpoints at the default interval
-(each of them validated, too) and once without, in turns; its run folder lies on a real S3 store, at full speed and
-behind a proxy that lets 5 MB/s through. Both kinds save at the end of each phase, so their difference is the cost of
-the others. CPU time is of the training's own process; it is less moved by the machine's other work than the clock is.
+Steps of the preset cells-small in its last phase are timed, then checkpoints of it through the very code that saves
+them, validation included, to a real S3 store: at full speed, and behind a proxy that lets 5 MB/s through. The share is
+that of a checkpoint in the steps between two of them at the default interval.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import contextlib
+import dataclasses
 import os
-import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from cluster.store import local_store
-from tests.proxy import FaultProxy
-from trainer.presets import preset
+import torch
 
-NEVER = 10**9
+from cluster.store import local_store
+from data_tools.__main__ import main as data_tools
+from data_tools.cache import open_cache
+from data_tools.reader import open_dataset
+from data_tools.training_set import training_set
+from tests.proxy import FaultProxy
+from trainer.group import Group
+from trainer.growth import schedule
+from trainer.loop import Run, Surroundings, _snapshot
+from trainer.monitor import Monitor
+from trainer.networks import Networks
+from trainer.presets import preset
+from trainer.saving import Saver
+from trainer.step import Step
+
 SPEEDS = {"full speed": None, "5 MB/s": 5_000_000.0}  # of the link to the store, bytes a second
+STEPS, CHECKPOINTS = 60, 4
+
+
+def measure(folder: Path, url: str) -> str:
+    config = dataclasses.replace(preset("cells-small"), out=url)
+    dataset, phases = open_dataset(str(folder / "shards"), open_cache(folder / "cache")), schedule(config)
+    networks, phase = Networks.build(config.resolution, dataset.channels, config.width, 0), phases[-1]
+    step = Step(config, networks, training_set(dataset, 0.0, 0), torch.device("cpu"), Group())
+    step.begin(phase)
+    step.run(phase.start)
+    begun, used = time.perf_counter(), time.process_time()
+    for number in range(STEPS):
+        step.run(phase.start + number * phase.batch)
+    share = config.checkpoint_images / (STEPS * phase.batch)
+    between, cpu_between = ((now - then) * share for now, then in _since(begun, used))
+    monitor = Monitor(config.out, phases, 0, lambda line: None)
+    saver, held = Saver(config, dataset, monitor, lambda: None, None), 0.0
+    begun, used = time.perf_counter(), time.process_time()
+    for number in range(1, CHECKPOINTS + 1):
+        started = time.perf_counter()
+        step.check_finite(phase.start)
+        saver.save(_snapshot(Run(config, dataset, step, None, Surroundings()), phase, phase.start + number), must=True)
+        held = max(held, time.perf_counter() - started)
+    saver.finish()
+    taken, cpu = ((now - then) / CHECKPOINTS for now, then in _since(begun, used))
+    monitor.close()
+    return (
+        f"a checkpoint holds training up for {held * 1000:.0f} ms and takes {taken:.2f} s beside it, {cpu:.2f} s CPU;"
+        f" of the {between:.0f} s ({cpu_between:.0f} CPU) between two: {held / between:.2%}, {cpu / cpu_between:.2%}"
+    )
+
+
+def _since(begun: float, used: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    return (time.perf_counter(), begun), (time.process_time(), used)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.cost", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("cost_run"), help="where all of it lies; %(default)s")
-    parser.add_argument("--rounds", type=int, default=2, help="trainings of each kind; %(default)s")
-    parser.add_argument("--images", type=int, default=25_000, help="of the last phase; %(default)s")
-    options = parser.parse_args()
-    folder = options.folder.resolve()
-    config = preset("cells-small")
-    figures: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    with (
-        local_store(folder / "store") as store,
-        FaultProxy("127.0.0.1", int(store.endpoint.rpartition(":")[2])) as proxy,
-    ):
-        environment = {**store.child_environment(), "AWS_ENDPOINT_URL": proxy.endpoint}
-
-        def run(program: str, *words: object) -> tuple[float, float]:
-            """Seconds by the clock, and of CPU."""
-            begun, used = time.perf_counter(), os.times()
-            command = [sys.executable, "-m", program, *map(str, words)]
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-            now = os.times()
-            cpu = now.children_user + now.children_system - used.children_user - used.children_system
-            return time.perf_counter() - begun, cpu
-
-        if not (folder / "videos").exists():
-            run("data_tools", "simulate", folder / "videos", "--seed", 0)
-        data = folder / "shards"
-        if not data.exists():
-            run("data_tools", "baxter", folder / "videos", "--out", data, "--resolution", 32)
-        short = ["--fade-images", 16, "--stable-images", 16, "--final-images", options.images]
-        for number, (name, rate), interval in itertools.product(
-            range(options.rounds), SPEEDS.items(), (config.checkpoint_images, NEVER)
-        ):
+    folder = parser.parse_args().folder.resolve()
+    if not (folder / "videos").exists():
+        data_tools(["simulate", str(folder / "videos"), "--seed", "0"])
+    if not (folder / "shards").exists():
+        data_tools(["baxter", str(folder / "videos"), "--out", str(folder / "shards"), "--resolution", "32"])
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(local_store(folder / "store"))
+        proxy = stack.enter_context(FaultProxy("127.0.0.1", int(store.endpoint.rpartition(":")[2])))
+        os.environ |= {**store.environment, "AWS_ENDPOINT_URL": proxy.endpoint}
+        for name, rate in SPEEDS.items():
             proxy.slow(rate)
-            out = f"{store.url}/{os.getpid()}-{number}-{rate}-{interval}"
-            words = ["--data", data, "--cache", folder / "cache", "--out", out, "--preset", "cells-small", *short]
-            taken = run("trainer", "train", *words, "--checkpoint-images", interval)
-            figures.setdefault((name, "without" if interval == NEVER else "with"), []).append(taken)
-            print(f"{name}, checkpoints every {interval:,}: {taken[0]:.1f} s, {taken[1]:.1f} s of CPU", flush=True)
-    for name in SPEEDS:
-        for which, word in enumerate(("time", "CPU time")):
-            with_them, without = (
-                statistics.median(v[which] for v in figures[name, kind]) for kind in ("with", "without")
-            )
-            print(f"{name}: checkpoints take {(with_them / without - 1) * 100:+.1f} % of the {word}")
+            print(f"{name}: {measure(folder, f'{store.url}/run-{os.getpid()}-{rate}')}", flush=True)
 
 
 if __name__ == "__main__":
