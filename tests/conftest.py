@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,10 @@ from data_tools.__main__ import main as data_tools
 from data_tools.errors import UserError
 from data_tools.patch import Patch, Plan
 from tests.proxy import FaultProxy
+from tests.runs import TINY, unhurried, words_of
 from trainer.__main__ import main as trainer
 
 torch.set_num_threads(1)  # tests run side by side
-
-TINY = shlex.split(
-    "--preset demo --resolution 8 --width 8 --fade-images 64 --stable-images 64 --final-images 96"
-    " --minibatch.4 16 --minibatch.8 16 --log-images 32 --precision float32"
-)
-"""A training of 20 steps: 4x4 stable, 8x8 fade, 8x8 stable."""
 
 
 def _as_they_are(pool: str, drafts: Sequence[Any]) -> Iterator[Patch]:
@@ -90,6 +84,15 @@ def run(dataset: Path) -> Path:
     """A finished run; tests only read it."""
     out = dataset.parent / "run"
     trainer(["train", "--data", str(dataset), "--out", str(out), "--cache", str(out.parent / "cache"), *TINY])
+    return out
+
+
+@pytest.fixture(scope="session")
+def full(dataset: Path) -> Path:
+    """A run that nothing disturbed, with checkpoints within its phases, all kept; tests only read it."""
+    out = dataset.parent / "full"
+    with unhurried():
+        trainer(words_of(dataset, out, dataset.parent / "cache"))
     return out
 
 

@@ -24,7 +24,7 @@ from data_tools.training_set import training_set
 from tests.proxy import FaultProxy
 from trainer.group import Group
 from trainer.growth import schedule
-from trainer.loop import Run, Surroundings, _snapshot
+from trainer.loop import Run, Surroundings, snapshot_of
 from trainer.monitor import Monitor
 from trainer.networks import Networks
 from trainer.presets import preset
@@ -49,11 +49,12 @@ def measure(folder: Path, url: str) -> str:
     between, cpu_between = ((now - then) * share for now, then in _since(begun, used))
     monitor = Monitor(config.out, phases, 0, lambda line: None)
     saver, held = Saver(config, dataset, monitor, lambda: None, None), 0.0
+    run = Run(config, dataset, step, None, Surroundings())
     begun, used = time.perf_counter(), time.process_time()
     for number in range(1, CHECKPOINTS + 1):
         started = time.perf_counter()
         step.check_finite(phase.start)
-        saver.save(_snapshot(Run(config, dataset, step, None, Surroundings()), phase, phase.start + number), must=True)
+        saver.save(snapshot_of(run, phase, phase.start + number), must=True)
         held = max(held, time.perf_counter() - started)
     saver.finish()
     taken, cpu = ((now - then) / CHECKPOINTS for now, then in _since(begun, used))

@@ -25,7 +25,8 @@ from data_tools.__main__ import main as data_tools
 from data_tools.errors import run_command
 from data_tools.patch import Patch
 from data_tools.writer import write_dataset
-from tests.conftest import TINY, plan_of
+from tests.conftest import plan_of
+from tests.runs import TINY
 from trainer.__main__ import main as trainer
 from trainer.checkpoint import checksum
 

@@ -19,8 +19,8 @@ import torch
 
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_bytes, write_bytes
-from tests.test_resume import bits as last_bits
-from tests.test_resume import config_of, cut_back, said, unhurried, upload, words_of
+from tests.runs import bits as last_bits
+from tests.runs import config_of, cut_back, said, unhurried, upload, words_of
 from trainer.__main__ import main as trainer
 from trainer.checkpoint import (
     FORMAT_VERSION,
@@ -381,15 +381,6 @@ def test_the_average_starts_as_a_copy_of_the_generator_and_does_not_learn() -> N
 
 
 # Damage, where a training meets it
-
-
-@pytest.fixture(scope="module")
-def full(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed, with checkpoints within its phases."""
-    out = tmp_path_factory.mktemp("damage") / "run"
-    with unhurried():
-        trainer(words_of(dataset, out, dataset.parent / "cache"))
-    return out
 
 
 def remove(file: Path) -> None:

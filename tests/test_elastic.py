@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import TINY
+from tests.runs import TINY
 from trainer.checkpoint import checkpoint_names
 from trainer.worker import ENVIRONMENT
 

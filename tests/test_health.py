@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.multiprocessing.spawn import spawn
 
 from data_tools.errors import run_command
-from tests.test_resume import bits, config_of, cut_back, lines, said, unhurried, words_of
+from tests.runs import bits, config_of, cut_back, lines, said, unhurried, words_of
 from trainer import step as step_module
 from trainer.__main__ import main as trainer
 from trainer.checkpoint import checkpoint_names, read_info, read_tensors
@@ -65,15 +65,6 @@ def poisoned_weight(monkeypatch: pytest.MonkeyPatch, at: int, times: int, value:
 
     monkeypatch.setattr(step_module.Step, "run", run)
     return seen
-
-
-@pytest.fixture(scope="module")
-def full(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("health") / "run"
-    with unhurried():
-        trainer(words_of(dataset, out, dataset.parent / "cache"))
-    return out
 
 
 @pytest.mark.parametrize("poison", [poisoned_batch, poisoned_weight])
@@ -341,17 +332,17 @@ def _hang(rank: int, world: int, place: str, config: TrainConfig, folder: str) -
 
     def stopped() -> bool:
         if next(asked) == 6 and rank == 1:
-            time.sleep(60)
+            time.sleep(120)
         return False
 
     try:
         train(config, Surroundings(hear=lambda line: None, stopped=stopped, node=f"node-{rank}"))
     except RuntimeError as error:
-        Path(folder, "said").write_text(str(error))
+        Path(folder, f"said by {rank}").write_text(str(error))
 
 
 def test_a_worker_that_hangs_is_waited_for_no_longer_than_patience(dataset: Path, tmp_path: Path) -> None:
-    config = config_of([*words_of(dataset, tmp_path / "run", dataset.parent / "cache"), "--patience", "5"])
+    config = config_of([*words_of(dataset, tmp_path / "run", dataset.parent / "cache"), "--patience", "15"])
     prepare(config)
     group = spawn(_hang, args=(2, str(tmp_path / "meeting"), config, str(tmp_path)), nprocs=2, join=False)
     assert group
@@ -364,5 +355,5 @@ def test_a_worker_that_hangs_is_waited_for_no_longer_than_patience(dataset: Path
         for process in group.processes:
             if process:
                 process.kill()
-    said = (tmp_path / "said").read_text()
-    assert said.startswith("worker 0 (node-0) waited 5 s for the others - ") and "--patience" in said
+    said = (tmp_path / "said by 0").read_text()
+    assert said.startswith("worker 0 (node-0) waited 15 s for the others - ") and "--patience" in said

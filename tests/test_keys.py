@@ -14,7 +14,7 @@ import pytest
 
 from cluster.store import LocalStore
 from data_tools.storage import open_storage, read_bytes
-from tests.conftest import TINY
+from tests.runs import TINY
 
 
 def test_planted_keys_appear_nowhere(

@@ -56,6 +56,14 @@ class Training:
         with self.log.open("a") as log:
             self.process = self.lab.head.run([*command, *OPTIONS], log)
 
+    def cut_power(self, node: Node) -> None:
+        """A node loses power, and somebody starts it again."""
+        node.power_off()
+        self.say(f"{node.name} has no power")
+        time.sleep(3)
+        node.start()
+        self.say(f"{node.name} is back")
+
     def say(self, words: str) -> None:
         with self.log.open("a") as log:
             log.write(f"[{time.monotonic() - self.began:5.1f} s: {words}]\n")
@@ -128,12 +136,7 @@ def lab(whole_lab: Lab, undisturbed: dict[str, str]) -> Lab:
 def test_a_worker_loses_power(lab: Lab, undisturbed: dict[str, str], which: str) -> None:
     with Training(lab, f"power-{which}") as training:
         training.reach(600)
-        node = training.first_worker() if which == "first" else training.other_worker()
-        node.power_off()
-        training.say(f"{node.name} has no power")
-        time.sleep(3)
-        node.start()
-        training.say(f"{node.name} is back")
+        training.cut_power(training.first_worker() if which == "first" else training.other_worker())
         assert training.result() == undisturbed
 
 
@@ -141,11 +144,7 @@ def test_a_worker_loses_power_before_training_starts(lab: Lab, undisturbed: dict
     with Training(lab, "join") as training:
         node = lab.workers[1]
         until("workers", lambda: node.runs("RayTrainWorker.init_train_context"), LIMIT, pause=0.01)
-        node.power_off()
-        training.say(f"{node.name} has no power")
-        time.sleep(3)
-        node.start()
-        training.say(f"{node.name} is back")
+        training.cut_power(node)
         assert training.result() == undisturbed
 
 

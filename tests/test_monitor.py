@@ -18,7 +18,8 @@ from trainer.config import TrainConfig
 from trainer.figures import save_picture, tile
 from trainer.group import Group
 from trainer.growth import schedule
-from trainer.monitor import Monitor, RunningMeans
+from trainer.means import RunningMeans
+from trainer.monitor import Monitor
 
 PHASES = schedule(TrainConfig(resolution=16, fade_images=6000, stable_images=6000, final_images=8000))
 RNG = np.random.default_rng(5)

@@ -2,85 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import itertools
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import tyro
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.multiprocessing.spawn import spawn
 
 from data_tools.errors import UserError, run_command
-from data_tools.storage import open_storage, read_bytes, write_bytes
-from tests.conftest import TINY, refuses
-from trainer import saving
+from data_tools.storage import open_storage, read_bytes
+from tests.conftest import refuses
+from tests.runs import COUNTS, OFTEN, TINY, bits, config_of, cut_back, lines, said, unhurried, upload, words_of
 from trainer.__main__ import main as trainer
-from trainer.checkpoint import Snapshot, checkpoint_names, chosen_checkpoint, newest_checkpoint, read_info
+from trainer.checkpoint import checkpoint_names, chosen_checkpoint, newest_checkpoint, read_info
 from trainer.config import TrainConfig
 from trainer.growth import schedule
 from trainer.loop import Surroundings, train
-from trainer.presets import preset
 from trainer.run_folder import prepare
-
-OFTEN = [*TINY, "--checkpoint-images", "48", "--keep", "99"]
-COUNTS = [48, 64, 96, 128, 144, 192, 224]
-"""Where a run of OFTEN saves: in and at the ends of 4x4 stable (to 64), 8x8 fade (to 128), 8x8 stable (to 224)."""
-
-
-def words_of(data: Path | str, out: Path | str, cache: Path, options: list[str] = OFTEN) -> list[str]:
-    return ["train", "--data", str(data), "--out", str(out), "--cache", str(cache), *options]
-
-
-def config_of(words: list[str]) -> TrainConfig:
-    return tyro.cli(TrainConfig, args=words[1:], default=preset("demo"))
-
-
-@contextlib.contextmanager
-def unhurried() -> Iterator[None]:
-    """Training waits until each checkpoint is saved and validated: so small a one would leave some of them out."""
-    original = saving.Saver.save
-
-    def save(saver: saving.Saver, snapshot: Snapshot, must: bool) -> None:
-        original(saver, snapshot, must)
-        while snapshot.name not in saver.monitor.validations("a_paper") and not saver.failure:
-            time.sleep(0.005)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saving.Saver, "save", save)
-        yield
-
-
-def lines(run: Path | str) -> list[dict[str, float]]:
-    return [json.loads(line) for line in read_bytes(open_storage(str(run)), "metrics.jsonl").splitlines()]
-
-
-def said(run: Path | str) -> list[str]:
-    """The lines of metrics without what a clock put there, sorted: validations come when they are done."""
-    kept = [{k: v for k, v in line.items() if k != "time" and not k.startswith("speed/")} for line in lines(run)]
-    return sorted(json.dumps(line) for line in kept)
-
-
-def bits(run: Path | str) -> dict[str, str]:
-    """The checksums of a run's last checkpoint, of the files themselves."""
-    storage = open_storage(newest_checkpoint(run))
-    return {
-        name: hashlib.sha256(read_bytes(storage, name)).hexdigest()
-        for name in storage.names()
-        if name.endswith(".safetensors")
-    }
 
 
 def events(run: Path) -> Counter[tuple[str, int]]:
@@ -91,33 +38,9 @@ def events(run: Path) -> Counter[tuple[str, int]]:
     return Counter(scalars + [(tag, event.step) for tag in tags["images"] for event in accumulator.Images(tag)])
 
 
-def cut_back(full: Path, to: int, out: Path) -> Path:
-    """A copy of a run as a kill after the checkpoint at `to` leaves it: its logs go further."""
-    shutil.copytree(full, out)
-    for name in checkpoint_names(out):
-        if int(name.removeprefix("images-")) > to:
-            shutil.rmtree(out / "checkpoints" / name)
-    return out
-
-
 def aucs_of(run: Path, by: str) -> dict[str, float]:
     key = f"validation/{by}"
     return {f"images-{line['images_seen']:09.0f}": line[key] for line in lines(run) if key in line}
-
-
-def upload(run: Path, url: str) -> None:
-    storage = open_storage(url)
-    for path in run.rglob("*.*"):
-        write_bytes(storage, path.relative_to(run).as_posix(), path.read_bytes())
-
-
-@pytest.fixture(scope="module")
-def full(dataset: Path) -> Path:
-    """A run that nothing disturbed, with all its checkpoints; tests only read it."""
-    out = dataset.parent / f"full-{os.getpid()}-{time.monotonic_ns()}"
-    with unhurried():
-        trainer(words_of(dataset, out, dataset.parent / "cache"))
-    return out
 
 
 @pytest.fixture

@@ -15,20 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data_tools.reader import open_dataset
 from data_tools.sources.images import read_image
-from tests.conftest import TINY
+from tests.runs import TINY, lines, said
 from trainer.__main__ import main as trainer
 from trainer.checkpoint import newest_checkpoint
 from trainer.detector import AnomalyDetector
-
-
-def lines(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def said(run: Path) -> list[str]:
-    """The lines of metrics without what a clock put there; validations come when they are done, so in any order."""
-    kept = [{k: v for k, v in line.items() if k != "time" and not k.startswith("speed/")} for line in lines(run)]
-    return sorted(json.dumps(line) for line in kept)
 
 
 def weights(run: Path) -> dict[str, bytes]:

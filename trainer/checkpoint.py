@@ -10,6 +10,7 @@ import hashlib
 import json
 import platform
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,11 @@ def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.empty(each.shape, dtype=each.dtype).copy_(each.detach()) for name, each in tensors.items()}
 
 
-def write_checkpoint_files(run: str, snapshot: Snapshot) -> bytes:
-    """Write all files but checkpoint.json, which is returned for `complete`."""
+def write_checkpoint(run: str, snapshot: Snapshot, before_it_counts: Callable[[], object] = lambda: None) -> None:
+    """Write a whole checkpoint; at any failure there is none.
+
+    before_it_counts: done when all but checkpoint.json is written.
+    """
     storage = open_storage(f"{run}/checkpoints/{snapshot.name}")
     storage.remove(FACTS)  # of one that was damaged
     sha256 = {}
@@ -101,7 +105,8 @@ def write_checkpoint_files(run: str, snapshot: Snapshot) -> bytes:
         "sha256": sha256,
         "config": snapshot.config.to_json(),
     }
-    return (json.dumps(facts | {"checksum": checksum(facts)}, indent=2) + "\n").encode()
+    before_it_counts()
+    write_bytes(storage, FACTS, (json.dumps(facts | {"checksum": checksum(facts)}, indent=2) + "\n").encode())
 
 
 def checksum(facts: dict[str, Any]) -> str:
@@ -109,16 +114,6 @@ def checksum(facts: dict[str, Any]) -> str:
     rest = {name: value for name, value in facts.items() if name != "checksum"}
     rest = json.loads(json.dumps(rest))  # keys become text, by which they are sorted
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def complete(run: str, snapshot: Snapshot, facts: bytes) -> None:
-    """Make a checkpoint whose other files are there one that counts."""
-    write_bytes(open_storage(f"{run}/checkpoints/{snapshot.name}"), FACTS, facts)
-
-
-def write_checkpoint(run: str, snapshot: Snapshot) -> None:
-    """Write a whole checkpoint; at any failure there is none."""
-    complete(run, snapshot, write_checkpoint_files(run, snapshot))
 
 
 def remove_checkpoint(run: str, name: str) -> None:

@@ -26,7 +26,8 @@ from trainer.detector import AnomalyDetector, best_device
 from trainer.group import Group, check_agreement, check_in, form_group, told_by_first, trouble_named, wait_for_all
 from trainer.growth import Phase, schedule
 from trainer.health import NotFiniteError, warnings
-from trainer.monitor import Monitor, RunningMeans
+from trainer.means import RunningMeans
+from trainer.monitor import Monitor
 from trainer.networks import Networks
 from trainer.resume import Start, find_start, load_start, sole_trainer, unsettled
 from trainer.run_folder import mark_finished
@@ -89,7 +90,7 @@ def _train(config: TrainConfig, around: Surroundings, trouble: str = "") -> None
         if still_ours:
             monitor = Monitor(config.out, phases, start.images_seen, around.hear)
             stack.callback(monitor.close)
-            saver = Saver(config, dataset, monitor, still_ours, unsettled(start, config.out))
+            saver = Saver(config, dataset, monitor, still_ours, unsettled(start, config.out, networks))
             stack.callback(saver.abandon)
             shown = data.at(np.arange(min(32, len(data))))
             logs = Logs(monitor, saver, shown)
@@ -199,7 +200,7 @@ def _one_phase(run: Run, phase: Phase, images_seen: int) -> tuple[int, bool]:
         if logs:
             logs.saver.check()
             if save:
-                logs.saver.save(_snapshot(run, phase, images_seen), must=last or leave)
+                logs.saver.save(snapshot_of(run, phase, images_seen), must=last or leave)
         if log:
             clock = time.monotonic()  # pictures and copies for checkpoints do not count as training time
         if stopped:
@@ -219,7 +220,7 @@ def _tell(monitor: Monitor, images_seen: int, phase: Phase, values: dict[str, fl
         monitor.warn(images_seen, phase, kind, warning)
 
 
-def _snapshot(run: Run, phase: Phase, images_seen: int) -> Snapshot:
+def snapshot_of(run: Run, phase: Phase, images_seen: int) -> Snapshot:
     """Everything that the next step depends on; at a phase's end Adam's moments are no part of that."""
     over = images_seen >= phase.end
     files = weights_of(run.step.networks) | ({} if over else run.step.moments())

@@ -12,19 +12,16 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from trainer.figures import save_picture, tile
-from trainer.group import Group, sum_of
 from trainer.growth import Phase, work
 
 LOG, METRICS, EVENTS, PICTURES = "log.txt", "metrics.jsonl", "events", "pictures"
@@ -69,7 +66,7 @@ class Monitor:
                 grid = np.asarray(Image.open(path))[::PICTURE_SCALE, ::PICTURE_SCALE]
                 self.events.add_image(name, _coloured(grid), int(seen), dataformats="HWC")
 
-    def metrics(self, images_seen: int, values: dict[str, float]) -> None:
+    def metrics(self, images_seen: int, values: Mapping[str, float | str]) -> None:
         """Record values at a count of images seen (the step of every curve)."""
         line = {"images_seen": images_seen, "time": round(time.time(), 3), **values}
         with self.lock:
@@ -82,9 +79,7 @@ class Monitor:
         with self.lock:
             if any(name in line and line["images_seen"] > phase.start for line in self.kept):
                 return
-            line = {"images_seen": images_seen, "time": round(time.time(), 3), name: warning}
-            self.lines.write(json.dumps(line) + "\n")
-            self._show(line)
+            self.metrics(images_seen, {name: warning})
         self.say(f"warning: {warning}")
 
     def _show(self, line: dict[str, Any]) -> None:
@@ -173,26 +168,3 @@ def _kept_lines(path: Path, images_seen: int) -> list[dict[str, Any]]:
 
 def _coloured(grid: np.ndarray) -> np.ndarray:
     return grid if grid.ndim == 3 else grid[:, :, None]
-
-
-class RunningMeans:
-    """Means of named scalars since the last read, kept on the device: no host synchronisation a step."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.total: Tensor | None = None
-        self.steps = 0
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        row = torch.stack(list(values.values()))
-        self.names = list(values)
-        self.total = row if self.total is None else self.total + row
-        self.steps += 1
-
-    def read(self, group: Group) -> dict[str, float]:
-        """Means over steps and workers since the last read; every worker of the group must call it."""
-        if self.total is None:
-            return {}
-        mean = sum_of(group, self.total / self.steps) / group.size
-        self.total, self.steps = None, 0
-        return dict(zip(self.names, mean.tolist()))

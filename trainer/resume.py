@@ -19,7 +19,7 @@ from trainer.checkpoint import (
     load_weights,
     newest_checkpoint,
     read_info,
-    read_tensors,
+    weights_of,
 )
 from trainer.config import TrainConfig
 from trainer.growth import phase_at, schedule
@@ -110,12 +110,12 @@ def load_start(start: Start, networks: Networks, channels: int) -> None:
         load_weights(start.info, networks.by_name())
 
 
-def unsettled(start: Start, run: str) -> Snapshot | None:
-    """What of the run's own checkpoint can be validated, in case that the run ended before it was."""
+def unsettled(start: Start, run: str, networks: Networks) -> Snapshot | None:
+    """What of the run's own checkpoint, just loaded, can be validated, in case that the run ended before it was."""
     i = start.info
     if not i or not i.url.startswith(f"{run}/"):
         return None
-    files = {name: read_tensors(i, name) for name in ("ema", "encoder")}
+    files = weights_of(networks)
     return Snapshot(i.images_seen, i.resolution, i.alpha, i.channels, i.dataset_digest, i.config, files)
 
 

@@ -14,15 +14,7 @@ from collections.abc import Callable
 from data_tools.errors import TakenOverError, UserError
 from data_tools.reader import Dataset
 from data_tools.storage import open_storage, write_bytes
-from trainer.checkpoint import (
-    BEST,
-    Snapshot,
-    checkpoint_names,
-    complete,
-    images_of,
-    remove_checkpoint,
-    write_checkpoint_files,
-)
+from trainer.checkpoint import BEST, Snapshot, checkpoint_names, images_of, remove_checkpoint, write_checkpoint
 from trainer.config import TrainConfig
 from trainer.detector import AnomalyDetector, best_device
 from trainer.evaluation import has_labels, score_table, summary
@@ -123,13 +115,13 @@ class Saver:
             self.failure = error
 
     def _save(self, snapshot: Snapshot) -> None:
-        run = self.config.out
-        facts = write_checkpoint_files(run, snapshot)
-        self.monitor.send()
-        self.still_ours()
-        complete(run, snapshot, facts)
+        write_checkpoint(self.config.out, snapshot, self._before_it_counts)
         self.unsaved, self.unsettled = None, snapshot
         self._settle(snapshot)
+
+    def _before_it_counts(self) -> None:
+        self.monitor.send()
+        self.still_ours()
 
     def _settle(self, snapshot: Snapshot) -> None:
         """What remains to be done for a checkpoint that is there."""
