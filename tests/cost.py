@@ -23,13 +23,13 @@ from data_tools.reader import open_dataset
 from data_tools.training_set import training_set
 from tests.proxy import FaultProxy
 from trainer.group import Group
+from trainer.growing import GrowingStep
 from trainer.growth import schedule
 from trainer.loop import Run, Surroundings, snapshot_of
 from trainer.monitor import Monitor
 from trainer.networks import Networks
 from trainer.presets import preset
 from trainer.saving import Saver
-from trainer.step import Step
 
 SPEEDS = {"full speed": None, "5 MB/s": 5_000_000.0}  # of the link to the store, bytes a second
 STEPS, CHECKPOINTS = 60, 4
@@ -39,7 +39,7 @@ def measure(folder: Path, url: str) -> str:
     config = dataclasses.replace(preset("cells-small"), out=url)
     dataset, phases = open_dataset(str(folder / "shards"), open_cache(folder / "cache")), schedule(config)
     networks, phase = Networks.build(config.resolution, dataset.channels, config.width, 0), phases[-1]
-    step = Step(config, networks, training_set(dataset, 0.0, 0), torch.device("cpu"), Group())
+    step = GrowingStep(config, networks, training_set(dataset, 0.0, 0), torch.device("cpu"), Group())
     step.begin(phase)
     step.run(phase.start)
     begun, used = time.perf_counter(), time.process_time()

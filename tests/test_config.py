@@ -14,6 +14,7 @@ from data_tools.errors import UserError
 from trainer.__main__ import chosen_preset, main
 from trainer.config import TrainConfig, differing_options
 from trainer.growth import schedule
+from trainer.peers.options import FAnoGanOptions, SearchOptions
 from trainer.presets import PRESETS, cifar_car, kth, preset
 
 NAN, INF = float("nan"), float("inf")
@@ -28,6 +29,9 @@ OTHER_VALUES: dict[str, tuple[list[str], Any]] = {  # words on the command line,
     "preset": (["--preset", "kth"], "kth"),
     "workers": (["--workers", "1:2"], "1:2"),
     "start_from": (["--from", "s3://bucket/run"], "s3://bucket/run"),
+    "method": (["--method", "fanogan"], "fanogan"),
+    "fanogan": (["--fanogan.width", "8"], FAnoGanOptions(width=8)),
+    "search": (["--search.steps", "9", "--search.restarts", "2"], SearchOptions(steps=9, restarts=2)),
     "gamma": (["--gamma", "0.02"], 0.02),
     "seed": (["--seed", "7"], 7),
     "resolution": (["--resolution", "16"], 16),
@@ -140,7 +144,7 @@ def test_presets_do_not_share_their_minibatches() -> None:
         ({"minibatch": {4: 32, 8: 32, 32: 32}}, "--minibatch"),
         ({"minibatch": {}}, "--minibatch"),
         ({"resolution": 64}, "--minibatch"),
-        *(({"minibatch": {4: 32, 8: value, 16: 32, 32: 32}}, "--minibatch") for value in (0, -4)),
+        *(({"minibatch": {4: 32, 8: value, 16: 32, 32: 32}}, "--minibatch.8") for value in (0, -4)),
         *(({"minibatch": {4: 32, 8: value, 16: 32, 32: 32}}, "--minibatch.8") for value in (6, 30)),
         ({"workers": "3"}, "--minibatch.4"),
         ({"workers": "16"}, "--minibatch.4"),
@@ -193,7 +197,7 @@ def test_all_differing_options_are_named() -> None:
     [
         (["trian"], r"trian: .*train, evaluate or score"),
         (["--preset", "demo"], r"--preset: .*train"),
-        (["train", "--preset", "kht"], r"--preset kht .*kth, cifar-car, cells-small, cifar-small, demo"),
+        (["train", "--preset", "kht"], r"--preset kht .*kth, cifar-car, cells-small, cifar-small, study, demo"),
         (["train", "--preset=kht"], r"--preset kht "),
         (["train", "--data", "somewhere", "--out", "run"], r"--preset is missing - "),
         (["train"], r"--preset is missing - "),

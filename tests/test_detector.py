@@ -30,7 +30,8 @@ def noise(count: int, side: int, channels: int) -> np.ndarray:
 
 def detector(channels: int = 1, alpha: float | None = None, seed: int = 7) -> AnomalyDetector:
     networks = Networks.build(R, channels, WIDTH, seed)
-    return AnomalyDetector(networks.ema, networks.encoder.requires_grad_(False), R, channels, alpha)
+    config = dataclasses.replace(demo(), width=WIDTH)
+    return AnomalyDetector.of(config, {"ema": networks.ema, "encoder": networks.encoder}, R, channels, alpha, "cpu")
 
 
 def column(scores: Scores, name: str) -> np.ndarray:
@@ -59,8 +60,8 @@ def plain_scores(d: AnomalyDetector, images: np.ndarray, alpha: float | None = N
     rows, maps = [], []
     for query in prepared(images, alpha):
         pixels = torch.from_numpy(query.transpose(2, 0, 1)[None].copy()).float()
-        z_hat = d.encoder(pixels, R, fade, group=1)
-        match = d.generator(z_hat, R, fade)[0].numpy().transpose(1, 2, 0).astype(np.float64)
+        z_hat = d.networks["encoder"](pixels, R, fade, group=1)
+        match = d.networks["ema"](z_hat, R, fade)[0].numpy().transpose(1, 2, 0).astype(np.float64)
         z = z_hat[0].numpy().astype(np.float64)
         difference = scaled(query) - scaled(match)
         l_n = np.sqrt((difference**2).sum()) / query.size
@@ -158,7 +159,7 @@ def test_constant_images_score_without_nan(channels: int) -> None:
     scores = d.score(images)
     assert all(np.isfinite(column(scores, name)).all() for name in COLUMNS)
     assert np.isfinite(d.heatmap(images)).all() and np.isfinite(d.reconstruct(images)).all()
-    for parameter in d.generator.parameters():
+    for parameter in d.networks["ema"].parameters():
         parameter.zero_()  # now every closest match is constant too
     assert np.array_equal(d.score(images).L_n, np.zeros(3))
 
@@ -218,8 +219,8 @@ def test_a_loaded_detector_scores_as_the_networks_in_memory(tmp_path: Path, alph
     write_checkpoint(str(tmp_path), snapshot)
     folder = tmp_path / "checkpoints" / snapshot.name
     images = noise(6, 2 * R, 3)
-    encoder = networks.encoder.requires_grad_(False)
-    expected = AnomalyDetector(networks.ema, encoder, R, 3, alpha).score(images)
+    by_name = {"ema": networks.ema, "encoder": networks.encoder}
+    expected = AnomalyDetector.of(config, by_name, R, 3, alpha, "cpu").score(images)
     for place in (tmp_path, folder, str(folder)):
         loaded = AnomalyDetector.load(place, "cpu")
         assert (loaded.resolution, loaded.channels) == (R, 3)

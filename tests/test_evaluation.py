@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from trainer import evaluation
 from trainer.detector import AnomalyDetector, Scores
 from trainer.evaluation import ScoreTable, auc, lambda_curve, lambda_grid, summary
 from trainer.networks import Networks
+from trainer.presets import demo
 
 R = 8
 RNG = np.random.default_rng(3)
@@ -103,8 +105,8 @@ def dataset_of(folder: Path, patches: list[Patch], channels: int = 1) -> Dataset
 
 
 def detector(channels: int = 1, resolution: int = R) -> AnomalyDetector:
-    networks = Networks.build(16, channels, 8, 1)
-    return AnomalyDetector(networks.ema, networks.encoder.requires_grad_(False), resolution, channels)
+    networks = Networks.build(16, channels, 8, 1).by_name()
+    return AnomalyDetector.of(dataclasses.replace(demo(), width=8), networks, resolution, channels, None, "cpu")
 
 
 @pytest.fixture

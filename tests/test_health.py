@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import spawn
 
 from data_tools.errors import run_command
 from tests.runs import bits, config_of, cut_back, lines, said, unhurried, words_of
-from trainer import step as step_module
+from trainer import growing
 from trainer.__main__ import main as trainer
 from trainer.checkpoint import checkpoint_names, read_info, read_tensors
 from trainer.config import TrainConfig
@@ -34,9 +34,9 @@ CPU = torch.device("cpu")
 def poisoned_batch(monkeypatch: pytest.MonkeyPatch, at: int, times: int) -> list[int]:
     """One pixel of the batch at a count becomes no number, so many times; returns where steps ran."""
     seen: list[int] = []
-    original, to_float = step_module.Step.run, step_module.to_float
+    original, to_float = growing.GrowingStep.run, growing.to_float
 
-    def run(step: step_module.Step, images_seen: int) -> dict[str, torch.Tensor]:
+    def run(step: growing.GrowingStep, images_seen: int) -> dict[str, torch.Tensor]:
         seen.append(images_seen)
         return original(step, images_seen)
 
@@ -46,24 +46,24 @@ def poisoned_batch(monkeypatch: pytest.MonkeyPatch, at: int, times: int) -> list
             result[0, 0, 0, 0] = NAN
         return result
 
-    monkeypatch.setattr(step_module.Step, "run", run)
-    monkeypatch.setattr(step_module, "to_float", one_pixel)
+    monkeypatch.setattr(growing.GrowingStep, "run", run)
+    monkeypatch.setattr(growing, "to_float", one_pixel)
     return seen
 
 
 def poisoned_weight(monkeypatch: pytest.MonkeyPatch, at: int, times: int, value: float = INF) -> list[int]:
     """One weight of the generator is spoilt before the step at a count, so many times; returns where steps ran."""
     seen: list[int] = []
-    original = step_module.Step.run
+    original = growing.GrowingStep.run
 
-    def run(step: step_module.Step, images_seen: int) -> dict[str, torch.Tensor]:
+    def run(step: growing.GrowingStep, images_seen: int) -> dict[str, torch.Tensor]:
         seen.append(images_seen)
         if images_seen == at and seen.count(at) <= times:
             with torch.no_grad():
                 step.networks.generator.conv.bias[3] = value
         return original(step, images_seen)
 
-    monkeypatch.setattr(step_module.Step, "run", run)
+    monkeypatch.setattr(growing.GrowingStep, "run", run)
     return seen
 
 
@@ -132,16 +132,16 @@ def test_weights_that_are_no_numbers_never_become_a_checkpoint(
 def test_moments_that_are_no_finite_numbers_are_found_before_they_are_saved(
     full: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, seen = step_module.Step.run, []
+    original, seen = growing.GrowingStep.run, []
 
-    def run(step: step_module.Step, images_seen: int) -> dict[str, torch.Tensor]:
+    def run(step: growing.GrowingStep, images_seen: int) -> dict[str, torch.Tensor]:
         seen.append(images_seen)
         if seen.count(80) == 1 and images_seen == 80:
-            state = next(iter(step.adams["critic_adam"].state.values()))
+            state = next(iter(step.optimisers["critic_adam"].state.values()))
             state["exp_avg_sq"].fill_(INF)
         return original(step, images_seen)
 
-    monkeypatch.setattr(step_module.Step, "run", run)
+    monkeypatch.setattr(growing.GrowingStep, "run", run)
     out = cut_back(full, 64, tmp_path / "run")
     with unhurried():
         trainer(words_of(dataset, out, dataset.parent / "cache"))
@@ -257,14 +257,14 @@ def test_several_troubles_are_all_named(run: Path) -> None:
 
 def test_a_warning_reaches_the_log(full: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A generator whose images are all alike: nothing of its latents gets through."""
-    original = step_module.Step.run
+    original = growing.GrowingStep.run
 
-    def run(step: step_module.Step, images_seen: int) -> dict[str, torch.Tensor]:
+    def run(step: growing.GrowingStep, images_seen: int) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             step.networks.generator.dense.weight.zero_()
         return original(step, images_seen)
 
-    monkeypatch.setattr(step_module.Step, "run", run)
+    monkeypatch.setattr(growing.GrowingStep, "run", run)
     out = cut_back(full, 192, tmp_path / "run")
     trainer(words_of(dataset, out, dataset.parent / "cache"))
     log = (out / "log.txt").read_text()

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
 
         name = chosen_preset(words)
         if name is None and not {"-h", "--help"} & set(words):
-            raise UserError("--preset is missing - choose kth, cifar-car, cells-small, cifar-small or demo")
+            raise UserError("--preset is missing - choose kth, cifar-car, cells-small, cifar-small, study or demo")
         default = preset(name or "kth")
         train_command(tyro.cli(TrainConfig, args=words, default=default, prog="python -m trainer train"))
     elif command in ("evaluate", "score"):

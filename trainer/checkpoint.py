@@ -10,7 +10,7 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,16 @@ from torch import Tensor, nn
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from trainer.config import TrainConfig
-from trainer.networks import Networks
+from trainer.networks import NetworkSet
 
 FORMAT_VERSION = 2
 FACTS, BEST = "checkpoint.json", "best.json"
-WEIGHTS = ("generator", "critic", "encoder", "ema")
+WEIGHTS = {
+    "proposed": ("generator", "critic", "encoder", "ema"),
+    "fanogan": ("generator", "critic", "encoder"),
+    "search": ("generator", "critic", "ema"),
+}
+"""The networks of each method."""
 REMEDY = "delete this checkpoint, the one before it serves"
 
 
@@ -54,6 +59,12 @@ class CheckpointInfo:
     def name(self) -> str:
         return self.url.rstrip("/").rpartition("/")[2]
 
+    @property
+    def optimisers(self) -> list[str]:
+        """The optimisers whose moments are there; at a phase's end none are."""
+        files = [file.removesuffix(".safetensors") for file in self.sha256]
+        return [name for name in files if name not in WEIGHTS[self.config.method]]
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -72,7 +83,7 @@ class Snapshot:
         return f"images-{self.images_seen:09d}"
 
 
-def weights_of(networks: Networks) -> dict[str, dict[str, Tensor]]:
+def weights_of(networks: NetworkSet) -> dict[str, dict[str, Tensor]]:
     """Copies of all weights on the CPU, by network."""
     return {name: copied(network.state_dict()) for name, network in networks.by_name().items()}
 
@@ -204,7 +215,7 @@ def read_tensors(info: CheckpointInfo, name: str) -> dict[str, Tensor]:
         raise DamagedError(f"{file}: no safetensors ({str(error).splitlines()[0]}) - {REMEDY}") from None
 
 
-def load_weights(info: CheckpointInfo, networks: dict[str, nn.Module]) -> None:
+def load_weights(info: CheckpointInfo, networks: Mapping[str, nn.Module]) -> None:
     """Load the named networks' weights; DamagedError when they are not what was written or do not fit."""
     for name, network in networks.items():
         try:
@@ -218,7 +229,7 @@ def load_weights(info: CheckpointInfo, networks: dict[str, nn.Module]) -> None:
 
 def check_checkpoint(info: CheckpointInfo) -> None:
     """Read every file; DamagedError when one is not what was written."""
-    for name in WEIGHTS:
+    for name in WEIGHTS[info.config.method]:
         if f"{name}.safetensors" not in info.sha256:
             raise DamagedError(f"{info.url}/{FACTS}: does not list {name}.safetensors - {REMEDY}")
     for file in info.sha256:

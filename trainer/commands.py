@@ -87,7 +87,7 @@ class Evaluate:
     def __call__(self) -> None:
         config, _ = read_config(self.run)
         info = read_info(chosen_checkpoint(self.run, self.best))
-        detector = AnomalyDetector.from_checkpoint(info)
+        detector = AnomalyDetector.from_checkpoint(info, with_critic=True)
         url = self.data or config.data
         dataset = open_dataset(url, open_cache(self.cache, self.cache_limit))
         check_fits(detector, dataset, url)

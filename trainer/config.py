@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,7 +15,9 @@ from data_tools.cache import DEFAULT_LIMIT
 from data_tools.errors import UserError
 from trainer.networks import STDDEV_GROUP
 from trainer.objectives import Coupling, Distance
+from trainer.peers.options import FAnoGanOptions, SearchOptions
 
+Method = Literal["proposed", "fanogan", "search"]
 Precision = Literal["auto", "float32", "bf16"]
 PAPER_MINIBATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4}
 OPERATIONAL = (
@@ -43,11 +46,13 @@ class TrainConfig:
     out: str = ""
     """The run's URL, a folder or s3://. If it holds an unfinished run of the same configuration, that run goes on."""
     preset: str = "kth"
-    """kth, cifar-car (the paper's), cells-small, cifar-small or demo; other options override it."""
+    """kth, cifar-car (the paper's), cells-small, cifar-small, study or demo; other options override it."""
     workers: str = "0"
     """Ray Train workers, or MIN:MAX for as many as there is room for at any time; 0 trains in this process."""
     start_from: Annotated[str, tyro.conf.arg(name="from")] = ""
     """A checkpoint (or a run, for its newest) whose weights a new run starts from, at its count of images."""
+    method: Method = "proposed"
+    """proposed: the paper's; its peers: fanogan (f-AnoGAN), and search (no encoder, an iterative search instead)."""
     gamma: float = 0.0
     """Contamination: the share of anomalies in the training set, in [0, 1)."""
     seed: int = 1000
@@ -81,6 +86,9 @@ class TrainConfig:
     """joint: the distance trains generator and encoder; encoder-only: the encoder alone."""
     distance_weight: float = 1.0
     """Weight of the distance."""
+
+    fanogan: FAnoGanOptions = field(default_factory=FAnoGanOptions)
+    search: SearchOptions = field(default_factory=SearchOptions)
 
     precision: Precision = "auto"
     """auto: bf16 autocast where the device computes it natively, float32 elsewhere."""
@@ -136,7 +144,12 @@ class TrainConfig:
             raise UserError(f"--ema-decay {self.ema_decay} is outside [0, 1) - give e.g. 0.999")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"--learning-rate {self.learning_rate} is not positive and finite - give e.g. 0.001")
-        for name, choices in (("distance", Distance), ("coupling", Coupling), ("precision", Precision)):
+        for name, choices in (
+            ("method", Method),
+            ("distance", Distance),
+            ("coupling", Coupling),
+            ("precision", Precision),
+        ):
             if getattr(self, name) not in get_args(choices):
                 raise UserError(
                     f"{_option(name)} {getattr(self, name)} is unknown - give {' or '.join(get_args(choices))}"
@@ -145,22 +158,43 @@ class TrainConfig:
             raise UserError(f"--best-by {self.best_by} is unknown - give one of {', '.join(BEST_BY)}")
         fewest, most = self.worker_range()
         workers = fewest if fewest == most else 1  # of a range, the counts that fit are used
-        share = STDDEV_GROUP * max(workers, 1)
+        for option, batch in self._minibatches():
+            if batch <= 0 or batch % (STDDEV_GROUP * max(workers, 1)):
+                raise UserError(
+                    f"{option} {batch} is no positive multiple of {STDDEV_GROUP * max(workers, 1)} (groups of"
+                    f" {STDDEV_GROUP} on {max(workers, 1)} workers) - change it or --workers"
+                )
+        if self.method == "fanogan":
+            self._check_fanogan()
+        if self.method == "search":
+            _check_positive("search", self.search, ("steps", "restarts", "learning_rate"))
+        return self
+
+    def _minibatches(self) -> Iterator[tuple[str, int]]:
+        """Each option that is a global minibatch of this training, with its value."""
+        if self.method == "fanogan":
+            yield "--fanogan.minibatch", self.fanogan.minibatch
+            return
         resolution = 4
         while resolution <= self.resolution:
-            batch = self.minibatch.get(resolution)
-            if batch is None or batch <= 0:
+            if resolution not in self.minibatch:
                 raise UserError(
-                    f"--minibatch has no positive batch for {resolution}x{resolution} - give"
+                    f"--minibatch has no batch for {resolution}x{resolution} - give"
                     f" --minibatch.{resolution} 4, or --resolution {resolution // 2}"
                 )
-            if batch % share:
-                raise UserError(
-                    f"--minibatch.{resolution} {batch} is no multiple of {share} (groups of {STDDEV_GROUP} on "
-                    f"{max(workers, 1)} workers) - change it or --workers"
-                )
+            yield f"--minibatch.{resolution}", self.minibatch[resolution]
             resolution *= 2
-        return self
+
+    def _check_fanogan(self) -> None:
+        if self.resolution < 8:
+            raise UserError(f"--resolution {self.resolution} is too small for f-AnoGAN's blocks - give 8 or more")
+        names = [f.name for f in dataclasses.fields(FAnoGanOptions)]
+        _check_positive("fanogan", self.fanogan, names)
+
+    @property
+    def latent_size(self) -> int:
+        """N_z."""
+        return self.fanogan.latent_size if self.method == "fanogan" else self.width
 
     def worker_range(self) -> tuple[int, int]:
         """The fewest and the most workers; UserError when the option says neither N nor MIN:MAX."""
@@ -175,8 +209,19 @@ class TrainConfig:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> TrainConfig:
-        minibatch = {int(r): int(n) for r, n in values["minibatch"].items()}  # JSON keys are text
-        return TrainConfig(**{**values, "minibatch": minibatch})
+        nested = {
+            "minibatch": {int(r): int(n) for r, n in values["minibatch"].items()},  # JSON keys are text
+            "fanogan": FAnoGanOptions(**values.get("fanogan", {})),
+            "search": SearchOptions(**values.get("search", {})),
+        }
+        return TrainConfig(**{**values, **nested})
+
+
+def _check_positive(group: str, options: Any, names: Iterable[str]) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if not 0 < value < math.inf:
+            raise UserError(f"--{group}.{name.replace('_', '-')} {value} is not positive and finite - give more than 0")
 
 
 def _option(name: str) -> str:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-LATENT_FOR_CRITIC, LATENT_FOR_GENERATOR, MIXING = 0, 1, 2  # streams
+LATENT_FOR_CRITIC, LATENT_FOR_GENERATOR, MIXING, SEARCH_START = 0, 1, 2, 3  # streams
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_tools.errors import UserError
 from trainer.batches import at_resolution, faded, to_float
-from trainer.checkpoint import CheckpointInfo, load_weights, newest_checkpoint, read_info
-from trainer.networks import Encoder, Generator
+from trainer.checkpoint import CheckpointInfo, Snapshot, load_weights, newest_checkpoint, read_info
+from trainer.config import TrainConfig
+from trainer.methods import networks_for_scoring, scorer
+from trainer.peers.fanogan import izi_f
 
 PAPER_LAMBDA = 0.05
 
@@ -35,39 +38,52 @@ def min_max(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scores:
-    """One row a query, float64 arrays of length N.
+    """One row a query, float64 arrays of length N; the greater, the more anomalous.
 
     L_n: ||w(Q) - w(R)||_2 / N_X, the normalised residual.   L_o: -||z_hat||_2 / sqrt(N_z).   L_r: ||Q - R||_2.
+    Where the detector kept the critic: A, f-AnoGAN's mean (Q - R)^2 + mean (f(Q) - f(R))^2 with the critic's features
+    f; D, the critic's score, negated. z_hat: the latent vectors themselves, float32, N x N_z.
     """
 
     L_n: np.ndarray
     L_o: np.ndarray
     L_r: np.ndarray
+    A: np.ndarray | None = None
+    D: np.ndarray | None = None
+    z_hat: np.ndarray | None = None
 
     def anomaly(self, lam: float = PAPER_LAMBDA) -> np.ndarray:
         """a = lambda L_n + (1 - lambda) L_o; the greater, the more anomalous."""
         return lam * self.L_n + (1 - lam) * self.L_o
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """The terms that are there, by name."""
+        found = {name: getattr(self, name) for name in ("L_n", "L_o", "L_r", "A", "D")}
+        return {name: column for name, column in found.items() if column is not None}
+
 
 class AnomalyDetector:
-    """Scores images with a trained encoder and generator.
+    """Scores images with a trained encoder and generator, or whatever the method has in their place.
 
-    An image's score is a function of that image and the checkpoint alone: minibatch-stddev groups have size one.
+    An image's score is a function of that image and the checkpoint alone. The critic is dropped unless it is asked
+    for, with which the further terms A and D come.
     """
 
     def __init__(
         self,
-        generator: Generator,
-        encoder: Encoder,
+        config: TrainConfig,
+        networks: Mapping[str, nn.Module],
         resolution: int,
         channels: int,
         alpha: float | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
+        """networks: by name, those of `networks_for_scoring` or of a training, in eval mode on the device."""
         self.device = torch.device(device)
-        self.generator, self.encoder = generator, encoder
         self.resolution, self.channels = resolution, channels
         self.alpha = None if alpha is None else torch.tensor(alpha, device=self.device)
+        self.networks = networks
+        self.scorer = scorer(config, networks, resolution, self.alpha, self.device)
 
     @staticmethod
     def load(url: str | Path, device: str | torch.device | None = None) -> AnomalyDetector:
@@ -75,29 +91,52 @@ class AnomalyDetector:
         return AnomalyDetector.from_checkpoint(read_info(newest_checkpoint(url)), device)
 
     @staticmethod
-    def from_checkpoint(info: CheckpointInfo, device: str | torch.device | None = None) -> AnomalyDetector:
+    def from_checkpoint(
+        info: CheckpointInfo, device: str | torch.device | None = None, with_critic: bool = False
+    ) -> AnomalyDetector:
+        networks = networks_for_scoring(info.config, info.channels, with_critic)
+        load_weights(info, networks)
+        return AnomalyDetector.of(info.config, networks, info.resolution, info.channels, info.alpha, device)
+
+    @staticmethod
+    def from_snapshot(snapshot: Snapshot) -> AnomalyDetector:
+        """The detector of a training at one moment."""
+        networks = networks_for_scoring(snapshot.config, snapshot.channels, with_critic=False)
+        for name, network in networks.items():
+            network.load_state_dict(snapshot.files[name])
+        return AnomalyDetector.of(snapshot.config, networks, snapshot.resolution, snapshot.channels, snapshot.alpha)
+
+    @staticmethod
+    def of(
+        config: TrainConfig,
+        networks: Mapping[str, nn.Module],
+        resolution: int,
+        channels: int,
+        alpha: float | None,
+        device: str | torch.device | None = None,
+    ) -> AnomalyDetector:
+        """A detector that has networks, just loaded, to itself; on the GPU where there is one."""
         device = device or best_device()
-        sizes = (info.config.resolution, info.channels, info.config.width)
-        generator, encoder = Generator(*sizes), Encoder(*sizes)
-        load_weights(info, {"ema": generator, "encoder": encoder})
-        generator.to(device).requires_grad_(False)
-        encoder.to(device).requires_grad_(False)
-        return AnomalyDetector(generator, encoder, info.resolution, info.channels, info.alpha, device)
+        for network in networks.values():
+            network.to(device).requires_grad_(False).eval()
+        return AnomalyDetector(config, networks, resolution, channels, alpha, device)
 
     def score(self, images: np.ndarray, batch: int = 64) -> Scores:
         """images: uint8, N x H x W x C; H = W = a whole multiple of the detector's resolution."""
         parts = [self._score_batch(q) for q in self._batches(images, batch)]
-        columns = torch.cat(parts, dim=1).double().cpu().numpy() if parts else np.zeros((3, 0))
-        return Scores(*columns)
+        if not parts:
+            return Scores(*np.zeros((5 if "critic" in self.networks else 3, 0)))
+        columns = [torch.cat(column).cpu().numpy() for column in zip(*parts)]
+        return Scores(*(column.astype(np.float64) for column in columns[1:]), z_hat=columns[0])
 
     def heatmap(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """|w(Q) - w(R)|, averaged over channels: float32, N x r x r, in [0, 1]."""
-        maps = [(min_max(q) - min_max(self._reconstruct(q)[0])).abs().mean(1) for q in self._batches(images, batch)]
+        maps = [(min_max(q) - min_max(self._match(q)[0])).abs().mean(1) for q in self._batches(images, batch)]
         return torch.cat(maps).cpu().numpy() if maps else np.zeros((0, self.resolution, self.resolution), np.float32)
 
     def reconstruct(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """The closest matches R = G(E(Q)): float32, N x r x r x C, about [-1, 1]."""
-        pictures = [self._reconstruct(q)[0].permute(0, 2, 3, 1) for q in self._batches(images, batch)]
+        pictures = [self._match(q)[0].permute(0, 2, 3, 1) for q in self._batches(images, batch)]
         shape = (0, self.resolution, self.resolution, self.channels)
         return torch.cat(pictures).cpu().numpy() if pictures else np.zeros(shape, np.float32)
 
@@ -117,14 +156,18 @@ class AnomalyDetector:
             yield faded(at_resolution(to_float(part), self.resolution), self.alpha)
 
     @torch.no_grad()
-    def _reconstruct(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        z_hat = self.encoder(queries, self.resolution, self.alpha, group=1)
-        return self.generator(z_hat, self.resolution, self.alpha), z_hat
+    def _match(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        z_hat = self.scorer.encode(queries)
+        return self.scorer.generate(z_hat), z_hat
 
-    def _score_batch(self, queries: Tensor) -> Tensor:
-        matches, z_hat = self._reconstruct(queries)
+    @torch.no_grad()
+    def _score_batch(self, queries: Tensor) -> list[Tensor]:
+        matches, z_hat = self._match(queries)
         count = queries[0].numel()
         normalised = (min_max(queries) - min_max(matches)).flatten(1).norm(dim=1) / count
         norm = -z_hat.norm(dim=1) / math.sqrt(z_hat.shape[1])
         residual = (queries - matches).flatten(1).norm(dim=1)
-        return torch.stack([normalised, norm, residual])
+        terms = [z_hat, normalised, norm, residual]
+        if "critic" in self.networks:
+            terms += [izi_f(queries, matches, self.scorer.features), -self.scorer.criticise(queries)]
+        return terms

@@ -27,15 +27,15 @@ class ScoreTable:
     provenance: list[dict[str, Any]]
 
     def write_csv(self, path: Path) -> None:
-        """One row an image: label, L_n, L_o, L_r, a at the paper's lambda, the plain statistics, provenance."""
-        a = self.scores.anomaly()
+        """One row an image: label, every term, a at the paper's lambda, the plain statistics, provenance."""
+        columns = self.scores.columns() | {f"a_{PAPER_LAMBDA}": self.scores.anomaly()} | self.plain
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["label", "L_n", "L_o", "L_r", f"a_{PAPER_LAMBDA}", *self.plain, *PROVENANCE])
+            writer.writerow(["label", *columns, *PROVENANCE])
             for i, origin in enumerate(self.provenance):
-                numbers = (self.scores.L_n, self.scores.L_o, self.scores.L_r, a, *self.plain.values())
                 label = "anomaly" if self.labels[i] else "normal"
-                writer.writerow([label, *(f"{x[i]:.9g}" for x in numbers), *(origin.get(k, "") for k in PROVENANCE)])
+                numbers = (repr(float(column[i])) for column in columns.values())  # digits enough to be read back
+                writer.writerow([label, *numbers, *(origin.get(k, "") for k in PROVENANCE)])
 
 
 def test_images(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

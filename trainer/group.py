@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainer.health import NotFiniteError
-from trainer.networks import STDDEV_GROUP, Networks
+from trainer.networks import STDDEV_GROUP, NetworkSet
 
 T = TypeVar("T")
 LOADING = timedelta(hours=1)
@@ -99,7 +99,7 @@ def sum_of(group: Group, values: Tensor) -> Tensor:
     return values
 
 
-def fingerprint(networks: Networks) -> int:
+def fingerprint(networks: NetworkSet) -> int:
     """A 63-bit hash over the bits of every weight, for comparing workers."""
     total = 0
     for network in networks.by_name().values():
@@ -110,7 +110,7 @@ def fingerprint(networks: Networks) -> int:
     return total
 
 
-def check_agreement(group: Group, networks: Networks, images_seen: int) -> None:
+def check_agreement(group: Group, networks: NetworkSet, images_seen: int) -> None:
     """Stop when workers' weights or counts differ: a silent divergence would spoil the run."""
     if group.size == 1:
         return

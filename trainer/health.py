@@ -68,19 +68,22 @@ def _check(total: Tensor, images_seen: int) -> None:
 
 
 def warnings(values: dict[str, float], latent_size: int) -> dict[str, str]:
-    """What is wrong with a line of metrics, a sentence by whom it is about; most often nothing."""
+    """What is wrong with a line of metrics, a sentence by whom it is about; most often nothing.
+
+    Lines of a method, or of a phase, without one of the networks say nothing of it.
+    """
     found = {}
-    if values["critic/slope"] < DEAD_SLOPE:
+    if values.get("critic/slope", 1) < DEAD_SLOPE:
         found["critic"] = (
             f"the critic is dead: its slope is {values['critic/slope']:.2g} where 1 is aimed at"
             " - lower --learning-rate or raise --penalty"
         )
-    if values["generator/spread"] < ALIKE * values["critic/spread_real"]:
+    if "generator/spread" in values and values["generator/spread"] < ALIKE * values["critic/spread_real"]:
         found["generator"] = (
             f"the generator has collapsed: its images differ by {values['generator/spread']:.2g} where real ones"
             f" differ by {values['critic/spread_real']:.2g} - lower --learning-rate"
         )
-    norm = values["encoder/z_hat_norm"] / math.sqrt(latent_size)
+    norm = values.get("encoder/z_hat_norm", math.sqrt(latent_size)) / math.sqrt(latent_size)
     if not 1 / DRIFT < norm < DRIFT:
         found["encoder"] = (
             f"||z_hat|| drifts: {norm:.2g} sqrt(N_z), where latents have 1, so L_o loses its meaning"

@@ -27,8 +27,8 @@ from trainer.group import Group, check_agreement, check_in, form_group, told_by_
 from trainer.growth import Phase, schedule
 from trainer.health import NotFiniteError, warnings
 from trainer.means import RunningMeans
+from trainer.methods import build_networks, build_step, can_score
 from trainer.monitor import Monitor
-from trainer.networks import Networks
 from trainer.resume import Start, find_start, load_start, sole_trainer, unsettled
 from trainer.run_folder import mark_finished
 from trainer.saving import Saver
@@ -81,10 +81,10 @@ def _train(config: TrainConfig, around: Surroundings, trouble: str = "") -> None
         still_ours = stack.enter_context(sole_trainer(config.out)) if first else None
         start = told_by_first(group, find_start(config) if first else None)
         dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
-        networks = Networks.build(config.resolution, dataset.channels, config.width, config.seed).to(device)
+        networks = build_networks(config, dataset.channels).to(device)
         load_start(start, networks, dataset.channels)
         data = training_set(dataset, config.gamma, config.seed, config.window)
-        step = Step(config, networks, data, device, group)
+        step = build_step(config, networks, data, device, group)
         wait_for_all(group)
         logs: Logs | None = None
         if still_ours:
@@ -172,7 +172,7 @@ def _one_phase(run: Run, phase: Phase, images_seen: int) -> tuple[int, bool]:
         before = images_seen
         if not step.group.stands_by:
             means.add(step.run(before))
-        images_seen += phase.batch
+        images_seen += phase.images_a_step
         last = images_seen >= phase.end
         steps, stopped = steps + 1, around.stopped()
         leave = stopped or (steps % ASKED_EVERY == 0 and around.ending_soon())
@@ -216,7 +216,7 @@ def _crossed(before: int, after: int, every: int) -> bool:
 def _tell(monitor: Monitor, images_seen: int, phase: Phase, values: dict[str, float], config: TrainConfig) -> None:
     monitor.metrics(images_seen, values)
     monitor.progress(images_seen, phase, values)
-    for kind, warning in warnings(values, config.width).items():
+    for kind, warning in warnings(values, config.latent_size).items():
         monitor.warn(images_seen, phase, kind, warning)
 
 
@@ -230,15 +230,16 @@ def snapshot_of(run: Run, phase: Phase, images_seen: int) -> Snapshot:
 
 
 def _pictures(run: Run, logs: Logs, phase: Phase, images_seen: int) -> None:
-    """Real, generated and reconstructed images."""
+    """Real, generated and, where there is an encoder, reconstructed images."""
     config, networks, device = run.config, run.step.networks, run.step.device
     alpha = phase.alpha(images_seen) if phase.fading else None
-    detector = AnomalyDetector(networks.ema, networks.encoder, phase.resolution, run.dataset.channels, alpha, device)
-    z = counter_random.latents(config.seed, counter_random.LATENT_FOR_GENERATOR, torch.arange(32), config.width)
-    with torch.no_grad():
+    detector = AnomalyDetector(config, networks.by_name(), phase.resolution, run.dataset.channels, alpha, device)
+    z = counter_random.latents(config.seed, counter_random.LATENT_FOR_GENERATOR, torch.arange(32), config.latent_size)
+    with torch.no_grad(), networks.evaluating():
         shown = to_float(torch.from_numpy(logs.shown).to(device))
         real = faded(at_resolution(shown, phase.resolution), detector.alpha)
-        generated = networks.ema(z.to(device), phase.resolution, detector.alpha)
-    rows = {"real": real, "generated": generated}
-    grids = {name: images.permute(0, 2, 3, 1).cpu().numpy() for name, images in rows.items()}
-    logs.monitor.pictures(images_seen, grids | {"reconstructed": detector.reconstruct(logs.shown)})
+        rows = {"real": real, "generated": detector.scorer.generate(z.to(device))}
+        grids = {name: images.permute(0, 2, 3, 1).cpu().numpy() for name, images in rows.items()}
+        if can_score(config, images_seen):
+            grids["reconstructed"] = detector.reconstruct(logs.shown)
+    logs.monitor.pictures(images_seen, grids)

@@ -106,10 +106,11 @@ class Monitor:
         elapsed, total = time.monotonic() - self.started, self.phases[-1].end
         done = work(self.phases, images_seen)
         left = elapsed / (done - self.first) * (work(self.phases, total) - done)
+        losses = {"wasserstein": "critic/wasserstein", "distance": "encoder/distance"}
+        said = "".join(f"{name} {values[key]:7.3f} | " for name, key in losses.items() if key in values)
         self.say(
             f"{images_seen / 1000:7.1f}/{total / 1000:.0f} kimg | {phase.name:<13} | "
-            f"{values['speed/sec_per_kimg']:6.2f} sec/kimg | wasserstein {values['critic/wasserstein']:7.3f} | "
-            f"distance {values['encoder/distance']:.3f} | {elapsed / 60:4.1f} min, about {left / 60:.1f} to go"
+            f"{values['speed/sec_per_kimg']:6.2f} sec/kimg | {said}{elapsed / 60:4.1f} min, about {left / 60:.1f} to go"
         )
 
     def pictures(self, images_seen: int, rows: dict[str, np.ndarray]) -> None:

@@ -7,8 +7,10 @@ Karras et al. 2018, figure 2).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -109,14 +111,19 @@ class Encoder(nn.Module):
     def forward(
         self, images: Tensor, resolution: int, alpha: Tensor | None = None, group: int = STDDEV_GROUP
     ) -> Tensor:
+        x = self.features(images, resolution, alpha)
+        x = leaky_relu(self.conv(minibatch_stddev(x, group)))
+        return at_least_float32(leaky_relu(self.dense(x.flatten(1))))
+
+    def features(self, images: Tensor, resolution: int, alpha: Tensor | None = None) -> Tensor:
+        """What is known of each image by itself at 4x4, before the minibatch-stddev: N x width x 4 x 4."""
         x = leaky_relu(self.from_rgb[str(resolution)](images))
         for r in reversed(resolutions(resolution)[1:]):
             x = self.blocks[str(r)](x)
             if alpha is not None and r == resolution:
                 low = leaky_relu(self.from_rgb[str(r // 2)](downsample(images)))
                 x = torch.lerp(low, x, alpha.to(x.dtype))
-        x = leaky_relu(self.conv(minibatch_stddev(x, group)))
-        return at_least_float32(leaky_relu(self.dense(x.flatten(1))))
+        return x
 
 
 class Critic(nn.Module):
@@ -161,9 +168,34 @@ def wake(network: nn.Module, resolution: int, fading: bool) -> list[nn.Parameter
     return used
 
 
+class NetworkSet:
+    """The networks of a run: a dataclass whose fields are modules."""
+
+    def by_name(self) -> dict[str, nn.Module]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [parameter for network in self.by_name().values() for parameter in network.parameters()]
+
+    def to(self, device: torch.device) -> Self:
+        for network in self.by_name().values():
+            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """As at test time while the block lasts: batch norm takes what it has learned, and learns nothing."""
+        training = {name: network.training for name, network in self.by_name().items()}
+        for network in self.by_name().values():
+            network.eval()
+        yield
+        for name, network in self.by_name().items():
+            network.train(training[name])
+
+
 @dataclass(frozen=True)
-class Networks:
-    """The four networks of a run; `ema` is the generator's moving average, the one that scores."""
+class Networks(NetworkSet):
+    """Of the method itself; `ema` is the generator's moving average, the one that scores."""
 
     generator: Generator
     critic: Critic
@@ -181,13 +213,17 @@ class Networks:
         ema.requires_grad_(False)
         return Networks(generator, critic, encoder, ema)
 
-    def by_name(self) -> dict[str, nn.Module]:
-        return {"generator": self.generator, "critic": self.critic, "encoder": self.encoder, "ema": self.ema}
 
-    def parameters(self) -> list[nn.Parameter]:
-        return [parameter for network in self.by_name().values() for parameter in network.parameters()]
+@dataclass(frozen=True)
+class SearchNetworks(NetworkSet):
+    """The same without an encoder, for AnoGAN's iterative search."""
 
-    def to(self, device: torch.device) -> Networks:
-        for network in self.by_name().values():
-            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self
+    generator: Generator
+    critic: Critic
+    ema: Generator
+
+    @staticmethod
+    def build(resolution: int, channels: int, width: int, seed: int) -> SearchNetworks:
+        """Freshly drawn networks: those of `Networks.build` at the same seed, but for the encoder."""
+        n = Networks.build(resolution, channels, width, seed)
+        return SearchNetworks(n.generator, n.critic, n.ema)

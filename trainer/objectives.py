@@ -19,7 +19,11 @@ Distance = Literal["image", "latent"]
 Coupling = Literal["joint", "encoder-only"]
 
 
-def frozen(network: nn.Module, *args: Tensor | int | None) -> Tensor:
+Where = Tensor | int | None
+"""What the growing networks take besides images or latents: resolution and alpha. Those of f-AnoGAN take nothing."""
+
+
+def frozen(network: nn.Module, *args: Where) -> Tensor:
     """Run a network with its weights held constant: gradients reach its inputs, never its parameters."""
     constants = {name: parameter.detach() for name, parameter in network.named_parameters()}
     return functional_call(network, constants, args)
@@ -31,20 +35,18 @@ class CriticLoss(nn.Module):
     x_hat = real + u (fake - real), u uniform in [0, 1], one a sample.
     """
 
-    def __init__(self, critic: Critic, penalty: float, drift: float, bf16: bool = False) -> None:
+    def __init__(self, critic: nn.Module, penalty: float, drift: float, bf16: bool = False) -> None:
         super().__init__()
         self.critic = critic
         self.penalty, self.drift, self.bf16 = penalty, drift, bf16
 
-    def forward(
-        self, real: Tensor, fake: Tensor, u: Tensor, resolution: int, alpha: Tensor | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, real: Tensor, fake: Tensor, u: Tensor, *where: Where) -> tuple[Tensor, dict[str, Tensor]]:
         """real, fake: N x C x r x r, N a multiple of 4; u: N x 1 x 1 x 1. Returns the loss and its parts."""
         with torch.autocast(real.device.type, torch.bfloat16, enabled=self.bf16):
             # One pass for both kinds: minibatch-stddev groups are runs of 4, so the two never share one.
-            real_scores, fake_scores = self.critic(torch.cat([real, fake]), resolution, alpha).chunk(2)
+            real_scores, fake_scores = self.critic(torch.cat([real, fake]), *where).chunk(2)
             mixed = torch.lerp(real, fake, u).detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(self.critic(mixed, resolution, alpha).sum(), mixed, create_graph=True)
+            (slope,) = torch.autograd.grad(self.critic(mixed, *where).sum(), mixed, create_graph=True)
         norm = slope.flatten(1).norm(dim=1)
         penalty = (norm - 1).square().mean()
         wasserstein = real_scores.mean() - fake_scores.mean()
@@ -61,6 +63,23 @@ class CriticLoss(nn.Module):
             "critic/spread_real": real.std(dim=0).mean(),
         }
         return loss, {name: part.detach() for name, part in parts.items()}
+
+
+class GeneratorLoss(nn.Module):
+    """-E[D(G(z))], of a generator trained without an encoder."""
+
+    def __init__(self, generator: nn.Module, critic: nn.Module, bf16: bool = False) -> None:
+        super().__init__()
+        self.generator = generator
+        self._critic = (critic,)  # in a tuple, so that the critic's parameters are not this module's
+        self.bf16 = bf16
+
+    def forward(self, z: Tensor, *where: Where) -> tuple[Tensor, dict[str, Tensor]]:
+        """z: N x latent size, N a multiple of 4. Returns the loss and its parts."""
+        with torch.autocast(z.device.type, torch.bfloat16, enabled=self.bf16):
+            fake = self.generator(z, *where)
+            loss = -frozen(self._critic[0], fake, *where).mean()
+        return loss, {"generator/loss": loss.detach(), "generator/spread": fake.detach().std(dim=0).mean()}
 
 
 class GeneratorEncoderLoss(nn.Module):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from data_tools.errors import UserError
 from trainer.config import PAPER_MINIBATCH, TrainConfig
+from trainer.peers.options import FAnoGanOptions, SearchOptions
 
 
 def kth() -> TrainConfig:
@@ -17,6 +18,18 @@ def kth() -> TrainConfig:
 def cifar_car() -> TrainConfig:
     """The paper's CIFAR_CAR run: 32x32, 4,000 thousand images."""
     return TrainConfig(preset="cifar-car", resolution=32, final_images=400_000)
+
+
+SMALL_FANOGAN = FAnoGanOptions(
+    width=16,
+    latent_size=32,
+    gan_images=120_000,
+    encoder_images=60_000,
+    minibatch=16,  # as in Berg et al. 2019
+    learning_rate=4e-4,
+    encoder_learning_rate=2e-4,
+)
+"""On so few images its authors' step sizes learn next to nothing."""
 
 
 def cells_small() -> TrainConfig:
@@ -35,6 +48,8 @@ def cells_small() -> TrainConfig:
         minibatch={**PAPER_MINIBATCH, 4: 32, 8: 32, 16: 16, 32: 16},
         learning_rate=0.004,
         ema_decay=0.995,
+        fanogan=SMALL_FANOGAN,
+        search=SearchOptions(steps=100, learning_rate=0.05),
         log_images=2_000,
         checkpoint_images=10_000,
     )
@@ -43,6 +58,20 @@ def cells_small() -> TrainConfig:
 def cifar_small() -> TrainConfig:
     """CIFAR-10 cars on two CPU cores: the same schedule as cells-small."""
     return dataclasses.replace(cells_small(), preset="cifar-small")
+
+
+def study() -> TrainConfig:
+    """A study of many trainings on two CPU cores: 16x16, three minutes each on one core."""
+    return dataclasses.replace(
+        cells_small(),
+        preset="study",
+        resolution=16,
+        fade_images=16_000,
+        stable_images=16_000,
+        final_images=40_000,
+        minibatch={**PAPER_MINIBATCH, 4: 32, 8: 32, 16: 16},
+        log_images=4_000,
+    )
 
 
 def demo() -> TrainConfig:
@@ -57,6 +86,8 @@ def demo() -> TrainConfig:
         minibatch={**PAPER_MINIBATCH, 4: 32, 8: 32, 16: 16, 32: 16},
         learning_rate=0.004,  # as for cells-small
         ema_decay=0.99,
+        fanogan=dataclasses.replace(SMALL_FANOGAN, gan_images=30_000, encoder_images=15_000),
+        search=SearchOptions(steps=100, learning_rate=0.05),
         log_images=1_000,
         checkpoint_images=5_000,
     )
@@ -67,6 +98,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "cifar-car": cifar_car,
     "cells-small": cells_small,
     "cifar-small": cifar_small,
+    "study": study,
     "demo": demo,
 }
 

@@ -42,6 +42,12 @@ def result_rows(table: ScoreTable) -> list[Row]:
         Row(f"a, lambda {s['best_lambda']:.5g}", s["a_best"], "best lambda on this test set: an upper bound"),
         Row("L_r", s["L_r"], "plain residual"),
     ]
+    terms = {
+        "A": "f-AnoGAN's score: residual of pixels and of the critic's features",
+        "D": "the critic's score, negated",
+    }
+    columns = table.scores.columns()
+    rows += [Row(name, auc(table.labels, columns[name]), note) for name, note in terms.items() if name in columns]
     notes = {"minus_std": "standard deviation of the image, negated", "minus_max": "largest pixel, negated"}
     rows += [
         Row(name, auc(table.labels, column), notes[name] + ": no training") for name, column in table.plain.items()

@@ -23,8 +23,7 @@ from trainer.checkpoint import (
 )
 from trainer.config import TrainConfig
 from trainer.growth import phase_at, schedule
-from trainer.networks import Networks
-from trainer.step import ADAMS
+from trainer.networks import NetworkSet
 
 HANDOVER = 30.0
 """Seconds that an earlier process of the same run may take to end."""
@@ -66,7 +65,7 @@ def find_start(config: TrainConfig) -> Start:
         try:
             info = read_info(f"{config.out}/checkpoints/{name}")
             check_checkpoint(info)
-            has_moments = all(f"{adam}.safetensors" in info.sha256 for adam in ADAMS)
+            has_moments = bool(info.optimisers)
             if not has_moments and not _ends_a_phase(config, info.images_seen):
                 raise DamagedError(f"{info.url}: lacks the optimisers' states in the middle of a phase - {REMEDY}")
             return Start(info.images_seen, info, has_moments, tuple(notes))
@@ -81,7 +80,7 @@ def find_start(config: TrainConfig) -> Start:
 
 def check_fits(config: TrainConfig, info: CheckpointInfo) -> None:
     """UserError when a new run cannot start from these weights at their count of images."""
-    for name in ("resolution", "width"):
+    for name in ("method", "resolution", "width"):
         ours, theirs = getattr(config, name), getattr(info.config, name)
         if ours != theirs:
             raise UserError(f"--from {info.url}: has --{name} {theirs} instead of {ours} - give --{name} {theirs}")
@@ -99,7 +98,7 @@ def check_fits(config: TrainConfig, info: CheckpointInfo) -> None:
         )
 
 
-def load_start(start: Start, networks: Networks, channels: int) -> None:
+def load_start(start: Start, networks: NetworkSet, channels: int) -> None:
     """Load the weights to start from, if any; DamagedError when they do not fit, UserError for other channels."""
     if start.info and start.info.channels != channels:
         raise UserError(
@@ -110,7 +109,7 @@ def load_start(start: Start, networks: Networks, channels: int) -> None:
         load_weights(start.info, networks.by_name())
 
 
-def unsettled(start: Start, run: str, networks: Networks) -> Snapshot | None:
+def unsettled(start: Start, run: str, networks: NetworkSet) -> Snapshot | None:
     """What of the run's own checkpoint, just loaded, can be validated, in case that the run ended before it was."""
     i = start.info
     if not i or not i.url.startswith(f"{run}/"):
@@ -122,7 +121,7 @@ def unsettled(start: Start, run: str, networks: Networks) -> Snapshot | None:
 def _ends_a_phase(config: TrainConfig, images_seen: int) -> bool:
     seen = 0
     for phase in schedule(config):
-        seen += -(-(phase.end - seen) // phase.batch) * phase.batch  # whole steps
+        seen += -(-(phase.end - seen) // phase.images_a_step) * phase.images_a_step  # whole steps
         if seen == images_seen:
             return True
     return False

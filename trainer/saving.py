@@ -16,10 +16,10 @@ from data_tools.reader import Dataset
 from data_tools.storage import open_storage, write_bytes
 from trainer.checkpoint import BEST, Snapshot, checkpoint_names, images_of, remove_checkpoint, write_checkpoint
 from trainer.config import TrainConfig
-from trainer.detector import AnomalyDetector, best_device
+from trainer.detector import AnomalyDetector
 from trainer.evaluation import has_labels, score_table, summary
+from trainer.methods import can_score
 from trainer.monitor import Monitor
-from trainer.networks import Encoder, Generator
 
 LAST_ATTEMPTS, PAUSE = 10, 5.0
 """How often a run that is over tries to save its end, and seconds between."""
@@ -125,21 +125,15 @@ class Saver:
 
     def _settle(self, snapshot: Snapshot) -> None:
         """What remains to be done for a checkpoint that is there."""
-        if has_labels(self.dataset) and snapshot.name not in self.monitor.validations(self.config.best_by):
+        scores = has_labels(self.dataset) and can_score(snapshot.config, snapshot.images_seen)
+        if scores and snapshot.name not in self.monitor.validations(self.config.best_by):
             self._validate(snapshot)
         self._thin_out(snapshot)
         self.unsettled = None
 
     def _validate(self, snapshot: Snapshot) -> None:
         """Record a snapshot's AUCs on the labelled test images."""
-        config = snapshot.config
-        sizes, device = (config.resolution, snapshot.channels, config.width), best_device()
-        generator, encoder = Generator(*sizes), Encoder(*sizes)
-        generator.load_state_dict(snapshot.files["ema"])
-        encoder.load_state_dict(snapshot.files["encoder"])
-        detector = AnomalyDetector(
-            generator.to(device), encoder.to(device), snapshot.resolution, snapshot.channels, snapshot.alpha, device
-        )
+        detector = AnomalyDetector.from_snapshot(snapshot)
         table = score_table(detector, self.dataset)
         values = summary(table.scores, table.labels)
         self.monitor.metrics(snapshot.images_seen, {f"validation/{name}": value for name, value in values.items()})

@@ -1,0 +1,88 @@
+"""One step of the growing networks: critic, moving average of the generator, generator and encoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from trainer import counter_random
+from trainer.batches import at_resolution, faded, to_float
+from trainer.growth import Phase
+from trainer.networks import Networks, SearchNetworks, used_parameters, wake
+from trainer.objectives import CriticLoss, GeneratorEncoderLoss, GeneratorLoss
+from trainer.step import Step
+
+
+class GrowingStep(Step):
+    """One update of critic, moving average, generator and encoder, if there is one."""
+
+    networks: Networks | SearchNetworks
+
+    def begin(self, phase: Phase) -> None:
+        """Wake the layers of this phase, and start reduction and Adam's moments anew."""
+        n, c = self.networks, self.config
+        self.phase = phase
+        awake = {
+            name: wake(network, phase.resolution, phase.fading)
+            for name, network in n.by_name().items()
+            if name != "ema"
+        }
+        critic = awake.pop("critic")
+        learners = [parameter for network in awake.values() for parameter in network]
+        self.generator_values = tuple(p.detach() for p in awake["generator"])
+        self.ema_parameters = tuple(used_parameters(n.ema, phase.resolution, phase.fading))
+        self.critic_loss = self._reduced(CriticLoss(n.critic, c.penalty, c.drift, self.bf16))
+        self.generator_loss = self._reduced(self._generator_objective())
+        # Adam works element by element, so one optimiser serves generator and encoder, joint or not.
+        self.optimisers = {"critic_adam": self._adam(critic), "generator_adam": self._adam(learners)}
+        self.trained = [*critic, *learners]
+        if self.group.size > 1:
+            self._settle_reduction()
+
+    def run(self, images_seen: int) -> dict[str, Tensor]:
+        c, phase = self.config, self.phase
+        places, positions = self._places(images_seen)
+        alpha = torch.tensor(phase.alpha(images_seen), device=self.device) if phase.fading else None
+        real = faded(at_resolution(to_float(self._images(places, positions)), phase.resolution), alpha)
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            z = self._latents(counter_random.LATENT_FOR_CRITIC, positions)
+            fake = self.networks.generator(z, phase.resolution, alpha)
+        u = counter_random.mixing(c.seed, positions)
+        loss, critic_parts = self.critic_loss(real, fake, u, phase.resolution, alpha)
+        self._update(self.optimisers["critic_adam"], loss)
+        torch._foreach_lerp_(self.ema_parameters, self.generator_values, 1 - c.ema_decay)  # type: ignore[reportPrivateImportUsage]
+
+        z = self._latents(counter_random.LATENT_FOR_GENERATOR, positions)
+        loss, generator_parts = self.generator_loss(z, phase.resolution, alpha)
+        self._update(self.optimisers["generator_adam"], loss)
+        self.finite.look(self.trained, images_seen)
+        return critic_parts | generator_parts
+
+    def _generator_objective(self) -> nn.Module:
+        n, c = self.networks, self.config
+        if isinstance(n, SearchNetworks):
+            return GeneratorLoss(n.generator, n.critic, self.bf16)
+        return GeneratorEncoderLoss(
+            n.generator, n.encoder, n.critic, c.distance, c.coupling, c.distance_weight, self.bf16
+        )
+
+    def _settle_reduction(self) -> None:
+        """A pass that leaves nothing behind: after its first one DDP lays its buckets out anew.
+
+        The order of summation must not depend on whether a run was interrupted.
+        """
+        phase, device = self.phase, self.device
+        alpha = torch.tensor(1.0, device=device) if phase.fading else None
+        share = phase.batch // self.group.size
+        channels = self.networks.generator.to_rgb["4"].bias.numel()  # type: ignore[union-attr]
+        images = torch.zeros(share, channels, phase.resolution, phase.resolution, device=device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        u = torch.zeros(share, 1, 1, 1, device=device)
+        self.critic_loss(images, images, u, phase.resolution, alpha)[0].backward()
+        z = torch.zeros(share, self.config.width, device=device)
+        self.generator_loss(z, phase.resolution, alpha)[0].backward()
+        for adam in self.optimisers.values():
+            adam.zero_grad(set_to_none=True)
+
+    def _adam(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=self.phase.learning_rate, betas=(0.0, 0.99), eps=1e-8, fused=True)

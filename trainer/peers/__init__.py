@@ -1,0 +1,1 @@
+"""The methods that the tables set beside ours."""
