@@ -190,7 +190,8 @@ def _one_phase(run: Run, phase: Phase, images_seen: int) -> tuple[int, bool]:
             }
             if logs:
                 _tell(logs.monitor, images_seen, phase, values, config)
-            around.report({"images_seen": images_seen, **values})
+            judged = logs.monitor.phase_validated(config.best_by) if logs else {}
+            around.report({"images_seen": images_seen, **values, **judged})
             since = images_seen
         if logs and (last or any(before < mark <= images_seen for mark in marks)):
             _pictures(run, logs, phase, images_seen)

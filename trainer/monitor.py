@@ -95,6 +95,17 @@ class Monitor:
         key = f"validation/{name}"
         return {f"images-{line['images_seen']:09.0f}": line[key] for line in self.kept if key in line}
 
+    def phase_validated(self, name: str) -> dict[str, float]:
+        """The last phase whose end has been validated, counted from one, and the AUC of that name; or nothing.
+
+        AUCs of one phase compare with one another, those of different resolutions do not.
+        """
+        aucs = {int(checkpoint.removeprefix("images-")): value for checkpoint, value in self.validations(name).items()}
+        for phase in reversed(self.phases):
+            if ends := [seen for seen in aucs if phase.end <= seen < phase.end + phase.images_a_step]:
+                return {"phase": phase.index + 1, "auc": aucs[ends[0]]}
+        return {}
+
     def say(self, line: str) -> None:
         """Tell a line to whoever watches, and add it to the run's log."""
         self.hear(line)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from data_tools.errors import UnreachableError, UserError
@@ -31,40 +32,62 @@ QUIET = 60.0
 def train_on_ray(config: TrainConfig) -> None:
     """Train with Ray Train workers: on the cluster of RAY_ADDRESS, else on one started here.
 
-    Workers that fail or go with their node are started again, from the newest checkpoint. Raises UserError when that
-    is no help.
+    Raises what `fit_on_ray` does.
     """
+    _, most = config.worker_range()
+    # As many CPUs as workers at least, so that small machines can run them.
+    with ray_session(most):
+        fit_on_ray(config, max((os.cpu_count() or 1) // most, 1), hear=lambda line: print(line, flush=True))
+
+
+@contextlib.contextmanager
+def ray_session(cpus: int) -> Iterator[None]:
+    """Connect to the cluster of RAY_ADDRESS, or start one here, with as many CPUs as asked for at least."""
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    cores, (_, most) = os.cpu_count() or 1, config.worker_range()
     # The run's own log is shown instead of everything that Ray's processes say; theirs stays in Ray's session folder.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if "RAY_ADDRESS" in os.environ:
         ray.init(**quiet)
     else:
-        # As many CPUs as workers at least, so that small machines can run them; threads are set in the worker.
         own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
-        ray.init("local", num_cpus=max(cores, most), **own, **quiet)
-    # On this node, or it would go with whichever node Ray has put it on.
-    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    desk: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote()
-    over = threading.Event()
-    follower = threading.Thread(target=_follow, args=(desk, over, config.workers), daemon=True)
-    follower.start()
+        ray.init("local", num_cpus=max(os.cpu_count() or 1, cpus), **own, **quiet)
     try:
-        _fit(config, desk, max(cores // most, 1))
-        verdict: Any = ray.get(desk.judged.remote())
-        if verdict:
-            raise verdict
+        yield
     finally:
-        over.set()
-        follower.join()
         ray.shutdown()
 
 
-def _fit(config: TrainConfig, desk: Any, threads: int) -> None:
+def new_desk() -> Any:
+    """A desk on this node, or it would go with whichever node Ray has put it on."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote()
+
+
+def fit_on_ray(
+    config: TrainConfig, threads: int, hear: Callable[[str], None], cpus: int = 1, callbacks: Sequence[Any] = ()
+) -> None:
+    """Train with Ray Train workers, from within a Ray program.
+
+    threads: of each worker. hear: is told what the workers say, from a thread. cpus: to claim for each worker.
+    callbacks: of Ray Train. Workers that fail or go with their node are started again, from the newest checkpoint.
+    Raises UserError when that is no help.
+    """
+    import ray
+
+    desk = new_desk()
+    with followed(desk, hear, config.workers):
+        _fit(config, desk, threads, cpus, list(callbacks))
+        verdict: Any = ray.get(desk.judged.remote())
+        if verdict:
+            raise verdict
+
+
+def _fit(config: TrainConfig, desk: Any, threads: int, cpus: int, callbacks: list[Any]) -> None:
     """Train to the end, or to where the desk has judged."""
     import ray
     from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
@@ -73,20 +96,23 @@ def _fit(config: TrainConfig, desk: Any, threads: int) -> None:
     from trainer.interface import OnRaysInterface
 
     fewest, most = config.worker_range()
+    gpu = has_gpus(fewest)
     scaling = ScalingConfig(
         num_workers=most if fewest == most else (fewest, most),
-        use_gpu=ray.cluster_resources().get("GPU", 0) >= fewest,
+        use_gpu=gpu,
+        resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {}),
         elastic_resize_monitor_interval_s=RESIZED_EVERY,
     )
     for attempt in range(ATTEMPTS):
         try:
             with tempfile.TemporaryDirectory(prefix="stratagan-ray-") as place:  # Ray's notes; the run has its own
+                failures = FailureConfig(max_failures=-1)
                 TorchTrainer(
                     _worker,
                     train_loop_config={"config": config.to_json(), "threads": threads, "desk": desk},
                     torch_config=OnRaysInterface(timeout_s=int(config.patience)),
                     scaling_config=scaling,
-                    run_config=RunConfig(name="run", storage_path=place, failure_config=FailureConfig(max_failures=-1)),
+                    run_config=RunConfig(name="run", storage_path=place, failure_config=failures, callbacks=callbacks),
                 ).fit()
             return
         except ControllerError as error:  # Ray does not try again where a worker fails while the group forms
@@ -97,6 +123,13 @@ def _fit(config: TrainConfig, desk: Any, threads: int) -> None:
                     " - look at the cluster with `ray status`"
                 ) from error
             ray.get(desk.hear.remote(f"warning: no group of workers came about ({reason}); trying again"))
+
+
+def has_gpus(workers: int) -> bool:
+    """Whether the cluster has a GPU for each worker."""
+    import ray
+
+    return ray.cluster_resources().get("GPU", 0) >= max(workers, 1)
 
 
 def _worker(values: dict[str, Any]) -> None:
@@ -140,8 +173,21 @@ def _preemption_watch() -> Callable[[], bool]:
     return new_announcement
 
 
-def _follow(desk: Any, over: threading.Event, workers: str) -> None:
-    """Print what the workers say, until all is over."""
+@contextlib.contextmanager
+def followed(desk: Any, hear: Callable[[str], None], workers: str = "") -> Iterator[None]:
+    """Pass on what comes to a desk while the block lasts, and what is left at its end."""
+    over = threading.Event()
+    follower = threading.Thread(target=_follow, args=(desk, over, hear, workers), daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        over.set()
+        follower.join()
+
+
+def _follow(desk: Any, over: threading.Event, hear: Callable[[str], None], workers: str) -> None:
+    """workers: what to say is waited for, when nothing has come for long and nobody works."""
     import ray
 
     last, heard = False, time.monotonic()
@@ -149,9 +195,9 @@ def _follow(desk: Any, over: threading.Event, workers: str) -> None:
         last = over.wait(0.5)
         lines = ray.get(desk.read.remote())
         for line in lines:
-            print(line, flush=True)
+            hear(line)
         if lines:
             heard = time.monotonic()
-        elif time.monotonic() - heard > QUIET and not ray.get(desk.is_attended.remote()):
-            print(f"waiting for room for --workers {workers} on the cluster", flush=True)
+        elif workers and time.monotonic() - heard > QUIET and not ray.get(desk.is_attended.remote()):
+            hear(f"waiting for room for --workers {workers} on the cluster")
             heard = time.monotonic()

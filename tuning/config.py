@@ -1,0 +1,106 @@
+"""The configuration of a sweep: one frozen dataclass; every field is a command line option."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from data_tools.cache import DEFAULT_LIMIT
+from data_tools.errors import UserError
+
+METHODS: dict[str, dict[str, str]] = {
+    "proposed": {},
+    "proposed-dz": {"distance": "latent"},
+    "fanogan": {"method": "fanogan"},
+    "search": {"method": "search"},
+}
+"""What a sweep calls a method, and the options of a training that it stands for."""
+OPERATIONAL = ("data", "out", "workers", "cpus", "concurrent", "cache", "cache_limit")
+"""Options that say where and how a sweep runs, not what comes out."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Train one detector per method, gamma and seed, and make the tables that follow from their scores."""
+
+    data: str = ""
+    """The dataset: the URL that data_tools wrote to."""
+    out: str = ""
+    """The sweep's URL, a folder or s3://. If it holds an unfinished sweep of the same plan, that sweep goes on."""
+    preset: str = ""
+    """What a training starts from: kth, cifar-car, cells-small, cifar-small, study or demo."""
+    name: str = ""
+    """What the report calls the dataset (default: the last part of --data)."""
+    method: str = "proposed"
+    """Methods, separated by commas: proposed, proposed-dz (the distance in latent space), fanogan, search."""
+    gamma: str = "0"
+    """Contaminations, separated by commas."""
+    seed: str = "0"
+    """Seeds, separated by commas."""
+    lam: Annotated[str, tyro.conf.arg(name="lambda")] = "paper,grid"
+    """Values of lambda, separated by commas: paper (0.05), grid (dense where it matters), numbers. No training each."""
+    set: tuple[str, ...] = ()
+    """Options of a training, as python -m trainer train names them: NAME=VALUE; NAME=VALUE,VALUE to try each; and for
+    the samplers random and optuna NAME=LOW..HIGH, or NAME=LOW..HIGH:log for a range of magnitudes."""
+    sampler: Literal["grid", "random", "optuna"] = "grid"
+    """How values of --set are combined: all with all, drawn at random, or proposed by Optuna."""
+    samples: int = 10
+    """Combinations that random and optuna try."""
+    asha: bool = False
+    """Stop trainings early that do worse than others at the end of the same phase (needs labels and one method)."""
+    workers: int = 1
+    """Ray Train workers of each training."""
+    cpus: int = 1
+    """CPU cores of each worker."""
+    concurrent: int = 0
+    """Trainings at a time (default: as many as the cluster has room for)."""
+    cache: str = ""
+    """Folder for decoded images on each node (default: the user's cache folder)."""
+    cache_limit: str = DEFAULT_LIMIT
+    """Bytes that folder may hold; what was used for longest goes first."""
+
+    @property
+    def methods(self) -> list[str]:
+        """UserError for one that is unknown."""
+        for name in (names := _words("--method", self.method)):
+            if name not in METHODS:
+                raise UserError(f"--method {name} is unknown - choose among {', '.join(METHODS)}")
+        return names
+
+    @property
+    def gammas(self) -> list[float]:
+        return [_number("--gamma", word, float) for word in _words("--gamma", self.gamma)]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [_number("--seed", word, int) for word in _words("--seed", self.seed)]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "set": list(self.set)}
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> SweepConfig:
+        return SweepConfig(**{**values, "set": tuple(values["set"])})
+
+
+def differing_options(a: SweepConfig, b: SweepConfig) -> list[str]:
+    """The options, as typed, in which two sweeps' plans differ; lambda trains nothing and may change."""
+    names = [f.name for f in dataclasses.fields(SweepConfig) if f.name not in (*OPERATIONAL, "lam", "name")]
+    return [f"--{name}" for name in names if getattr(a, name) != getattr(b, name)]
+
+
+def _words(option: str, text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(words) or len(set(words)) < len(words):
+        raise UserError(f"{option} {text!r} is empty or holds a value twice - give values separated by commas")
+    return words
+
+
+def _number(option: str, word: str, kind: type) -> Any:
+    if not re.fullmatch(r"\d+" if kind is int else r"\d*\.?\d+(?:[eE]-?\d+)?", word):
+        raise UserError(f"{option} {word} is no {'whole ' if kind is int else ''}number from 0 up - give e.g. 0,0.01")
+    return kind(word)

@@ -1,0 +1,203 @@
+"""The page's maps, histograms and pictures, gathered from a sweep's latent vectors, detectors and dataset."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from data_tools.cache import open_cache
+from data_tools.errors import UserError
+from data_tools.reader import open_dataset
+from tuning.blocks import Block, drawn, listed
+from tuning.figure_style import TITLES, gamma_title, score_title
+from tuning.latent_figures import FEWEST, TSNE_IMAGES, embedding, histograms_figure, maps_figure, subset
+from tuning.picture_figures import extremes_figure, matches_figure
+from tuning.sweep_tables import PAPER_LAMBDA, Sweep, Trial
+
+LATENT_METHODS = ("search", "fanogan", "proposed")
+MATCH_METHODS = ("fanogan", "proposed")
+HISTOGRAM_SCORES = ("L_n", "L_o", "a", "fused")
+EACH_KIND, EXTREMES = 6, 8
+
+
+class LatentMaps:
+    """A sweep's latent vectors with labels, and their t-SNE maps, each made once."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.maps: dict[str, np.ndarray] = {}
+
+    def latents(self, trial: Trial) -> tuple[np.ndarray, np.ndarray] | None:
+        """z_hat (N x N_z) and labels (N); None where the trial left none."""
+        found = self.sweep.latents(trial)
+        labels = trial.scores.labels if trial.scores else None
+        return None if found is None or labels is None else (found, labels)
+
+    def map(self, trial: Trial) -> tuple[np.ndarray, np.ndarray] | None:
+        """The t-SNE map (M x 2) and labels (M); None where there are too few vectors."""
+        found = self.latents(trial)
+        if found is None or len(found[0]) < FEWEST or found[0].shape[1] < 2:
+            return None
+        shown = subset(len(found[0]))
+        if trial.name not in self.maps:
+            self.maps[trial.name] = embedding(found[0][shown])
+        return self.maps[trial.name], found[1][shown]
+
+    def figure_2(self, name: str) -> Block | None:
+        trials = _corners(self.sweep, LATENT_METHODS)
+        maps = {place: found for place, trial in trials.items() if (found := self.map(trial))}
+        if not maps:
+            return None
+        caption = f"t-SNE maps (perplexity 30 or less) of z_hat of the test images{_most(maps)}; {_names(trials)}."
+        figure = maps_figure(*_axes(maps), maps)
+        return Block(name, "Figure 2: where the encoders put the test images", caption, picture=drawn(figure, "png"))
+
+    def figure_3(self, name: str) -> Block | None:
+        trials = _corners(self.sweep, LATENT_METHODS)
+        values = {place: found for place, trial in trials.items() if (found := self.latents(trial))}
+        if not values:
+            return None
+        caption = (
+            "Histograms of all coefficients of z_hat of the test images, pooled, each kind scaled to area one; "
+            f"{_names(trials)}."
+        )
+        figure = histograms_figure(*_axes(values), {place: (z, labels) for place, (z, labels) in values.items()})
+        return Block(name, "Figure 3: coefficients of z_hat", caption, picture=drawn(figure, "svg"))
+
+    def figure_4(self, name: str) -> Block | None:
+        gamma = self.sweep.gammas[0]
+        trials = {
+            k: t for k, t in _corners(self.sweep, ("proposed", "proposed-dz")).items() if k[0] == gamma_title(gamma)
+        }
+        maps = {place: found for place, trial in trials.items() if (found := self.map(trial))}
+        if len(maps) < 2:
+            return None
+        caption = f"t-SNE maps of z_hat of the test images{_most(maps)}; {_names(trials)}."
+        figure = maps_figure(*_axes(maps), maps)
+        return Block(name, "Figure 4: d_I against d_z", caption, picture=drawn(figure, "png"))
+
+
+def score_histograms(sweep: Sweep, name: str) -> Block | None:
+    """Histograms of the proposed method's scores by contamination, first seed; None without scores."""
+    trials = {row: trial for (row, _), trial in _corners(sweep, ("proposed",), sweep.gammas).items()}
+    values = {
+        (row, score_title(score)): (trial.scores.score(score, PAPER_LAMBDA), trial.scores.labels)
+        for row, trial in trials.items()
+        for score in HISTOGRAM_SCORES
+        if trial.scores and trial.scores.has(score)
+    }
+    if not values:
+        return None
+    caption = f"Histograms of scores of the test images; the greater, the more anomalous; {_names(trials)}."
+    picture = drawn(histograms_figure(*_axes(values), values), "svg")
+    return Block(name, "Distributions of scores", caption, picture=picture)
+
+
+def pictures(sweep: Sweep, name: str, cache: str, cache_limit: str) -> list[Block]:
+    """Figure 5's closest matches and the extremes; a sentence where a run or the dataset is gone."""
+    corner = {method: trial for (_, method), trial in _corners(sweep, MATCH_METHODS, sweep.gammas[-1:]).items()}
+    corner = {method: trial for method, trial in corner.items() if trial.scores}
+    if not corner:
+        return []
+    matches_title, extremes_title = "Figure 5: closest matches", "The most and the least anomalous test images"
+    try:
+        images = _test_images(sweep, next(iter(corner.values())), cache, cache_limit)
+        blocks = []
+        labels = next(iter(corner.values())).scores.labels  # pyright: ignore[reportOptionalMemberAccess]
+        if labels is not None:
+            blocks.append(_matches(sweep, f"{name}-matches", matches_title, corner, images, labels))
+        if proposed := corner.get(TITLES["proposed"]):
+            blocks.append(_extremes(sweep, f"{name}-extremes", extremes_title, proposed, images))
+        return blocks
+    except (UserError, FileNotFoundError) as error:
+        return [Block(f"{name}-matches", "Closest matches and extremes", f"Left out: {error}.")]
+
+
+def _test_images(sweep: Sweep, trial: Trial, cache: str, cache_limit: str) -> np.ndarray:
+    """The dataset's test images in the scores' order. UserError: they are gone, or are others by now."""
+    from trainer.evaluation import test_images
+
+    dataset = open_dataset(sweep.plan.data, open_cache(cache or None, cache_limit))
+    keys = [origin["key"] for pool in ("test-normal", "test-anomaly") for origin in dataset.provenance(pool)]
+    if trial.scores is None or keys != trial.scores.keys:
+        raise UserError(
+            f"{sweep.plan.data}: holds other test images than were scored - give the sweep its dataset back"
+        )
+    return test_images(dataset)[0]
+
+
+def _matches(
+    sweep: Sweep, name: str, title: str, corner: dict[str, Trial], images: np.ndarray, labels: np.ndarray
+) -> Block:
+    normal, anomalous = (_spread(np.flatnonzero(labels == kind)) for kind in (False, True))
+    chosen = np.concatenate([normal, anomalous])
+    rows = {}
+    for method, trial in corner.items():
+        detector = _detector(sweep, trial)
+        rows.setdefault("query", _shrunk(images[chosen], detector.resolution))
+        rows[method.split(" ")[0]] = detector.reconstruct(images[chosen])
+    caption = f"Test images, evenly drawn, above what each method makes of their latent vectors; {_names(corner)}."
+    figure = matches_figure(["normal"] * len(normal) + ["anomalous"] * len(anomalous), rows)
+    return Block(name, title, caption, picture=drawn(figure, "png"))
+
+
+def _extremes(sweep: Sweep, name: str, title: str, trial: Trial, images: np.ndarray) -> Block:
+    assert trial.scores is not None
+    by = "fused" if trial.scores.has("fused") else "a"
+    score, labels = trial.scores.score(by, PAPER_LAMBDA), trial.scores.labels
+    order = np.argsort(-score, kind="stable")
+    detector = _detector(sweep, trial)
+    blocks = {}
+    for block, chosen in (("most anomalous", order[:EXTREMES]), ("least anomalous", order[::-1][:EXTREMES])):
+        kinds = ["" if labels is None else "\nanomalous" if labels[i] else "\nnormal" for i in chosen]
+        headings = [f"{score[i]:.3g}{kind}" for i, kind in zip(chosen, kinds)]
+        part = images[chosen]
+        queries = _shrunk(part, detector.resolution)
+        blocks[block] = (headings, queries, detector.reconstruct(part), detector.heatmap(part))
+    caption = (
+        f"The test images of the greatest and the least {score_title(by)} (above each, with its label where there is "
+        f"one), their closest matches, and heat maps of |w(Q) − w(R)|; {_names({'': trial})}."
+    )
+    return Block(name, title, caption, picture=drawn(extremes_figure(blocks), "png"))
+
+
+def _detector(sweep: Sweep, trial: Trial):
+    from trainer.detector import AnomalyDetector
+
+    return AnomalyDetector.load(f"{sweep.url}/trials/{trial.name}/run")
+
+
+def _shrunk(images: np.ndarray, resolution: int) -> np.ndarray:
+    """uint8 N x H x W x C to float N x r x r x C in [-1, 1], as a detector of resolution r sees them."""
+    from trainer.batches import at_resolution, to_float
+
+    return at_resolution(to_float(torch.from_numpy(images.copy())), resolution).permute(0, 2, 3, 1).numpy()
+
+
+def _corners(sweep: Sweep, methods: tuple[str, ...], gammas: list[float] | None = None) -> dict[tuple[str, str], Trial]:
+    """Trials of the first seed by row (the least and the greatest contamination, or all given) and column (method)."""
+    ends = sorted({sweep.gammas[0], sweep.gammas[-1]}) if gammas is None else gammas
+    found = {}
+    for gamma in ends:
+        for method in methods:
+            variant = sweep.first(method)
+            if variant and (trials := sweep.of(variant, gamma)):
+                found[gamma_title(gamma), TITLES[method]] = trials[0]
+    return found
+
+
+def _axes(places: dict[tuple[str, str], object]) -> tuple[list[str], list[str]]:
+    return list(dict.fromkeys(row for row, _ in places)), list(dict.fromkeys(column for _, column in places))
+
+
+def _most(maps: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]) -> str:
+    full = any(len(points) == TSNE_IMAGES for points, _ in maps.values())
+    return f" (of more than {TSNE_IMAGES:,}, so many drawn at random)" if full else ""
+
+
+def _names(trials: dict) -> str:
+    return f"trials {listed(trial.name for trial in trials.values())}"
+
+
+def _spread(indices: np.ndarray) -> np.ndarray:
+    return indices[np.linspace(0, len(indices) - 1, min(EACH_KIND, len(indices))).round().astype(int)]

@@ -1,0 +1,121 @@
+"""The tables of a whole sweep, from its trials' tables alone: the same bytes after any number of interruptions."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_tools.storage import Storage, open_storage, write_bytes
+from trainer.detector import PAPER_LAMBDA
+from tuning.label_free import CORRUPTIONS, chosen_lambda, excess_mass, mass_volume, rank_agreement, separation
+from tuning.sweep_files import checked
+from tuning.sweep_tables import CHOICE, MEASURES, TERMS, Sweep, Trial, read_sweep
+from tuning.trial_tables import PROBES, as_csv
+
+CRITERION = "separation"
+"""The label-free figure whose greatest value chooses lambda: the mean AUC of corrupted images against originals."""
+Probes = dict[str, np.ndarray]
+"""By kind, 2 x N: L_n and L_o of probe images."""
+
+
+def write_results(url: str) -> None:
+    """Write table.csv (an AUC a row; with labels), label_free.csv and choice.csv."""
+    sweep, storage = read_sweep(url), open_storage(url)
+    if sweep.labelled:
+        write_bytes(storage, "table.csv", as_csv(auc_rows(sweep)))
+    measures: list[list[Any]] = [["method", "options", "gamma", "lambda", *MEASURES, "auc"]]
+    choices: list[list[Any]] = [["method", "options", "gamma", *CHOICE]]
+    for variant in sweep.variants:
+        for gamma in sweep.gammas:
+            trials = sweep.of(variant, gamma)
+            probes = [found for trial in trials if (found := read_probes(storage, trial.name))]
+            curves = [
+                trial.scores.lambda_aucs(sweep.plan.lambdas) for trial in trials if trial.labelled and trial.scores
+            ]
+            aucs = np.mean(curves, axis=0) if curves else None
+            if not probes:
+                continue
+            free = [label_free_figures(probes, float(lam)) for lam in sweep.plan.lambdas]
+            for i, lam in enumerate(sweep.plan.lambdas):
+                cells = [_cell(free[i][name]) for name in MEASURES]
+                measures.append([*variant, _cell(gamma), _cell(lam), *cells, "" if aucs is None else _cell(aucs[i])])
+            criterion = np.array([figures[CRITERION] for figures in free])
+            choices.append([*variant, _cell(gamma), *_choice(sweep.plan.lambdas, criterion, aucs, trials)])
+    write_bytes(storage, "label_free.csv", as_csv(measures))
+    write_bytes(storage, "choice.csv", as_csv(choices))
+
+
+def auc_rows(sweep: Sweep) -> list[list[Any]]:
+    """An AUC a row: every term and every lambda of every finished trial, and the plain baselines."""
+    rows: list[list[Any]] = [["method", "options", "gamma", "seed", "score", "lambda", "auc"]]
+    for trial in sweep.trials:
+        if not trial.labelled or not trial.scores:
+            continue
+        place = [*trial.variant, _cell(trial.gamma), trial.seed]
+        rows += [[*place, name, "", _cell(trial.scores.auc(name))] for name in TERMS if trial.scores.has(name)]
+        curve = trial.scores.lambda_aucs(sweep.plan.lambdas)
+        rows += [[*place, "a", _cell(lam), _cell(auc)] for lam, auc in zip(sweep.plan.lambdas, curve)]
+    for (gamma, seed), scores in sorted(sweep.baselines.items()):
+        rows += [
+            ["baseline", "", _cell(gamma), seed, name, "", _cell(scores.auc(name))] for name in sorted(scores.columns)
+        ]
+    return rows
+
+
+def read_probes(storage: Storage, trial: str) -> Probes | None:
+    """A trial's probes; None where its method has none, UserError when the file is damaged."""
+
+    def parse(content: bytes) -> Probes:
+        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+        kinds = dict.fromkeys(row["kind"] for row in rows)
+        found = {
+            kind: np.array([[float(row[name]) for row in rows if row["kind"] == kind] for name in ("L_n", "L_o")])
+            for kind in kinds
+        }
+        if missing := {"reference", "uniform", *CORRUPTIONS} - set(found):
+            raise ValueError(f"has no {min(missing)}")
+        return found
+
+    try:
+        return checked(storage, f"trials/{trial}/{PROBES}", parse)
+    except FileNotFoundError:
+        return None
+
+
+def label_free_figures(probes: Sequence[Probes], lam: float) -> dict[str, float]:
+    """What can be said of a at one lambda without labels, means over seeds: one `Probes` a seed."""
+    weights = np.array([lam, 1 - lam])
+    scores = [{kind: weights @ parts for kind, parts in each.items()} for each in probes]
+    found = {
+        f"separation_{kind}": float(np.mean([separation(each["reference"], each[kind]) for each in scores]))
+        for kind in CORRUPTIONS
+    }
+    pairs = [np.stack([each["reference"], each["before"]]) for each in scores if "before" in each]
+    return {
+        "separation": float(np.mean(list(found.values()))),
+        **found,
+        "agreement_seeds": rank_agreement(np.stack([each["reference"] for each in scores])),
+        "agreement_checkpoints": float(np.mean([rank_agreement(pair) for pair in pairs])) if pairs else float("nan"),
+        "mass_volume": float(np.mean([mass_volume(each["reference"], each["uniform"]) for each in scores])),
+        "excess_mass": float(np.mean([excess_mass(each["reference"], each["uniform"]) for each in scores])),
+    }
+
+
+def _choice(lambdas: np.ndarray, criterion: np.ndarray, aucs: np.ndarray | None, trials: list[Trial]) -> list[Any]:
+    """The cells of CHOICE."""
+    chosen = chosen_lambda(lambdas, criterion)
+    if aucs is None:
+        return [_cell(lambdas[chosen]), CRITERION, "", "", "", ""]
+    best = int(aucs.argmax())
+    paper = np.mean([trial.scores.auc("a", PAPER_LAMBDA) for trial in trials if trial.labelled and trial.scores])
+    numbers = (aucs[chosen], float(paper), aucs[best], lambdas[best])
+    return [_cell(lambdas[chosen]), CRITERION, *(_cell(number) for number in numbers)]
+
+
+def _cell(value: float) -> str:
+    """Digits enough to be read back; nothing for what is not there."""
+    return "" if np.isnan(value) else repr(float(value))

@@ -1,0 +1,143 @@
+"""Running a sweep: Ray Tune drives the trials that are not over, then the plain baselines and the tables follow.
+
+What is over is known by files under the sweep's URL alone, so that a sweep goes on after any end of its driver.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import numpy as np
+
+from data_tools.cache import open_cache
+from data_tools.errors import UserError
+from data_tools.reader import open_dataset
+from data_tools.storage import open_storage, write_bytes
+from data_tools.training_set import training_set
+from trainer.evaluation import test_images
+from trainer.worker import followed, has_gpus, new_desk, ray_session
+from tuning.baselines import baseline_scores
+from tuning.config import SweepConfig
+from tuning.optuna import check_optuna, known_trials, searcher
+from tuning.plan import Plan, Trial, introduce, make_plan, write_plan
+from tuning.results import write_results
+from tuning.trial_tables import RESULT, as_csv
+
+BASELINE_IMAGES = 20_000
+"""Training images, at most, that the plain baselines see."""
+
+
+def run_sweep(config: SweepConfig) -> None:
+    """Plan, train what is not trained yet, write the tables; UserError for what the user can mend."""
+    plan = make_plan(config)
+    if config.sampler == "optuna":
+        check_optuna()
+        plan = known_trials(plan)
+    write_plan(plan)
+    finished = over(config.out)
+    for line in introduce(plan, sum(trial.name in finished for trial in plan.trials)):
+        print(line, flush=True)
+    with ray_session(config.workers * config.cpus):
+        logging.getLogger("ray").setLevel(logging.CRITICAL)  # what goes wrong with a trial is said by `Watch`
+        concurrent, desk = check_resources(config), new_desk()
+        with followed(desk, lambda line: print(line, flush=True)):
+            failures = _run_trials(plan, concurrent, desk)
+            if config.sampler == "optuna":
+                plan = known_trials(plan)
+                write_plan(plan)
+            if plan.labelled:
+                _run_baselines(plan, desk)
+    if not failures or over(config.out):
+        write_results(config.out)
+    if failures:
+        name, reason = next(iter(failures.items()))
+        raise UserError(
+            f"{config.out}: {len(failures)} of {len(plan.trials)} trials failed, {name} for one ({reason})"
+            " - mend it, and the same command runs them again"
+        )
+    print(f"finished: {config.out}\nnext: python -m tuning report {config.out} --out REPORT")
+
+
+def over(url: str) -> set[str]:
+    """The names of the trials that are finished or were stopped early."""
+    from tuning.tune import STOPPED
+
+    names = [name.partition("/") for name, _ in open_storage(f"{url}/trials").tree()]
+    return {trial for trial, _, file in names if file in (RESULT, STOPPED)}
+
+
+def check_resources(config: SweepConfig) -> int:
+    """How many trainings run at a time; UserError when the cluster has no room for a single one."""
+    import ray
+
+    there = {kind: int(ray.cluster_resources().get(kind, 0)) for kind in ("CPU", "GPU")}
+    room = there["CPU"] // (config.workers * config.cpus)
+    if not room:
+        raise UserError(
+            f"--workers {config.workers} with --cpus {config.cpus} each need {config.workers * config.cpus} CPUs, and"
+            f" the cluster has {there['CPU']} - give fewer, or a larger cluster by RAY_ADDRESS"
+        )
+    if has_gpus(1):
+        room = min(room, there["GPU"] // config.workers)
+        if not room:
+            raise UserError(
+                f"--workers {config.workers} need a GPU each, and the cluster has {there['GPU']} - give fewer"
+            )
+    return min(config.concurrent, room) if config.concurrent else room
+
+
+def _run_trials(plan: Plan, concurrent: int, desk: Any) -> dict[str, str]:
+    """Let Tune run the trials that are not over; returns the reasons of those that failed, by name."""
+    from ray import tune
+
+    from tuning.tune import run_tune
+
+    sweep, done = plan.sweep, over(plan.sweep.out)
+    failures = {}
+    if waiting := [trial.place for trial in plan.trials if trial.name not in done]:
+        failures = run_tune(sweep, {"trial": tune.grid_search(waiting)}, None, 1, concurrent, desk)
+    more = sweep.samples - len(plan.trials)
+    if sweep.sampler == "optuna" and more > 0 and not failures:
+        finished: list[Trial] = [trial for trial in plan.trials if trial.name in over(sweep.out)]
+        failures = run_tune(sweep, {}, searcher(plan, finished), more, concurrent, desk)
+    return failures
+
+
+def _run_baselines(plan: Plan, desk: Any) -> None:
+    """The plain baselines on the same samples, for each gamma and seed that has none yet."""
+    import ray
+
+    storage = open_storage(f"{plan.sweep.out}/baselines")
+    there, tasks = {name for name, _ in storage.tree()}, []
+    for gamma in plan.sweep.gammas:
+        for seed in plan.sweep.seeds:
+            if f"{(name := f'gamma-{gamma:g}_seed-{seed}')}/scores.csv" not in there:
+                desk.hear.remote(f"baselines {name}")
+                tasks.append(ray.remote(num_cpus=1, max_retries=3)(_baselines).remote(plan.sweep, gamma, seed, name))
+    ray.get(tasks)
+
+
+def _baselines(sweep: SweepConfig, gamma: float, seed: int, name: str) -> None:
+    config = make_plan(dataclasses.replace(sweep, method="proposed")).trials[0].config
+    dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
+    data = training_set(dataset, gamma, seed, config.window)
+    images, labels = test_images(dataset)
+    factor = dataset.resolution // config.resolution
+    train = averaged(data.at(np.arange(min(len(data), BASELINE_IMAGES))), factor)
+    scores = baseline_scores(train, averaged(images, factor), seed)
+    keys = [origin["key"] for label in ("normal", "anomaly") for origin in dataset.provenance(f"test-{label}")]
+    rows: list[list[Any]] = [["key", "label", *scores]]
+    for i, key in enumerate(keys):
+        rows.append(
+            [key, "anomaly" if labels[i] else "normal", *(repr(float(column[i])) for column in scores.values())]
+        )
+    write_bytes(open_storage(f"{sweep.out}/baselines/{name}"), "scores.csv", as_csv(rows))
+
+
+def averaged(images: np.ndarray, factor: int) -> np.ndarray:
+    """uint8 N x H x W x C averaged down by a factor, as the networks see them but for rounding."""
+    n, h, w, c = images.shape
+    means = images.reshape(n, h // factor, factor, w // factor, factor, c).mean(axis=(2, 4), dtype=np.float32)
+    return np.rint(means).astype(np.uint8)

@@ -1,0 +1,182 @@
+"""A sweep's folder read into arrays: finished trials, plain baselines, label-free figures, the choice of lambda."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_tools.errors import UserError
+from data_tools.storage import Storage, open_storage
+from tuning.sweep_files import ScoreFile, read_array, read_json, read_scores, read_table
+
+PAPER_LAMBDA = 0.05
+METHODS = ("fanogan", "proposed", "proposed-dz", "search")
+TERMS = ("A", "L_r", "L_n", "L_o", "D", "L_k", "fused")
+"""A trial's score columns; "a" follows from L_n, L_o and lambda."""
+SEPARATIONS = ("separation", "separation_cut-paste", "separation_noise", "separation_blot")
+MEASURES = (*SEPARATIONS, "agreement_seeds", "agreement_checkpoints", "mass_volume", "excess_mass")
+CHOICE = ("chosen_lambda", "criterion", "auc_chosen", "auc_paper", "auc_best", "lambda_best")
+
+
+class Variant(NamedTuple):
+    """What is compared: a method with the training options that the sweep varied ("" for none)."""
+
+    method: str
+    options: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial: what was trained, and its scores (None where the sweep left none, without labels)."""
+
+    name: str
+    variant: Variant
+    gamma: float
+    seed: int
+    config: dict[str, Any]
+    images_seen: int
+    resolution: int
+    test_images: int
+    scores: ScoreFile | None
+
+    @property
+    def labelled(self) -> bool:
+        return self.scores is not None and self.scores.labels is not None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep set out to do. trials: as plan.json has them."""
+
+    facts: dict[str, Any]
+    name: str
+    dataset: dict[str, Any]
+    data: str
+    lambdas: np.ndarray
+    trials: list[dict[str, Any]]
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep's folder holds by now; trials are the finished ones."""
+
+    url: str
+    storage: Storage
+    plan: Plan
+    trials: list[Trial]
+    baselines: dict[tuple[float, int], ScoreFile]  # by contamination and seed
+    label_free: list[dict[str, Any]]
+    choices: list[dict[str, Any]]
+
+    @property
+    def gammas(self) -> list[float]:
+        return sorted({trial.gamma for trial in self.trials})
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({trial.seed for trial in self.trials})
+
+    @property
+    def variants(self) -> list[Variant]:
+        """In the methods' order, then in the plan's."""
+        found = dict.fromkeys(trial.variant for trial in self.trials)
+        return sorted(found, key=lambda variant: METHODS.index(variant.method))
+
+    @property
+    def labelled(self) -> bool:
+        return any(trial.labelled for trial in self.trials)
+
+    def of(self, variant: Variant, gamma: float) -> list[Trial]:
+        """A variant's finished trials at one contamination, in their seeds' order."""
+        found = [trial for trial in self.trials if trial.variant == variant and trial.gamma == gamma]
+        return sorted(found, key=lambda trial: trial.seed)
+
+    def scored(self, variant: Variant, gamma: float, score: str = "a") -> list[tuple[int, ScoreFile]]:
+        """Seeds and score files with labels that have a score, in the seeds' order."""
+        trials = [trial for trial in self.of(variant, gamma) if trial.labelled]
+        return [(trial.seed, trial.scores) for trial in trials if trial.scores and trial.scores.has(score)]
+
+    def first(self, method: str) -> Variant | None:
+        """A method's first variant: the one that is drawn where a method has only one place."""
+        return next((variant for variant in self.variants if variant.method == method), None)
+
+    def chosen_lambda(self, variant: Variant, gamma: float) -> float | None:
+        """The lambda chosen without labels; None where no choice was made."""
+        rows = (row for row in self.choices if (row["method"], row["options"], row["gamma"]) == (*variant, gamma))
+        value = next((row["chosen_lambda"] for row in rows), np.nan)
+        return None if np.isnan(value) else value
+
+    def latents(self, trial: Trial) -> np.ndarray | None:
+        """z_hat of the test images, float32 N x N_z, in the scores' order; None where there are none.
+
+        UserError: the file is damaged.
+        """
+        try:
+            return read_array(self.storage, f"trials/{trial.name}/latents.npz", trial.test_images)
+        except FileNotFoundError:
+            return None
+
+
+def read_sweep(url: str) -> Sweep:
+    """Read a sweep's folder. UserError: it has no plan, a file of it is damaged, or no trial is finished."""
+    url = url.rstrip("/")
+    storage = open_storage(url)
+    names = {name for name, _ in storage.tree()}
+    if "plan.json" not in names:
+        raise UserError(f"{url}: is no sweep (it has no plan.json) - give the --out of python -m tuning sweep")
+    plan = read_json(storage, "plan.json", _plan)
+    trials = [_trial(storage, trial, names) for trial in plan.trials if f"trials/{trial['name']}/result.json" in names]
+    if not trials:
+        raise UserError(f"{url}: none of its {len(plan.trials)} trials is finished - wait for one, or run the sweep on")
+    tables = {"label_free.csv": ("gamma", "lambda", "auc", *MEASURES), "choice.csv": ("gamma", *CHOICE)}
+    label_free, choices = (
+        read_table(storage, name, ("method", "options", *columns)) if name in names else []
+        for name, columns in tables.items()
+    )
+    return Sweep(url, storage, plan, trials, _baselines(storage, names), label_free, choices)
+
+
+def _plan(value: Any) -> Plan:
+    for trial in value["trials"]:
+        float(trial["gamma"]), int(trial["seed"]), trial["name"] + "", dict(trial["options"]), dict(trial["config"])
+        if trial["method"] not in METHODS:
+            raise ValueError(f"unknown method {trial['method']}")
+    seeds = sorted({int(trial["seed"]) for trial in value["trials"]})
+    facts, lambdas = dict(value["sweep"]), np.array(value["lambdas"], np.float64)
+    return Plan(facts, str(facts["name"]), value["dataset"], str(facts["data"]), lambdas, value["trials"], seeds)
+
+
+def _trial(storage: Storage, planned: dict[str, Any], names: set[str]) -> Trial:
+    """A finished trial. Options are written as in the sweep's tables: "learning_rate=0.002 width=32"."""
+    folder = f"trials/{planned['name']}"
+    labelled, *counts = read_json(
+        storage,
+        f"{folder}/result.json",
+        lambda r: (bool(r["labelled"]), int(r["images_seen"]), int(r["resolution"]), int(r["test_images"])),
+    )
+    scores = None
+    if f"{folder}/scores.csv" in names:
+        scores = read_scores(storage, f"{folder}/scores.csv", ("L_n", "L_o"), TERMS)
+        scores = scores if labelled else dataclasses.replace(scores, labels=None)
+    if labelled and (scores is None or scores.labels is None or len(scores.keys) != counts[2]):
+        raise UserError(
+            f"{storage.url}/{folder}/scores.csv: lacks labelled scores of the {counts[2]} test images that its "
+            f"result.json counts - remove the trial's result.json and run python -m tuning sweep again"
+        )
+    variant = Variant(planned["method"], " ".join(f"{name}={value}" for name, value in planned["options"].items()))
+    place = (float(planned["gamma"]), int(planned["seed"]))
+    return Trial(planned["name"], variant, *place, planned["config"], *counts, scores)
+
+
+def _baselines(storage: Storage, names: set[str]) -> dict[tuple[float, int], ScoreFile]:
+    """The plain baselines' scores; those without labels have no place in a report."""
+    places = {name: re.fullmatch(r"baselines/gamma-([\d.e-]+)_seed-(\d+)/scores\.csv", name) for name in sorted(names)}
+    files = {
+        (float(place[1]), int(place[2])): read_scores(storage, name, ()) for name, place in places.items() if place
+    }
+    return {place: file for place, file in files.items() if file.labels is not None}

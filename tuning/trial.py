@@ -1,0 +1,81 @@
+"""One trial of a sweep: a training on Ray Train workers of its own, then its tables. Runs within Ray Tune."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from data_tools.errors import UserError
+from data_tools.storage import open_storage, write_bytes
+from trainer.checkpoint import checkpoint_names
+from trainer.run_folder import discard, prepare
+from trainer.worker import fit_on_ray, has_gpus
+from tuning.config import SweepConfig
+from tuning.plan import Trial, trial_of
+from tuning.trial_tables import write_tables
+
+TRIAL = "trial.json"
+FAILED = "failed"
+
+
+def trial_at(parameters: dict[str, Any], sweep: SweepConfig) -> Trial:
+    """The trial that Tune's parameters stand for: a place in the grid, or options that Optuna proposes."""
+    if "trial" in parameters:
+        return trial_of(sweep, **parameters["trial"])
+    options = {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in parameters.items()}
+    return trial_of(sweep, sweep.methods[0], sweep.gammas[0], sweep.seeds[0], options)
+
+
+def run_trial(parameters: dict[str, Any], sweep: SweepConfig, desk: Any) -> None:
+    """Train from the newest checkpoint, if there is one, and write the tables; reports to Tune.
+
+    desk: hears what the workers say. What no second try would mend is reported as FAILED, everything else raises.
+    """
+    import ray
+    from ray import tune
+    from ray.exceptions import RayTaskError
+
+    trial = trial_at(parameters, sweep)
+    url = trial.config.out.removesuffix("/run")
+    try:
+        write_bytes(open_storage(url), TRIAL, (json.dumps(trial.place, indent=2) + "\n").encode())
+        _train(trial, sweep.cpus, desk)
+        gpus = 1 if has_gpus(1) else 0
+        task = ray.remote(num_cpus=sweep.cpus, num_gpus=gpus, max_retries=3, scheduling_strategy="DEFAULT")(_tables)
+        aucs: dict[str, float] = ray.get(task.remote(url, sweep.cpus))  # type: ignore[assignment]
+    except UserError as error:
+        tune.report({FAILED: str(error)})
+        return
+    except RayTaskError as error:
+        if not isinstance(error.cause, UserError):
+            raise
+        tune.report({FAILED: str(error.cause)})
+        return
+    judged = {"auc": aucs[trial.config.best_by]} if aucs else {}
+    tune.report({"finished": 1, **judged, **{f"auc/{name}": value for name, value in aucs.items()}})
+
+
+def _train(trial: Trial, cpus: int, desk: Any) -> None:
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    config = trial.config
+    state = prepare(config)
+    if state == "finished":
+        return
+
+    def hear(line: str) -> None:
+        desk.hear.remote(f"{trial.name}: {line}")
+
+    try:
+        fit_on_ray(config, cpus, hear, cpus, [TuneReportCallback()])
+    except UserError:
+        if state == "new" and not checkpoint_names(config.out):
+            discard(config.out)
+        raise
+
+
+def _tables(url: str, cpus: int) -> dict[str, float]:
+    torch.set_num_threads(cpus)
+    return write_tables(url)
