@@ -81,8 +81,8 @@ def make_plan(sweep: SweepConfig) -> Plan:
         check_gamma(dataset, gamma)
     if base.resolution > dataset.resolution:
         raise UserError(
-            f"--preset {sweep.preset}: {base.resolution}x{base.resolution} is above the dataset's"
-            f" {dataset.resolution} - give --set resolution={dataset.resolution}"
+            f"--preset {sweep.preset} or --set resolution={base.resolution} is above the dataset's {dataset.resolution}"
+            f" - give --set resolution={dataset.resolution}"
         )
     _check_sampler(sweep, choices, has_labels(dataset))
     trials = tuple(
