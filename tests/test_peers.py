@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import shutil
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from trainer.__main__ import main as trainer
 from trainer.checkpoint import chosen_checkpoint
 from trainer.detector import AnomalyDetector
 
-SHORT = (
+SHORT = shlex.split(
     "--preset demo --resolution 8 --width 8 --fade-images 64 --stable-images 64 --final-images 96 --minibatch.4 16"
     " --minibatch.8 16 --log-images 32 --precision float32 --checkpoint-images 80 --keep 99"
     " --fanogan.width 4 --fanogan.latent-size 8 --fanogan.minibatch 8 --fanogan.gan-images 160"
     " --fanogan.encoder-images 96 --search.steps 10"
-).split()
+)
 PEERS = {"fanogan": [80, 160, 240, 256], "search": [64, 80, 128, 160, 224]}
 """Where each saves: f-AnoGAN's steps of five batches end at 40, 80, ... 160, then its encoder's at 168, 176, ..."""
 

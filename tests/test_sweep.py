@@ -195,7 +195,7 @@ def test_a_cluster_that_is_too_small_is_named_at_once(
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 * 2**20})
     try:
-        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        monkeypatch.setenv("RAY_ADDRESS", str(cluster.address))
         begun = time.monotonic()
         words = words_of(dataset, tmp_path / "sweep", dataset.parent / "cache", "--workers", "2")
         assert run_command(tuning, words) == 2 and time.monotonic() - begun < 60
@@ -205,6 +205,7 @@ def test_a_cluster_that_is_too_small_is_named_at_once(
     assert "--workers 2" in error and "2 CPUs" in error and "has 1" in error and len(error.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_for_good_is_named_and_the_others_go_on(
     dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -101,4 +101,6 @@ def _typed(current: Any, name: str, word: str) -> Any:
     try:
         return type(current)(word)
     except ValueError:
-        raise UserError(f"--set {name}={word} is of another kind than {current!r}, its value so far - give one like that") from None
+        raise UserError(
+            f"--set {name}={word} is of another kind than {current!r}, its value so far - give one like that"
+        ) from None

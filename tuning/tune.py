@@ -12,6 +12,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
+from data_tools.s3 import S3
 from data_tools.storage import open_storage, write_bytes
 from trainer.growth import schedule
 from tuning.config import SweepConfig
@@ -21,7 +22,7 @@ from tuning.trial import FAILED, run_trial, trial_at
 STOPPED = "stopped.json"
 """In the folder of a trial that was stopped early."""
 FOLDER = "tune"
-NEXT_TO_NOTHING = {"memory": 1}
+NEXT_TO_NOTHING = {"memory": 1.0}
 """What a trial itself claims, in bytes: its workers claim the CPUs, and Tune wants something."""
 ATTEMPTS = 3
 """Times that a trial is started again whose node, say, is lost."""
@@ -105,14 +106,15 @@ def _asha(sweep: SweepConfig) -> TrialScheduler:
 
 
 def _place(url: str) -> tuple[str, Any]:
-    """Tune's folder as its storage wants it; keys come from the environment of each node."""
+    """Tune's folder as its storage wants it; each node finds its keys where all of AWS's tools do."""
     if not url.startswith("s3://"):
         return str(Path(url).resolve()), None
     import pyarrow.fs
 
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return url.removeprefix("s3://"), pyarrow.fs.S3FileSystem(endpoint_override=endpoint, region=region)
+    meta = S3(url).client.meta
+    return url.removeprefix("s3://"), pyarrow.fs.S3FileSystem(
+        endpoint_override=meta.endpoint_url, region=meta.region_name
+    )
 
 
 def _attempt(url: str) -> str:
