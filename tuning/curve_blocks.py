@@ -102,13 +102,11 @@ def label_free(sweep: Sweep, name: str) -> list[Block]:
         "correlation of scores between seeds and between checkpoints. Mass volume: the less, the better; the others: "
         "the greater, the better. Lines have no bands: the sweep's table holds one figure for all seeds."
     )
-    blocks = []
+    best, blocks = score_row(sweep, variant, "a", BEST).cells, []
     for start in range(0, len(gammas), COLUMNS):
         part = gammas[start : start + COLUMNS]
         tables = [sorted((row for row in rows if row["gamma"] == g), key=lambda row: row["lambda"]) for g in part]
-        lambdas = np.array([row["lambda"] for row in tables[0]])
-        tables = [table for table in tables if [row["lambda"] for row in table] == lambdas.tolist()]
-        best = score_row(sweep, variant, "a", BEST).cells
+        lambdas = [np.array([row["lambda"] for row in table]) for table in tables]
         marks = [
             LambdaMarks(gamma_title(g), sweep.chosen_lambda(variant, g), best[g].lam if g in best else None)
             for g in part
@@ -168,8 +166,8 @@ def roc(sweep: Sweep, name: str) -> Block | None:
     if not parts:
         return None
     caption = (
-        f"ROC curves on the test set, {_seeds(sweep)}: thick lines are means of the true positive rate over seeds, thin "
-        "ones the seeds. The plain baseline is the one of the greatest mean AUC at that γ."
+        f"ROC curves on the test set, {_seeds(sweep)}: thin lines are seeds, thick ones the mean of their true "
+        "positive rates. The plain baseline is the one of the greatest mean AUC at that γ."
     )
     figure = figures.roc_figure(ROC_GRID, parts)
     data = csv_text(("gamma", "curve", "false_positive_rate", "true_positive_rate"), lines)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tuning.sweep_tables import PAPER_LAMBDA, Variant
 
 WIDTH = 6.5  # inches
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,

@@ -93,21 +93,21 @@ def lambda_figure(parts: dict[str, list[Band]]) -> Figure:
     return figure
 
 
-def label_free_figure(lambdas: np.ndarray, marks: list[LambdaMarks], measures: list[Measure]) -> Figure:
-    """Label-free figures against lambda (K, in (0, 1)): a row a measure, a column a contamination."""
+def label_free_figure(lambdas: list[np.ndarray], marks: list[LambdaMarks], measures: list[Measure]) -> Figure:
+    """Label-free figures against lambda (K values in (0, 1) a column): a row a measure, a column a contamination."""
     count = len(marks)
     figure, _ = panels(1, 1, 1.0)
     figure.clear()
     figure.set_size_inches(6.5 if count > 1 else 4.2, 1.25 * len(measures) + 0.8)
     grid = figure.subplots(len(measures), count, squeeze=False, sharex=True, sharey="row")
     for row, measure in zip(grid, measures):
-        for axes, mark, curves in zip(row, marks, measure.curves):
+        for axes, x, mark, curves in zip(row, lambdas, marks, measure.curves):
             axes.axvline(PAPER_LAMBDA, label=f"λ {PAPER_LAMBDA:g} (paper)", **PAPER_LINE)
             for value, title, line in ((mark.chosen, "chosen λ", CHOSEN_LINE), (mark.best, "best λ", BEST_LINE)):
                 if value is not None and 0 < value < 1:
                     axes.axvline(value, label=title, **line)
             for (title, values), line in zip(curves.items(), MEASURE_LINES):
-                axes.plot(lambdas, values, label=title, **line)
+                axes.plot(x, values, label=title, **line)
             _logit(axes)
         row[0].set_ylabel(measure.title)
         if len(measure.curves[0]) > 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
@@ -186,7 +188,7 @@ def _corners(sweep: Sweep, methods: tuple[str, ...], gammas: list[float] | None 
     return found
 
 
-def _axes(places: dict[tuple[str, str], object]) -> tuple[list[str], list[str]]:
+def _axes(places: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(row for row, _ in places)), list(dict.fromkeys(column for _, column in places))
 
 

@@ -61,7 +61,7 @@ def histograms_figure(
             _missing(axes)
             continue
         shown, labels = values[row, column]
-        bins = np.histogram_bin_edges(shown, bins=BINS)
+        bins = np.histogram_bin_edges(shown, bins=BINS).tolist()
         if labels is None:
             axes.hist(shown.ravel(), bins=bins, density=True, color=NORMAL, label="test images")
             continue

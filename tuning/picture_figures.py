@@ -25,10 +25,10 @@ def matches_figure(columns: list[str], rows: dict[str, np.ndarray]) -> Figure:
 
 
 def extremes_figure(blocks: dict[str, tuple[list[str], np.ndarray, np.ndarray, np.ndarray]]) -> Figure:
-    """Blocks of name -> (headings N, queries, matches: float N x r x r x C in [-1, 1], heat maps N x r x r in [0, 1])."""
+    """Blocks of name -> (headings N, queries and matches N x r x r x C in [-1, 1], heat maps N x r x r in [0, 1])."""
     count = max(len(titles) for titles, *_ in blocks.values())
     figure = Figure(figsize=(WIDTH, len(blocks) * (WIDTH / count * 3 * 0.88 + 0.42)), layout="constrained")
-    parts = np.atleast_1d(figure.subfigures(len(blocks), 1, hspace=0.03))
+    parts = figure.subfigures(len(blocks), 1, squeeze=False, hspace=0.03)[:, 0]
     top = max(float(heat.max()) for *_, heat in blocks.values()) or 1.0
     for part, (name, (titles, queries, matches, heat)) in zip(parts, blocks.items()):
         grid = part.subplots(3, count, squeeze=False)

@@ -143,7 +143,9 @@ def read_sweep(url: str) -> Sweep:
 
 def _plan(value: Any) -> Plan:
     for trial in value["trials"]:
-        float(trial["gamma"]), int(trial["seed"]), trial["name"] + "", dict(trial["options"]), dict(trial["config"])
+        kinds = {"name": str, "gamma": (int, float), "seed": int, "options": dict, "config": dict}
+        if wrong := [key for key, kind in kinds.items() if not isinstance(trial[key], kind)]:
+            raise ValueError(f"a trial's {wrong[0]} is {trial[wrong[0]]!r}")
         if trial["method"] not in METHODS:
             raise ValueError(f"unknown method {trial['method']}")
     seeds = sorted({int(trial["seed"]) for trial in value["trials"]})
@@ -154,7 +156,7 @@ def _plan(value: Any) -> Plan:
 def _trial(storage: Storage, planned: dict[str, Any], names: set[str]) -> Trial:
     """A finished trial. Options are written as in the sweep's tables: "learning_rate=0.002 width=32"."""
     folder = f"trials/{planned['name']}"
-    labelled, *counts = read_json(
+    labelled, images_seen, resolution, test_images = read_json(
         storage,
         f"{folder}/result.json",
         lambda r: (bool(r["labelled"]), int(r["images_seen"]), int(r["resolution"]), int(r["test_images"])),
@@ -163,14 +165,14 @@ def _trial(storage: Storage, planned: dict[str, Any], names: set[str]) -> Trial:
     if f"{folder}/scores.csv" in names:
         scores = read_scores(storage, f"{folder}/scores.csv", ("L_n", "L_o"), TERMS)
         scores = scores if labelled else dataclasses.replace(scores, labels=None)
-    if labelled and (scores is None or scores.labels is None or len(scores.keys) != counts[2]):
+    if labelled and (scores is None or scores.labels is None or len(scores.keys) != test_images):
         raise UserError(
-            f"{storage.url}/{folder}/scores.csv: lacks labelled scores of the {counts[2]} test images that its "
+            f"{storage.url}/{folder}/scores.csv: lacks labelled scores of the {test_images} test images that its "
             f"result.json counts - remove the trial's result.json and run python -m tuning sweep again"
         )
     variant = Variant(planned["method"], " ".join(f"{name}={value}" for name, value in planned["options"].items()))
-    place = (float(planned["gamma"]), int(planned["seed"]))
-    return Trial(planned["name"], variant, *place, planned["config"], *counts, scores)
+    gamma, seed, config = float(planned["gamma"]), int(planned["seed"]), planned["config"]
+    return Trial(planned["name"], variant, gamma, seed, config, images_seen, resolution, test_images, scores)
 
 
 def _baselines(storage: Storage, names: set[str]) -> dict[tuple[float, int], ScoreFile]:

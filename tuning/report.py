@@ -1,0 +1,146 @@
+"""The report of one or more sweeps: one page that needs no other file, its tables as CSV, its figures as files."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import jinja2
+import matplotlib
+
+from data_tools.errors import UserError
+from data_tools.mirror import as_url, sent
+from data_tools.storage import absolute, open_storage
+from tuning import curve_blocks, image_blocks
+from tuning.blocks import BEATS, Block, Section, csv_text, listed
+from tuning.figure_style import STYLE, TITLES
+from tuning.image_blocks import LatentMaps, score_histograms
+from tuning.result_tables import choice_table, glance, table_1, table_2
+from tuning.sweep_tables import METHODS, Sweep, read_sweep
+
+PAGE = "index.html"
+OURS = re.compile(r"index\.html|[^/]+\.csv|figures/[^/]+\.(svg|png)")
+
+
+def write_report(urls: list[str], out: str, without_pixels: list[str], cache: str, cache_limit: str) -> str:
+    """Write OUT/index.html, OUT/*.csv and OUT/figures; return the page's URL. A former report there is replaced.
+
+    urls: sweeps' folders, a section each. without_pixels: those of them whose images must not be shown.
+    cache, cache_limit: of the datasets that the pictures show ("" for the usual cache).
+    UserError: a URL is no sweep or has no finished trial, a file is damaged, OUT holds something else.
+    """
+    out = out.rstrip("/")
+    hidden = {absolute(url.rstrip("/")) for url in without_pixels}
+    if unknown := hidden - {absolute(url.rstrip("/")) for url in urls}:
+        raise UserError(f"--without-pixels {min(unknown)}: is none of the sweeps of this report - give one of them")
+    former = _former(out)
+    sweeps = [read_sweep(url) for url in dict.fromkeys(url.rstrip("/") for url in urls)]
+    named = list(zip(_short_names(sweeps), sweeps))
+    with matplotlib.rc_context(STYLE):
+        shared = [block for block in (_overview(named), glance(named)) if block]
+        sections = [
+            _section(name, sweep, absolute(sweep.url) not in hidden, cache, cache_limit) for name, sweep in named
+        ]
+    with sent(Path(out)) as folder:
+        folder = folder.absolute()
+        staged = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(staged, ignore_errors=True)
+        try:
+            _write(staged, shared, sections)
+            written = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
+            shutil.rmtree(folder, ignore_errors=True)
+            staged.rename(folder)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    if as_url(out):  # a bucket keeps the former report's objects, which may show what this one must not
+        for name in former - written:
+            open_storage(as_url(out)).remove(name)
+    return f"{as_url(out) or out}/{PAGE}"
+
+
+def _former(out: str) -> set[str]:
+    """The files of a former report at OUT, which may be replaced; UserError when other files are there."""
+    names = {name for name, _ in open_storage(as_url(out) or out).tree()}
+    foreign = sorted(name for name in names if not OURS.fullmatch(name))
+    if foreign or (names and PAGE not in names):
+        found = foreign[0] if foreign else min(names)
+        raise UserError(f"--out {out}: holds {found}, which is no part of a report - give an empty folder")
+    return names
+
+
+def _write(folder: Path, shared: list[Block], sections: list[Section]) -> None:
+    (folder / "figures").mkdir(parents=True)
+    for block in [*shared, *(block for section in sections for block in section.blocks)]:
+        if block.data:
+            (folder / f"{block.name}.csv").write_text(block.data)
+        if block.picture:
+            (folder / "figures" / f"{block.name}.{block.picture.kind}").write_bytes(block.picture.content)
+    template = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / "report.html").read_text())
+    title = "Sweeps" if len(sections) > 1 else f"Sweep {sections[0].title}"
+    (folder / PAGE).write_text(template.render(title=title, shared=shared, sections=sections, mark=BEATS))
+
+
+def _section(name: str, sweep: Sweep, pixels: bool, cache: str, cache_limit: str) -> Section:
+    """A sweep's part of the page; what the sweep cannot give is left out."""
+    maps = LatentMaps(sweep)
+    if pixels:
+        pictures = image_blocks.pictures(sweep, name, cache, cache_limit)
+    else:
+        sentence = "Closest matches and extremes are left out: this report must not show this sweep's images."
+        pictures = [Block(f"{name}-matches", "Closest matches and extremes", sentence)]
+    blocks = [
+        table_2(sweep, f"{name}-table-2") if sweep.labelled else None,
+        table_1(sweep, f"{name}-table-1"),
+        curve_blocks.auc_over_gamma(sweep, f"{name}-gamma"),
+        curve_blocks.auc_over_lambda(sweep, f"{name}-lambda"),
+        *curve_blocks.label_free(sweep, f"{name}-label-free"),
+        choice_table(sweep, f"{name}-choice"),
+        curve_blocks.terms(sweep, f"{name}-terms"),
+        maps.figure_2(f"{name}-figure-2"),
+        maps.figure_3(f"{name}-figure-3"),
+        maps.figure_4(f"{name}-figure-4"),
+        score_histograms(sweep, f"{name}-scores"),
+        *pictures,
+        curve_blocks.roc(sweep, f"{name}-roc"),
+    ]
+    return Section(name, _intro(sweep), [block for block in blocks if block])
+
+
+def _intro(sweep: Sweep) -> str:
+    done, planned = len(sweep.trials), len(sweep.plan.trials)
+    state = f"All {planned} trials are finished." if done == planned else f"{done} of {planned} trials are finished."
+    labels = "" if sweep.labelled else " The test images have no labels, so there are no AUCs."
+    return state + labels
+
+
+def _overview(named: list[tuple[str, Sweep]]) -> Block:
+    """What was swept, a column a sweep."""
+    facts = [
+        {
+            "dataset": sweep.plan.data,
+            "images": ", ".join(f"{pool} {count:,}" for pool, count in sweep.plan.dataset.get("counts", {}).items()),
+            "preset": str(sweep.plan.facts.get("preset", "")),
+            "resolution": listed(sorted({trial.resolution for trial in sweep.trials})),
+            "width": listed(sorted({trial.config["width"] for trial in sweep.trials if "width" in trial.config})),
+            "images seen": listed(f"{seen:,}" for seen in sorted({trial.images_seen for trial in sweep.trials})),
+            "γ": listed(sweep.gammas),
+            "seeds": listed(sweep.seeds),
+            "methods": listed(TITLES[m] for m in METHODS if m in {trial.variant.method for trial in sweep.trials}),
+            "options": "; ".join(dict.fromkeys(v.options for v in sweep.variants if v.options)),
+            "trials finished": f"{len(sweep.trials)} of {len(sweep.plan.trials)}",
+        }
+        for _, sweep in named
+    ]
+    rows = [[key, *(part[key] for part in facts)] for key in facts[0] if any(part[key] for part in facts)]
+    head = ["", *(name for name, _ in named)]
+    caption = "Methods, γ and seeds are those of the finished trials."
+    return Block("overview", "What was swept", caption, head, rows, data=csv_text(head, rows))
+
+
+def _short_names(sweeps: list[Sweep]) -> list[str]:
+    """The plans' names fit for files; those that are not the only ones get a number."""
+    names = [re.sub(r"[^\w-]+", "_", sweep.plan.name) or "sweep" for sweep in sweeps]
+    count = Counter(names)
+    return [name if count[name] == 1 else f"{name}_{place}" for place, name in enumerate(names, start=1)]
