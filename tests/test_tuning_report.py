@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import csv
 import dataclasses
-import io
 import itertools
 import json
 import re
@@ -18,9 +17,11 @@ import pytest
 from PIL import Image
 
 from data_tools.patch import Patch
+from data_tools.storage import open_storage, read_bytes, write_bytes
 from data_tools.writer import write_dataset
 from tests.conftest import plan_of, refuses
 from trainer.detector import AnomalyDetector
+from tuning.latent_figures import embedding, subset
 from tuning.report import write_report
 
 LAMBDAS = [0.0, 0.05, 0.5, 0.9, 0.99, 0.999, 0.9999, 1.0]
@@ -100,7 +101,14 @@ def make_sweep(folder: Path, made: Made | None = None, seed: int = 0) -> Path:
     counts = {"train-normal": 50, "train-anomaly": 12, "test-normal": made.each_kind, "test-anomaly": made.each_kind}
     dataset = {"url": "data", "digest": "0", "counts": counts, "channels": 1}
     options = {"name": made.name, "data": str(folder.parent / "data"), "preset": "cifar_car"}
-    plan = {"version": 1, "digest": "0", "sweep": options, "dataset": dataset, "lambdas": made.lambdas, "trials": trials}
+    plan = {
+        "version": 1,
+        "digest": "0",
+        "sweep": options,
+        "dataset": dataset,
+        "lambdas": made.lambdas,
+        "trials": trials,
+    }
     write_json(folder / "plan.json", plan)
     if made.labelled:
         for gamma, number in itertools.product(made.gammas, made.seeds):
@@ -119,12 +127,18 @@ def make_sweep(folder: Path, made: Made | None = None, seed: int = 0) -> Path:
         place = {"method": method, "options": " ".join(f"{k}={v}" for k, v in options.items()), "gamma": gamma}
         for lam in made.lambdas:
             bend = 0.7 + 0.2 * np.sin(6 * lam**9) + rng.normal() * 0.005
-            kinds = {f"separation_{kind}": bend + step for kind, step in (("cut-paste", 0.05), ("noise", 0), ("blot", -0.05))}
+            kinds = {
+                f"separation_{kind}": bend + step for kind, step in (("cut-paste", 0.05), ("noise", 0), ("blot", -0.05))
+            }
             row = place | {"lambda": lam, "separation": bend, **kinds} | dict.fromkeys(MEASURES, bend)
             row["agreement_seeds"] = bend if len(made.seeds) > 1 else ""
             label_free.append(row | {"agreement_checkpoints": bend - 0.1, "auc": bend if made.labelled else ""})
         aucs = dict(zip(("auc_chosen", "auc_paper", "auc_best", "lambda_best"), (0.7, 0.65, 0.75, 0.9)))
-        chosen = {"chosen_lambda": 0.99, "criterion": "separation", **(aucs if made.labelled else dict.fromkeys(aucs, ""))}
+        chosen = {
+            "chosen_lambda": 0.99,
+            "criterion": "separation",
+            **(aucs if made.labelled else dict.fromkeys(aucs, "")),
+        }
         choice.append(place | chosen)
     if label_free:
         write_rows(folder / "label_free.csv", label_free)
@@ -161,3 +175,420 @@ class StandIn:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AnomalyDetector, "load", staticmethod(lambda url: StandIn()))
+
+
+def report(sweeps: list[Path], out: Path, without_pixels: list[Path] | None = None) -> str:
+    hidden = [str(path) for path in without_pixels or []]
+    return write_report([str(path) for path in sweeps], str(out), hidden, str(out.parent / "cache"), "1GB")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Page(HTMLParser):
+    """A page's tables by id, its images by id, its links, and the names of its tags."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.images: dict[str, str] = {}
+        self.links: dict[str, str] = {}
+        self.addresses: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+        self.table: list[list[str]] = []
+        self.cell = False
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        facts = {key: value or "" for key, value in attrs}
+        self.tags.add(tag)
+        self.addresses += [value for key, value in facts.items() if key in ("src", "href", "data", "srcset", "action")]
+        if tag == "table":
+            self.table = self.tables[facts["id"]] = []
+        elif tag == "tr":
+            self.table.append([])
+        elif tag in ("td", "th"):
+            self.table[-1].append("")
+            self.cell = True
+        elif tag == "img":
+            self.images[facts["id"]] = facts["src"]
+        elif tag == "a":
+            self.links[facts["download"]] = facts["href"]
+
+    def handle_endtag(self, tag: str) -> None:
+        self.cell = self.cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.cell:
+            self.table[-1][-1] += data
+
+
+def scores_of(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Labels and columns of a score file, read without the project's code."""
+    rows = read_csv(path)
+    names = [name for name in rows[0] if name not in ("key", "label", "source", "class", "angle")]
+    columns = {name: np.array([float(row[name]) for row in rows], np.float64) for name in names}
+    return np.array([row["label"] == "anomaly" for row in rows]), columns
+
+
+def pair_count(labels: np.ndarray, score: np.ndarray) -> float:
+    """AUC as the share of pairs in the right order, ties half."""
+    difference = score[labels][:, None] - score[~labels][None]
+    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+
+
+def expected_aucs(sweep: Path, method: str, gamma: float, seeds: tuple[int, ...], score: str, lam: float) -> np.ndarray:
+    found = []
+    for seed in seeds:
+        folder = f"baselines/gamma-{gamma:g}_seed-{seed}" if method == "baseline" else ""
+        labels, columns = scores_of(sweep / (folder or f"trials/{method}_gamma-{gamma:g}_seed-{seed}") / "scores.csv")
+        mixed = score.startswith("a, ")
+        found.append(pair_count(labels, lam * columns["L_n"] + (1 - lam) * columns["L_o"] if mixed else columns[score]))
+    return np.array(found, np.float64)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on a whole sweep with pictures; tests only read it. Beside it: sweep, data."""
+    folder = tmp_path_factory.mktemp("whole")
+    make_sweep(folder / "sweep")
+    make_dataset(folder / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AnomalyDetector, "load", staticmethod(lambda url: StandIn()))
+        assert report([folder / "sweep"], folder / "out") == str(folder / "out/index.html")
+    return folder / "out"
+
+
+SMALL = Made(gammas=(0.02,), methods=("proposed",))
+
+
+def test_means_and_spreads_are_those_of_the_score_files(whole: Path) -> None:
+    rows = read_csv(whole / "CIFAR_CAR-table-2.csv")
+    assert {row["method"] for row in rows} == {*METHODS, "baseline"}
+    assert {row["score"] for row in rows if row["method"] == "search"} == {
+        *("A", "L_r", "L_n", "L_o", "D", "a, λ 0.05", "a, best λ (upper bound)")
+    }
+    for row in rows:
+        lam = float(row["lambda"] or 0)
+        aucs = expected_aucs(whole.parent / "sweep", row["method"], float(row["gamma"]), (0, 1), row["score"], lam)
+        assert float(row["mean"]) == pytest.approx(aucs.mean(), abs=1e-12)
+        assert float(row["spread"]) == pytest.approx(abs(aucs[0] - aucs[1]) / np.sqrt(2), abs=1e-12)
+        assert int(row["seeds"]) == 2
+    assert {row["lambda"] for row in rows if "0.05" in row["score"]} == {"0.05"}
+    assert {row["lambda"] for row in rows if "chosen" in row["score"]} == {"0.99"}
+
+
+def test_the_page_shows_the_figures_of_its_csvs(whole: Path) -> None:
+    page = Page(whole / "index.html")
+    head, *rows = page.tables["CIFAR_CAR-table-2"]
+    assert head[:3] == ["score", "γ 0", "γ 0.02"]
+    shown = [row for row in rows if len(row) > 1]
+    cells = [(row[0], gamma, cell) for row in shown for gamma, cell in zip(("0.0", "0.02"), row[1:3])]
+    lines = read_csv(whole / "CIFAR_CAR-table-2.csv")
+    assert len(cells) == len(lines)
+    for (score, gamma, cell), line in zip(cells, lines):
+        assert (score, gamma) == (line["score"], line["gamma"])
+        mark = " ▲" if line["beats_baselines"] == "1" else ""
+        assert cell == f"{float(line['mean']):.3f} ± {float(line['spread']):.3f}{mark}"
+    paper = next(
+        row for row in shown[shown.index(next(r for r in shown if r[-1] == "0.53")) :] if row[0] == "a, λ 0.05"
+    )
+    assert paper[3:] == ["0.72", "0.64", "0.90", "0.89"]
+    table_1 = page.tables["CIFAR_CAR-table-1"]
+    assert [row[2::2] for row in table_1[1:]] == [["0.77", "0.88", "0.90"], ["0.66", "0.69", "0.66"]]
+
+
+def test_a_mark_says_that_the_mean_is_above_every_plain_baseline(whole: Path) -> None:
+    rows = read_csv(whole / "CIFAR_CAR-table-2.csv")
+    for gamma in ("0.0", "0.02"):
+        column = [row for row in rows if row["gamma"] == gamma]
+        bar = max(float(row["mean"]) for row in column if row["method"] == "baseline")
+        marks = {row["beats_baselines"] == "1" for row in column}
+        assert marks == {True, False}
+        for row in column:
+            counts = row["method"] != "baseline" and "upper bound" not in row["score"]
+            assert (row["beats_baselines"] == "1") == (counts and float(row["mean"]) > bar)
+
+
+def test_the_curves_csvs_hold_what_is_drawn(whole: Path) -> None:
+    sweep = whole.parent / "sweep"
+    rows = read_csv(whole / "CIFAR_CAR-lambda.csv")
+    assert len(rows) == len(METHODS) * 2 * len(LAMBDAS)
+    for row in rows:
+        aucs = expected_aucs(sweep, row["method"], float(row["gamma"]), (0, 1), "a, ", float(row["lambda"]))
+        expected = [aucs.mean(), aucs.min(), aucs.max()]
+        assert [float(row[key]) for key in ("mean", "least", "greatest")] == pytest.approx(expected, abs=1e-12)
+    best = max(
+        (row for row in rows if row["method"] == "fanogan" and row["gamma"] == "0.0"), key=lambda r: float(r["mean"])
+    )
+    lines = read_csv(whole / "CIFAR_CAR-table-2.csv")
+    bound = next(row for row in lines if row["method"] == "fanogan" and "best" in row["score"])
+    assert (bound["lambda"], bound["mean"]) == (best["lambda"], best["mean"])
+    for row in read_csv(whole / "CIFAR_CAR-gamma.csv"):
+        if row["method"] == "baseline":
+            continue
+        score = "a, " if row["score"] == "a" else row["score"]
+        aucs = expected_aucs(sweep, row["method"], float(row["gamma"]), (0, 1), score, 0.05)
+        assert float(row["mean"]) == pytest.approx(aucs.mean(), abs=1e-12)
+    dots = [row for row in read_csv(whole / "CIFAR_CAR-terms.csv") if (row["score"], row["gamma"]) == ("fused", "0.02")]
+    aucs = expected_aucs(sweep, "proposed", 0.02, (0, 1), "fused", 0)
+    assert [float(row["auc"]) for row in dots] == pytest.approx(aucs.tolist(), abs=1e-12)
+
+
+def test_the_area_under_a_drawn_roc_curve_is_the_mean_auc(whole: Path) -> None:
+    rows = [row for row in read_csv(whole / "CIFAR_CAR-roc.csv") if row["gamma"] == "0.02"]
+    for curve, method, score in (("proposed (d_I): L_n", "proposed", "L_n"), ("f-AnoGAN: A", "fanogan", "A")):
+        points = [row for row in rows if row["curve"] == curve]
+        x, y = (np.array([float(row[f"{key}_positive_rate"]) for row in points]) for key in ("false", "true"))
+        aucs = expected_aucs(whole.parent / "sweep", method, 0.02, (0, 1), score, 0)
+        assert np.trapezoid(y, x) == pytest.approx(aucs.mean(), abs=0.01)
+        assert (np.diff(y) >= 0).all() and (y[0], y[-1]) == (0, 1)
+
+
+def test_the_page_needs_no_other_file(whole: Path) -> None:
+    page = Page(whole / "index.html")
+    assert page.addresses and all(address.startswith("data:") for address in page.addresses)
+    assert not page.tags & {"script", "link", "iframe", "object"}
+    assert "url(" not in (whole / "index.html").read_text()
+    files = {path.stem: path for path in (whole / "figures").iterdir()}
+    assert files.keys() == page.images.keys()
+    for name, path in files.items():
+        kind = {".svg": "image/svg+xml", ".png": "image/png"}[path.suffix]
+        assert page.images[name] == f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    for name, address in page.links.items():
+        assert base64.b64decode(address.partition(",")[2]) == (whole / name).read_bytes()
+    assert page.links.keys() == {path.name for path in whole.glob("*.csv")}
+
+
+def test_all_figures_are_there_and_fit_a_printed_page(whole: Path) -> None:
+    names = {path.stem.removeprefix("CIFAR_CAR-") for path in (whole / "figures").iterdir()}
+    assert names == {
+        *(
+            "gamma",
+            "lambda",
+            "label-free",
+            "terms",
+            "figure-2",
+            "figure-3",
+            "figure-4",
+            "scores",
+            "matches",
+            "extremes",
+        ),
+        "roc",
+    }
+    for path in (whole / "figures").iterdir():
+        if path.suffix == ".png":
+            inches = Image.open(path).width / 150
+        else:
+            inches = float(re.search(r'width="([\d.]+)pt"', path.read_text())[1]) / 72  # type: ignore[index]
+        assert 3 < inches <= 7, path
+    page = Page(whole / "index.html")
+    assert "trials proposed_gamma-0_seed-0, proposed-dz_gamma-0_seed-0" in page.text
+
+
+def test_images_that_must_not_be_shown_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(url: str) -> StandIn:
+        assert "open" in url, "a detector of the sweep that must not be shown"
+        return StandIn()
+
+    monkeypatch.setattr(AnomalyDetector, "load", staticmethod(load))
+    make_dataset(tmp_path / "data")
+    hidden = make_sweep(tmp_path / "hidden", dataclasses.replace(SMALL, name="hidden"))
+    shown = make_sweep(tmp_path / "open", dataclasses.replace(SMALL, name="open"))
+    monkeypatch.chdir(tmp_path)
+    report([hidden, shown], tmp_path / "out", [Path("hidden/")])  # the same folder by another name
+    names = {path.stem for path in (tmp_path / "out/figures").iterdir()}
+    assert {name for name in names if "matches" in name or "extremes" in name} == {"open-matches", "open-extremes"}
+    assert "must not show this sweep's images" in Page(tmp_path / "out/index.html").text
+    assert {"open-terms", "hidden-terms"} <= names
+    refuses(lambda: report([shown], tmp_path / "out", [tmp_path / "opne"]), "--without-pixels", "opne")
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_dataset_or_run_that_is_gone_leaves_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = make_sweep(tmp_path / "sweep", SMALL)
+    make_dataset(tmp_path / "data", dataclasses.replace(SMALL, each_kind=11))
+    report([sweep], tmp_path / "out")
+    assert "holds other test images than were scored" in Page(tmp_path / "out/index.html").text
+    monkeypatch.undo()
+    make_dataset(tmp_path / "true")
+    plan = (sweep / "plan.json").read_text()
+    (sweep / "plan.json").write_text(plan.replace(str(tmp_path / "data"), str(tmp_path / "true")))
+    report([sweep], tmp_path / "out")  # the runs were never there
+    page = Page(tmp_path / "out/index.html")
+    assert "Left out: " in page.text and "trials/proposed_gamma-0.02_seed-0/run" in page.text
+    assert not any("matches" in name or "extremes" in name for name in page.images)
+    assert "CIFAR_CAR-roc" in page.images
+
+
+def test_an_unfinished_sweep_says_so_and_shows_what_it_has(tmp_path: Path) -> None:
+    made = Made(methods=("proposed", "fanogan"))
+    sweep = make_sweep(tmp_path / "sweep", made)
+    for name in ("proposed_gamma-0.02_seed-0", "fanogan_gamma-0_seed-0", "fanogan_gamma-0_seed-1"):
+        (sweep / "trials" / name / "result.json").unlink()
+        (sweep / "trials" / name / "scores.csv").write_text("key,lab")  # half-written
+    for name in ("label_free.csv", "choice.csv"):
+        (sweep / name).unlink()
+    report([sweep], tmp_path / "out", [sweep])
+    page = Page(tmp_path / "out/index.html")
+    assert "5 of 8 trials are finished" in page.text
+    rows = {(r["method"], r["score"], r["gamma"]): r for r in read_csv(tmp_path / "out/CIFAR_CAR-table-2.csv")}
+    assert ("fanogan", "A", "0.0") not in rows and rows["fanogan", "A", "0.02"]["seeds"] == "2"
+    one = rows["proposed", "L_n", "0.02"]
+    assert (one["seeds"], one["spread"]) == ("1", "")
+    assert float(one["mean"]) == pytest.approx(expected_aucs(sweep, "proposed", 0.02, (1,), "L_n", 0)[0], abs=1e-12)
+    shown = [row for row in page.tables["CIFAR_CAR-table-2"] if row[0] == "L_n"]
+    assert shown[0][1] == "–" and f"{float(one['mean']):.3f} (1 seed)" in shown[1][2]
+    assert "CIFAR_CAR-choice" not in page.tables and "CIFAR_CAR-table-1" not in page.tables
+
+
+@pytest.mark.parametrize("scored", [True, False])
+@pytest.mark.usefixtures("stand_in")
+def test_without_labels_only_what_needs_none_remains(tmp_path: Path, scored: bool) -> None:
+    made = dataclasses.replace(SMALL, labelled=False, methods=("proposed", "fanogan"))
+    sweep = make_sweep(tmp_path / "sweep", made)
+    make_dataset(tmp_path / "data")
+    if not scored:  # as the sweep leaves it
+        for name in ("scores.csv", "latents.npz"):
+            for path in sweep.glob(f"trials/*/{name}"):
+                path.unlink()
+    report([sweep], tmp_path / "out")
+    page = Page(tmp_path / "out/index.html")
+    assert page.images.keys() == {f"CIFAR_CAR-{n}" for n in ("label-free", *(("scores", "extremes") if scored else ()))}
+    assert page.tables.keys() == {"overview", "CIFAR_CAR-choice"}
+    assert [row[1:] for row in page.tables["CIFAR_CAR-choice"][1:]] == [["0.02", "0.99", "separation"]] * 2
+    assert "no labels" in page.text
+
+
+def test_one_seed_and_one_contamination(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "sweep", dataclasses.replace(SMALL, seeds=(3,), methods=("proposed", "search")))
+    report([sweep], tmp_path / "out", [sweep])
+    page = Page(tmp_path / "out/index.html")
+    assert "CIFAR_CAR-gamma" not in page.images and "CIFAR_CAR-figure-4" not in page.images
+    assert {"CIFAR_CAR-lambda", "CIFAR_CAR-label-free", "CIFAR_CAR-figure-2", "CIFAR_CAR-roc"} <= page.images.keys()
+    cells = [row[1] for row in page.tables["CIFAR_CAR-table-2"][1:] if len(row) > 1]
+    assert cells and not any("±" in cell or "seed" in cell for cell in cells)
+
+
+def test_options_that_vary_have_rows_of_their_own(tmp_path: Path) -> None:
+    options = ({"learning_rate": "0.001"}, {"learning_rate": "0.002", "width": "32"})
+    sweep = make_sweep(tmp_path / "sweep", dataclasses.replace(SMALL, options=options, name="a/b <script>"))
+    report([sweep], tmp_path / "out", [sweep])
+    rows = read_csv(tmp_path / "out/a_b_script_-table-2.csv")
+    assert {row["options"] for row in rows if row["method"] == "proposed"} == {
+        *("learning_rate=0.001", "learning_rate=0.002 width=32")
+    }
+    page = Page(tmp_path / "out/index.html")
+    assert ["proposed (d_I), learning_rate=0.002 width=32"] in page.tables["a_b_script_-table-2"]
+    assert "script" not in page.tags
+
+
+def test_sweeps_of_one_name_keep_apart(tmp_path: Path) -> None:
+    sweeps = [make_sweep(tmp_path / str(seed), SMALL, seed) for seed in (1, 2)]
+    report(sweeps, tmp_path / "out", sweeps)
+    page = Page(tmp_path / "out/index.html")
+    assert page.tables["CIFAR_CAR_1-table-2"] != page.tables["CIFAR_CAR_2-table-2"]
+    assert [row[:2] for row in page.tables["glance"][1:]] == [["CIFAR_CAR_1", "0.02"], ["CIFAR_CAR_2", "0.02"]]
+
+
+TRIAL = "trials/proposed_gamma-0.02_seed-1"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("plan.json", "{"),
+        ("plan.json", "[]"),
+        ("plan.json", '{"trials": [{"name": 3}]}'),
+        ("choice.csv", "method,options\n"),
+        ("label_free.csv", "\x00"),
+        (f"{TRIAL}/result.json", '{"labelled": true}'),
+        (f"{TRIAL}/scores.csv", ""),
+        (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,normal,1\n"),
+        (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,normal,1,x\n"),
+        (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,normal,1,nan\n"),
+        (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,odd,1,1\n"),
+        (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,normal,1,1\nb,anomaly,1,1\n"),  # fewer than result.json counts
+        ("trials/proposed_gamma-0.02_seed-0/latents.npz", "PK\x03\x04"),
+        ("baselines/gamma-0.02_seed-1/scores.csv", "key,label,rx\na,normal\n"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str) -> None:
+    sweep = make_sweep(tmp_path / "sweep", SMALL)
+    (sweep / name).write_text(content)
+    refuses(lambda: report([sweep], tmp_path / "out", [sweep]), str(sweep / name))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_sweep_or_has_no_finished_trial_is_refused(tmp_path: Path) -> None:
+    refuses(lambda: report([tmp_path / "none"], tmp_path / "out"), "none", "is no sweep", "--out")
+    sweep = make_sweep(tmp_path / "sweep", SMALL)
+    for path in sweep.glob("trials/*/result.json"):
+        path.unlink()
+    refuses(lambda: report([sweep], tmp_path / "out"), str(sweep), "none of its 2 trials is finished")
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_writing_again_leaves_one_whole_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep, out = make_sweep(tmp_path / "in/sweep", SMALL), tmp_path / "reports/out"
+    report([sweep], out, [sweep])
+    first = files_in(out)
+    report([sweep], out, [sweep])
+    assert files_in(out) == first  # the same figures to the byte, too
+    with monkeypatch.context() as patch:
+        patch.setattr("jinja2.Environment.from_string", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            report([sweep], out, [sweep])
+    assert files_in(out) == first
+    assert [path.name for path in out.parent.iterdir() if path.name != "cache"] == ["out"]
+    other = make_sweep(tmp_path / "in/other", dataclasses.replace(SMALL, name="other"))
+    report([other], out, [other])
+    assert not any("CIFAR_CAR" in name for name in files_in(out))
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "sweep", SMALL)
+    before = files_in(sweep)
+    refuses(lambda: report([sweep], sweep), "--out", "no part of a report")
+    assert files_in(sweep) == before
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/mine.csv").write_text("1\n")
+    refuses(lambda: report([sweep], tmp_path / "tables"), "mine.csv")
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_from_bucket_to_bucket_and_no_picture_of_a_former_report_stays(url: str, tmp_path: Path) -> None:
+    sweep, there = make_sweep(tmp_path / "sweep", SMALL), f"{url}/sweep"
+    make_dataset(tmp_path / "data")
+    for name, content in files_in(sweep).items():
+        write_bytes(open_storage(there), name, content)
+    for hidden in ([], [there]):
+        assert write_report([there], f"{url}/out", hidden, str(tmp_path / "cache"), "1GB") == f"{url}/out/index.html"
+        storage = open_storage(f"{url}/out")
+        names = {name for name, _ in storage.tree()}
+        assert {name for name in names if "matches" in name or "extremes" in name} == (
+            set() if hidden else {"figures/CIFAR_CAR-matches.png", "figures/CIFAR_CAR-extremes.png"}
+        )
+    report([sweep], tmp_path / "near", [sweep])
+    assert {name: read_bytes(storage, name) for name in names} == files_in(tmp_path / "near")
+
+
+@pytest.mark.parametrize("count", [5, 60])
+def test_few_images_lower_the_perplexity_and_the_map_keeps_groups_apart(count: int) -> None:
+    rng = np.random.default_rng(0)
+    group = np.arange(count) % 2 == 0
+    points = embedding((rng.normal(size=(count, 8)) + 30 * group[:, None]).astype(np.float32))
+    assert points.shape == (count, 2) and np.isfinite(points).all()
+    if count > 10:
+        within = np.linalg.norm(points[group] - points[group].mean(axis=0), axis=1).mean()
+        assert np.linalg.norm(points[group].mean(axis=0) - points[~group].mean(axis=0)) > within
+    chosen = subset(2345)
+    assert len(chosen) == 1000 and (np.diff(chosen) > 0).all() and (chosen == subset(2345)).all()

@@ -39,6 +39,8 @@ class Report:
     def __call__(self) -> None:
         from tuning.report import write_report
 
+        if not self.sweeps:
+            raise UserError("no sweep is given - give the --out of python -m tuning sweep")
         page = write_report(list(self.sweeps), self.out, list(self.without_pixels), self.cache, self.cache_limit)
         print(f"report: {page}")
 

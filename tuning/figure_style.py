@@ -50,8 +50,8 @@ METHOD_LINES: dict[str, dict[str, Any]] = {
 OPTION_LINES = ((0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 1, 2)), (0, (2, 2)))
 NORMAL, ANOMALOUS = SKY, BLACK  # apart in gray too
 PAPER_LINE: dict[str, Any] = {"color": GRAY, "linestyle": ":", "linewidth": 1}
-CHOSEN_LINE: dict[str, Any] = {"color": ORANGE, "linestyle": "--", "linewidth": 1.2}
-BEST_LINE: dict[str, Any] = {"color": BLACK, "linestyle": "-.", "linewidth": 0.8}
+CHOSEN_LINE: dict[str, Any] = {"color": BLACK, "linestyle": "--", "linewidth": 1}
+BEST_LINE: dict[str, Any] = {"color": GRAY, "linestyle": "-.", "linewidth": 1}
 
 
 @dataclass(frozen=True)

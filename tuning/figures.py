@@ -23,7 +23,7 @@ from tuning.figure_style import (
 )
 from tuning.sweep_tables import PAPER_LAMBDA
 
-LAMBDA_TICKS = [0.05, 0.95, 0.9995]
+LAMBDA_TICKS = [0.05, 0.99, 0.9999]
 MEASURE_LINES: tuple[dict[str, Any], ...] = (
     {"color": "#0072B2", "linestyle": "-"},
     {"color": "#E69F00", "linestyle": "--"},
@@ -65,10 +65,10 @@ def gamma_figure(parts: dict[str, list[Band]]) -> Figure:
         for band in bands:
             band.draw(axes)
         gammas = sorted({float(x) for band in bands for x in band.x})
-        axes.set(title=title, xticks=gammas, xticklabels=[f"{g:g}" for g in gammas])
+        axes.set(title=title, xticks=gammas, xticklabels=_apart(gammas))
     for axes in all_axes:
         _label_edges(axes, len(all_axes), all_axes.index(axes), "γ, share of anomalies in training", "AUC")
-    shared_legend(figure, all_axes)
+    shared_legend(figure, all_axes, 3)
     return figure
 
 
@@ -154,14 +154,16 @@ def terms_figure(
 
 def roc_figure(grid: np.ndarray, parts: dict[str, list[RocLine]]) -> Figure:
     """ROC curves over false positive rates (F): thin lines a seed, a thick one their mean; a panel a gamma."""
-    figure, all_axes = panels(len(parts), 3, 2.2, 0.5, sharex=True, sharey=True)
+    figure, all_axes = panels(len(parts), 3, 2.35, 0.5, sharex=True, sharey=True)
     for place, (axes, (title, lines)) in enumerate(zip(all_axes, parts.items())):
         axes.plot([0, 1], [0, 1], color="0.85", linewidth=0.8, zorder=0)
         for roc in lines:
             if len(roc.rates) > 1:
-                axes.plot(grid, roc.rates.T, color=roc.line["color"], linewidth=0.5, alpha=0.35)
+                axes.plot(grid, roc.rates.T, color=roc.line["color"], linewidth=0.4, alpha=0.3)
             axes.plot(grid, roc.rates.mean(axis=0), label=roc.title, **roc.line)
-        axes.set(title=title, aspect="equal", xlim=(0, 1), ylim=(0, 1.01), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        axes.set(title=title, aspect="equal", xlim=(0, 1), ylim=(0, 1.01))
+        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
         _label_edges(axes, len(parts), place, "false positive rate", "true positive rate")
     shared_legend(figure, all_axes, 3)
     return figure
@@ -174,9 +176,9 @@ def baseline_band(title: str, gammas: np.ndarray, mean: np.ndarray) -> Band:
 
 
 ROC_LINES: dict[str, dict[str, Any]] = {
-    "a": {"color": METHOD_LINES["proposed"]["color"], "linestyle": "-"},
+    "a": {"color": METHOD_LINES["proposed"]["color"], "linestyle": "-", "linewidth": 2.6, "alpha": 0.7},  # below L_o
     "L_n": {"color": "#56B4E9", "linestyle": "--"},
-    "L_o": {"color": ORANGE, "linestyle": (0, (4, 1, 1, 1))},
+    "L_o": {"color": ORANGE, "linestyle": (0, (3, 2)), "linewidth": 1},
     "fused": {"color": "#000000", "linestyle": "-"},
     "A": {"color": METHOD_LINES["fanogan"]["color"], "linestyle": "-."},
     "baseline": {"color": GRAY, "linestyle": ":"},
@@ -187,6 +189,16 @@ def _logit(axes: Axes) -> None:
     axes.set_xscale("logit")
     axes.set_xticks(LAMBDA_TICKS, [f"{tick:g}" for tick in LAMBDA_TICKS])
     axes.minorticks_off()
+
+
+def _apart(values: list[float]) -> list[str]:
+    """Tick labels for ascending values; empty where one would run into the label before it."""
+    labels, last, least = [], -np.inf, (values[-1] - values[0]) * 0.13
+    for value in values:
+        shown = value - last >= least
+        labels.append(f"{value:g}" if shown else "")
+        last = value if shown else last
+    return labels
 
 
 def _label_edges(axes: Axes, count: int, place: int, x: str, y: str) -> None:

@@ -139,7 +139,8 @@ def _matches(
         rows.setdefault("query", _shrunk(images[chosen], detector.resolution))
         rows[method.split(" ")[0]] = detector.reconstruct(images[chosen])
     caption = f"Test images, evenly drawn, above what each method makes of their latent vectors; {_names(corner)}."
-    figure = matches_figure(["normal"] * len(normal) + ["anomalous"] * len(anomalous), rows)
+    headings = ["normal", *[""] * (len(normal) - 1), "anomalous", *[""] * (len(anomalous) - 1)]
+    figure = matches_figure(headings, rows)
     return Block(name, title, caption, picture=drawn(figure, "png"))
 
 
@@ -156,11 +157,13 @@ def _extremes(sweep: Sweep, name: str, title: str, trial: Trial, images: np.ndar
         part = images[chosen]
         queries = _shrunk(part, detector.resolution)
         blocks[block] = (headings, queries, detector.reconstruct(part), detector.heatmap(part))
+    top = max(float(heat.max()) for *_, heat in blocks.values())
     caption = (
         f"The test images of the greatest and the least {score_title(by)} (above each, with its label where there is "
-        f"one), their closest matches, and heat maps of |w(Q) − w(R)|; {_names({'': trial})}."
+        f"one), their closest matches, and heat maps of |w(Q) − w(R)| from 0 (black) to {top:.2g} (light); "
+        f"{_names({'': trial})}."
     )
-    return Block(name, title, caption, picture=drawn(extremes_figure(blocks), "png"))
+    return Block(name, title, caption, picture=drawn(extremes_figure(blocks, top), "png"))
 
 
 def _detector(sweep: Sweep, trial: Trial):

@@ -12,7 +12,7 @@ from tuning.figure_style import ANOMALOUS, NORMAL, panels, shared_legend
 PERPLEXITY = 30
 TSNE_IMAGES = 1000  # of more, a subset drawn with a fixed seed: t-SNE takes seconds then, not minutes
 FEWEST = 5
-BINS = 50
+FEWEST_BINS, MOST_BINS = 10, 50
 
 
 def subset(count: int) -> np.ndarray:
@@ -61,11 +61,13 @@ def histograms_figure(
             _missing(axes)
             continue
         shown, labels = values[row, column]
-        bins = np.histogram_bin_edges(shown, bins=BINS).tolist()
+        count = int(np.clip(np.sqrt(shown.size), FEWEST_BINS, MOST_BINS))
+        bins = np.histogram_bin_edges(shown, bins=count).tolist()
+        axes.locator_params(axis="x", nbins=3)
         if labels is None:
-            axes.hist(shown.ravel(), bins=bins, density=True, color=NORMAL, label="test images")
+            axes.hist(shown.ravel(), bins=bins, density=True, histtype="stepfilled", color=NORMAL, label="test images")
             continue
-        axes.hist(shown[~labels].ravel(), bins=bins, density=True, color=NORMAL, label="normal")
+        axes.hist(shown[~labels].ravel(), bins, density=True, histtype="stepfilled", color=NORMAL, label="normal")
         outline = {"histtype": "step", "color": ANOMALOUS, "linewidth": 0.9}
         axes.hist(shown[labels].ravel(), bins=bins, density=True, label="anomalous", **outline)
     shared_legend(figure, list(grid.values()))

@@ -5,7 +5,6 @@ What is over is known by files under the sweep's URL alone, so that a sweep goes
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from typing import Any
 
@@ -21,9 +20,9 @@ from trainer.worker import followed, has_gpus, new_desk, ray_session
 from tuning.baselines import baseline_scores
 from tuning.config import SweepConfig
 from tuning.optuna import check_optuna, known_trials, searcher
-from tuning.plan import Plan, Trial, introduce, make_plan, write_plan
+from tuning.plan import Plan, Trial, introduce, make_plan, read_options, write_plan
 from tuning.results import write_results
-from tuning.trial_tables import RESULT, as_csv
+from tuning.trial_tables import RESULT, STOPPED, as_csv
 
 BASELINE_IMAGES = 20_000
 """Training images, at most, that the plain baselines see."""
@@ -62,8 +61,6 @@ def run_sweep(config: SweepConfig) -> None:
 
 def over(url: str) -> set[str]:
     """The names of the trials that are finished or were stopped early."""
-    from tuning.tune import STOPPED
-
     names = [name.partition("/") for name, _ in open_storage(f"{url}/trials").tree()]
     return {trial for trial, _, file in names if file in (RESULT, STOPPED)}
 
@@ -120,8 +117,8 @@ def _run_baselines(plan: Plan, desk: Any) -> None:
 
 
 def _baselines(sweep: SweepConfig, gamma: float, seed: int, name: str) -> None:
-    config = make_plan(dataclasses.replace(sweep, method="proposed")).trials[0].config
-    dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
+    config, _ = read_options(sweep)
+    dataset = open_dataset(sweep.data, open_cache(sweep.cache, sweep.cache_limit))
     data = training_set(dataset, gamma, seed, config.window)
     images, labels = test_images(dataset)
     factor = dataset.resolution // config.resolution

@@ -22,9 +22,9 @@ from trainer.run_folder import read_config
 from trainer.terms import direction_distance, fused
 from tuning.label_free import CORRUPTIONS, corrupted, uniform_images
 
-RESULT, SCORES, PROBES, LATENTS, VALIDATION = (
-    *("result.json", "scores.csv", "probes.csv", "latents.npz", "validation.csv"),
-)
+SCORES, PROBES, LATENTS, VALIDATION = "scores.csv", "probes.csv", "latents.npz", "validation.csv"
+RESULT, STOPPED = "result.json", "stopped.json"
+"""The last file of a trial that is finished, and the only one of a trial that was stopped early."""
 REFERENCE = 2000
 """Training images, at most, that terms are calibrated on and nearest latents are looked for among."""
 PROBED, COMPONENTS = 256, 5

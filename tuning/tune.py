@@ -18,9 +18,8 @@ from trainer.growth import schedule
 from tuning.config import SweepConfig
 from tuning.plan import read_options
 from tuning.trial import FAILED, run_trial, trial_at
+from tuning.trial_tables import STOPPED
 
-STOPPED = "stopped.json"
-"""In the folder of a trial that was stopped early."""
 FOLDER = "tune"
 NEXT_TO_NOTHING = {"memory": 1.0}
 """What a trial itself claims, in bytes: its workers claim the CPUs, and Tune wants something."""
@@ -52,6 +51,7 @@ def run_tune(
             search_alg=searcher,
             trial_name_creator=name,
             trial_dirname_creator=name,
+            reuse_actors=True,  # their processes have imported everything
         ),
         run_config=tune.RunConfig(
             name=_attempt(sweep.out),
