@@ -41,7 +41,10 @@ def running(folder: Path) -> bool:
 
 
 def sockets(store: LocalStore) -> list[Path]:
-    return [path for port in store.ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+    """What the store has left in /tmp; older files are of other stores, killed on this machine, on the same ports."""
+    made = (store.folder / "credentials").stat().st_mtime - 1
+    found = [path for port in store.ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+    return [path for path in found if path.stat().st_mtime > made]
 
 
 def status(request: Callable[[], dict[str, Any]]) -> int:
