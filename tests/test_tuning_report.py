@@ -511,7 +511,6 @@ TRIAL = "trials/proposed_gamma-0.02_seed-1"
         (f"{TRIAL}/scores.csv", ""),
         (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,normal,1\n"),
         (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,normal,1,x\n"),
-        (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,normal,1,nan\n"),
         (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,odd,1,1\n"),
         (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,normal,1,1\nb,anomaly,1,1\n"),  # fewer than result.json counts
         ("trials/proposed_gamma-0.02_seed-0/latents.npz", "PK\x03\x04"),
@@ -523,6 +522,16 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str) -> Non
     (sweep / name).write_text(content)
     refuses(lambda: report([sweep], tmp_path / "out", [sweep]), str(sweep / name))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "-inf"])
+def test_a_score_that_is_no_finite_number_is_refused(tmp_path: Path, score: str) -> None:
+    sweep = make_sweep(tmp_path / "sweep", SMALL)
+    path = sweep / TRIAL / "scores.csv"
+    rows = read_csv(path)
+    rows[3]["D"] = score
+    write_rows(path, rows)
+    refuses(lambda: report([sweep], tmp_path / "out", [sweep]), str(path), "no finite number")
 
 
 def test_what_is_no_sweep_or_has_no_finished_trial_is_refused(tmp_path: Path) -> None:

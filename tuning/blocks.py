@@ -18,10 +18,11 @@ BEATS = "▲"
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure. kind: "svg" for lines, "png" where there are many points or pixels."""
+    """A drawn figure, `inches` wide in print. kind: "svg" for lines, "png" where there are many points or pixels."""
 
     kind: str
     content: bytes
+    inches: float
 
     @property
     def data_uri(self) -> str:
@@ -62,7 +63,7 @@ def drawn(figure: Figure, kind: str) -> Picture:
     """A figure as bytes, the same for the same figure."""
     file = io.BytesIO()
     figure.savefig(file, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else {"Software": None})
-    return Picture(kind, file.getvalue())
+    return Picture(kind, file.getvalue(), figure.get_figwidth())
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

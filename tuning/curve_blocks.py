@@ -187,7 +187,7 @@ def _rates(files: list[ScoreFile], score: str) -> np.ndarray:
 def _measures(tables: list[list[dict[str, Any]]]) -> list[Measure]:
     """The figure's rows; those without a figure at any lambda are left out."""
     wanted = {
-        "AUC of a": {"auc": "auc"},
+        "AUC of a": {"auc": "AUC of a"},
         "separation": {key: key.removeprefix("separation_").replace("separation", "all") for key in SEPARATIONS},
         "agreement": {"agreement_seeds": "seeds", "agreement_checkpoints": "checkpoints"},
         "mass volume": {"mass_volume": "mass volume"},

@@ -110,7 +110,7 @@ def label_free_figure(lambdas: list[np.ndarray], marks: list[LambdaMarks], measu
                 axes.plot(x, values, label=title, **line)
             _logit(axes)
         row[0].set_ylabel(measure.title)
-        if len(measure.curves[0]) > 1:
+        if list(measure.curves[-1]) != [measure.title]:
             lines = [line for line in row[-1].get_lines() if line.get_label() in measure.curves[-1]]
             row[-1].legend(lines, [line.get_label() for line in lines], loc="center left", bbox_to_anchor=(1, 0.5))
     figure.align_ylabels(grid[:, 0])
@@ -131,7 +131,8 @@ def terms_figure(
     plain = list(dict.fromkeys(name for part in baselines.values() for name in part))
     height = 0.17 * (len(rows) + len(plain)) + 0.5
     figure, all_axes = panels(len(parts), 3, height, 0.35, sharex=True, sharey=True)
-    for axes, title in zip(all_axes, parts):
+    for position, (axes, title) in enumerate(zip(all_axes, parts)):
+        _label_edges(axes, len(parts), position, "AUC", "")
         axes.axvline(0.5, color="0.85", linewidth=0.8, zorder=0)
         for name, values in parts[title].items():
             place = np.full(len(values), rows.index(name))
@@ -144,7 +145,7 @@ def terms_figure(
             axes.plot(values, place, "|", color="0.35", markersize=6, label="plain baseline, a seed")
         if plain:
             axes.axhline(len(rows) - 0.5, color="0.7", linewidth=0.6)
-        axes.set(title=title, yticks=range(len(rows) + len(plain)), yticklabels=rows + plain, xlabel="AUC")
+        axes.set(title=title, yticks=range(len(rows) + len(plain)), yticklabels=rows + plain)
         axes.set_ylim(len(rows) + len(plain) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", color="0.93")
@@ -154,14 +155,15 @@ def terms_figure(
 
 def roc_figure(grid: np.ndarray, parts: dict[str, list[RocLine]]) -> Figure:
     """ROC curves over false positive rates (F): thin lines a seed, a thick one their mean; a panel a gamma."""
-    figure, all_axes = panels(len(parts), 3, 2.35, 0.5, sharex=True, sharey=True)
+    figure, all_axes = panels(len(parts), 3, 2.5, 0.5, sharex=True, sharey=True)
     for place, (axes, (title, lines)) in enumerate(zip(all_axes, parts.items())):
         axes.plot([0, 1], [0, 1], color="0.85", linewidth=0.8, zorder=0)
         for roc in lines:
             if len(roc.rates) > 1:
                 axes.plot(grid, roc.rates.T, color=roc.line["color"], linewidth=0.4, alpha=0.3)
             axes.plot(grid, roc.rates.mean(axis=0), label=roc.title, **roc.line)
-        axes.set(title=title, aspect="equal", xlim=(0, 1), ylim=(0, 1.01))
+        axes.set(title=title, xlim=(0, 1), ylim=(0, 1.01))
+        axes.set_box_aspect(1)
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
         _label_edges(axes, len(parts), place, "false positive rate", "true positive rate")

@@ -64,6 +64,7 @@ def histograms_figure(
         count = int(np.clip(np.sqrt(shown.size), FEWEST_BINS, MOST_BINS))
         bins = np.histogram_bin_edges(shown, bins=count).tolist()
         axes.locator_params(axis="x", nbins=3)
+        axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4))
         if labels is None:
             axes.hist(shown.ravel(), bins=bins, density=True, histtype="stepfilled", color=NORMAL, label="test images")
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -164,7 +163,6 @@ def _trial(storage: Storage, planned: dict[str, Any], names: set[str]) -> Trial:
     scores = None
     if f"{folder}/scores.csv" in names:
         scores = read_scores(storage, f"{folder}/scores.csv", ("L_n", "L_o"), TERMS)
-        scores = scores if labelled else dataclasses.replace(scores, labels=None)
     if labelled and (scores is None or scores.labels is None or len(scores.keys) != test_images):
         raise UserError(
             f"{storage.url}/{folder}/scores.csv: lacks labelled scores of the {test_images} test images that its "
