@@ -110,9 +110,13 @@ def panels(count: int, columns: int, height: float, extra: float = 0.0, **option
 
 
 def shared_legend(figure: Figure, all_axes: list[Axes], columns: int = 4) -> None:
-    """One legend below all panels, each entry once."""
+    """One legend below all panels, each entry once, in as many columns as there is room for and no more than given."""
     entries = {}
     for axes in all_axes:
         handles, labels = axes.get_legend_handles_labels()
         entries |= {label: handle for handle, label in zip(handles, labels) if label not in entries}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(columns, len(entries)))
+    widest = 0.4 + 0.05 * max(map(len, entries))  # inches: a sample of the line, and letters of 7 points
+    columns = max(1, min(columns, len(entries), int(figure.get_figwidth() / widest)))
+    rows = math.ceil(len(entries) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.16 * max(0, rows - 2))  # two rows are reckoned with already
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
