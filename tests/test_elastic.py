@@ -16,7 +16,7 @@ import pytest
 
 from tests.runs import TINY
 from trainer.checkpoint import checkpoint_names
-from trainer.worker import ENVIRONMENT
+from trainer.ray_session import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGER = [*TINY, "--final-images", "9600", "--log-images", "160", "--checkpoint-images", "640", "--pictures", "1"]

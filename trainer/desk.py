@@ -1,14 +1,23 @@
-"""The desk: a Ray actor through which workers talk to the program that started them, wherever they run.
+"""The desk: a Ray actor through which workers talk to the program that started them, and how that program listens.
 
 A module of its own, without torch, for which its process should not wait.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
 from data_tools.errors import UserError
 
 ATTEMPTS = 10
 """Starts without a new checkpoint in between after which a run stops: starting it again is no help."""
+
+QUIET = 60.0
+"""Seconds without workers after which that is said."""
 
 
 class Desk:
@@ -57,3 +66,42 @@ class Desk:
                 " or lower --checkpoint-images"
             )
         return self.verdict
+
+
+def new_desk() -> Any:
+    """A desk on this node, or it would go with whichever node Ray has put it on."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote()
+
+
+@contextlib.contextmanager
+def followed(desk: Any, hear: Callable[[str], None], workers: str = "") -> Iterator[None]:
+    """Pass on what comes to a desk while the block lasts, and what is left at its end."""
+    over = threading.Event()
+    follower = threading.Thread(target=_follow, args=(desk, over, hear, workers), daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        over.set()
+        follower.join()
+
+
+def _follow(desk: Any, over: threading.Event, hear: Callable[[str], None], workers: str) -> None:
+    """workers: what to say is waited for, when nothing has come for long and nobody works."""
+    import ray
+
+    last, heard = False, time.monotonic()
+    while not last:
+        last = over.wait(0.5)
+        lines = ray.get(desk.read.remote())
+        for line in lines:
+            hear(line)
+        if lines:
+            heard = time.monotonic()
+        elif workers and time.monotonic() - heard > QUIET and not ray.get(desk.is_attended.remote()):
+            hear(f"waiting for room for --workers {workers} on the cluster")
+            heard = time.monotonic()

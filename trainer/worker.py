@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from data_tools.errors import UnreachableError, UserError
 from trainer.config import TrainConfig
-from trainer.desk import ATTEMPTS, Desk
+from trainer.desk import ATTEMPTS, followed, new_desk
 from trainer.loop import Surroundings, train
+from trainer.ray_session import has_gpus, ray_session
 
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_worker_niceness": "0",  # Ray's default of 15 lets any other program on the machine starve a training
-}
 RESIZED_EVERY = 30.0
 """Seconds between two looks for room for more workers, where their number is a range."""
-
-QUIET = 60.0
-"""Seconds without workers after which that is said."""
 
 
 def train_on_ray(config: TrainConfig) -> None:
@@ -38,34 +26,6 @@ def train_on_ray(config: TrainConfig) -> None:
     # As many CPUs as workers at least, so that small machines can run them.
     with ray_session(most):
         fit_on_ray(config, max((os.cpu_count() or 1) // most, 1), hear=lambda line: print(line, flush=True))
-
-
-@contextlib.contextmanager
-def ray_session(cpus: int) -> Iterator[None]:
-    """Connect to the cluster of RAY_ADDRESS, or start one here, with as many CPUs as asked for at least."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
-    import ray
-
-    # The run's own log is shown instead of everything that Ray's processes say; theirs stays in Ray's session folder.
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(**quiet)
-    else:
-        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
-        ray.init("local", num_cpus=max(os.cpu_count() or 1, cpus), **own, **quiet)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def new_desk() -> Any:
-    """A desk on this node, or it would go with whichever node Ray has put it on."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote()
 
 
 def fit_on_ray(
@@ -125,13 +85,6 @@ def _fit(config: TrainConfig, desk: Any, threads: int, cpus: int, callbacks: lis
             ray.get(desk.hear.remote(f"warning: no group of workers came about ({reason}); trying again"))
 
 
-def has_gpus(workers: int) -> bool:
-    """Whether the cluster has a GPU for each worker."""
-    import ray
-
-    return ray.cluster_resources().get("GPU", 0) >= max(workers, 1)
-
-
 def _worker(values: dict[str, Any]) -> None:
     import ray
     import ray.train
@@ -171,33 +124,3 @@ def _preemption_watch() -> Callable[[], bool]:
         return new
 
     return new_announcement
-
-
-@contextlib.contextmanager
-def followed(desk: Any, hear: Callable[[str], None], workers: str = "") -> Iterator[None]:
-    """Pass on what comes to a desk while the block lasts, and what is left at its end."""
-    over = threading.Event()
-    follower = threading.Thread(target=_follow, args=(desk, over, hear, workers), daemon=True)
-    follower.start()
-    try:
-        yield
-    finally:
-        over.set()
-        follower.join()
-
-
-def _follow(desk: Any, over: threading.Event, hear: Callable[[str], None], workers: str) -> None:
-    """workers: what to say is waited for, when nothing has come for long and nobody works."""
-    import ray
-
-    last, heard = False, time.monotonic()
-    while not last:
-        last = over.wait(0.5)
-        lines = ray.get(desk.read.remote())
-        for line in lines:
-            hear(line)
-        if lines:
-            heard = time.monotonic()
-        elif workers and time.monotonic() - heard > QUIET and not ray.get(desk.is_attended.remote()):
-            hear(f"waiting for room for --workers {workers} on the cluster")
-            heard = time.monotonic()

@@ -37,7 +37,7 @@ class Report:
     """Bytes that folder may hold; what was used for longest goes first."""
 
     def __call__(self) -> None:
-        from tuning.report import write_report
+        from tuning.report.page import write_report
 
         if not self.sweeps:
             raise UserError("no sweep is given - give the --out of python -m tuning sweep")

@@ -8,6 +8,7 @@ from typing import Any
 
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_bytes
+from trainer.detector import PAPER_LAMBDA
 from tuning.options import Choice
 from tuning.plan import Plan, Trial, trial_of
 from tuning.sweep_tables import read_sweep
@@ -53,7 +54,7 @@ def searcher(plan: Plan, finished: list[Trial]) -> Any:
 def _objective(scores: Any, name: str, lambdas: Any) -> float:
     if name == "a_best":
         return float(scores.lambda_aucs(lambdas).max())
-    return scores.auc("a", 0.05) if name == "a_paper" else scores.auc(name)
+    return scores.auc("a", PAPER_LAMBDA) if name == "a_paper" else scores.auc(name)
 
 
 def _distribution(choice: Choice) -> Any:

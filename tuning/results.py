@@ -12,10 +12,11 @@ import numpy as np
 from data_tools.storage import Storage, open_storage, write_bytes
 from trainer.detector import PAPER_LAMBDA
 from tuning.label_free import CORRUPTIONS, chosen_lambda, excess_mass, mass_volume, rank_agreement, separation
-from tuning.sweep_files import checked
+from tuning.sweep_files import checked, csv_text
 from tuning.sweep_tables import CHOICE, MEASURES, TERMS, Sweep, Trial, read_sweep
-from tuning.trial_tables import PROBES, as_csv
+from tuning.trial_tables import PROBES
 
+AUC_COLUMNS = ("method", "options", "gamma", "seed", "score", "lambda", "auc")
 CRITERION = "separation"
 """The label-free figure whose greatest value chooses lambda: the mean AUC of corrupted images against originals."""
 Probes = dict[str, np.ndarray]
@@ -26,9 +27,9 @@ def write_results(url: str) -> None:
     """Write table.csv (an AUC a row; with labels), label_free.csv and choice.csv."""
     sweep, storage = read_sweep(url), open_storage(url)
     if sweep.labelled:
-        write_bytes(storage, "table.csv", as_csv(auc_rows(sweep)))
-    measures: list[list[Any]] = [["method", "options", "gamma", "lambda", *MEASURES, "auc"]]
-    choices: list[list[Any]] = [["method", "options", "gamma", *CHOICE]]
+        write_bytes(storage, "table.csv", csv_text(AUC_COLUMNS, auc_rows(sweep)).encode())
+    measures: list[list[Any]] = []
+    choices: list[list[Any]] = []
     for variant in sweep.variants:
         for gamma in sweep.gammas:
             trials = sweep.of(variant, gamma)
@@ -41,28 +42,29 @@ def write_results(url: str) -> None:
                 continue
             free = [label_free_figures(probes, float(lam)) for lam in sweep.plan.lambdas]
             for i, lam in enumerate(sweep.plan.lambdas):
-                cells = [_cell(free[i][name]) for name in MEASURES]
-                measures.append([*variant, _cell(gamma), _cell(lam), *cells, "" if aucs is None else _cell(aucs[i])])
+                cells = [free[i][name] for name in MEASURES]
+                measures.append([*variant, gamma, lam, *cells, None if aucs is None else aucs[i]])
             criterion = np.array([figures[CRITERION] for figures in free])
-            choices.append([*variant, _cell(gamma), *_choice(sweep.plan.lambdas, criterion, aucs, trials)])
-    write_bytes(storage, "label_free.csv", as_csv(measures))
-    write_bytes(storage, "choice.csv", as_csv(choices))
+            choices.append([*variant, gamma, *_choice(sweep.plan.lambdas, criterion, aucs, trials)])
+    for name, columns, rows in (
+        ("label_free.csv", ("gamma", "lambda", *MEASURES, "auc"), measures),
+        ("choice.csv", ("gamma", *CHOICE), choices),
+    ):
+        write_bytes(storage, name, csv_text(("method", "options", *columns), rows).encode())
 
 
 def auc_rows(sweep: Sweep) -> list[list[Any]]:
     """An AUC a row: every term and every lambda of every finished trial, and the plain baselines."""
-    rows: list[list[Any]] = [["method", "options", "gamma", "seed", "score", "lambda", "auc"]]
+    rows: list[list[Any]] = []
     for trial in sweep.trials:
         if not trial.labelled or not trial.scores:
             continue
-        place = [*trial.variant, _cell(trial.gamma), trial.seed]
-        rows += [[*place, name, "", _cell(trial.scores.auc(name))] for name in TERMS if trial.scores.has(name)]
+        place = [*trial.variant, trial.gamma, trial.seed]
+        rows += [[*place, name, "", trial.scores.auc(name)] for name in TERMS if trial.scores.has(name)]
         curve = trial.scores.lambda_aucs(sweep.plan.lambdas)
-        rows += [[*place, "a", _cell(lam), _cell(auc)] for lam, auc in zip(sweep.plan.lambdas, curve)]
+        rows += [[*place, "a", lam, auc] for lam, auc in zip(sweep.plan.lambdas, curve)]
     for (gamma, seed), scores in sorted(sweep.baselines.items()):
-        rows += [
-            ["baseline", "", _cell(gamma), seed, name, "", _cell(scores.auc(name))] for name in sorted(scores.columns)
-        ]
+        rows += [["baseline", "", gamma, seed, name, "", scores.auc(name)] for name in sorted(scores.columns)]
     return rows
 
 
@@ -109,13 +111,7 @@ def _choice(lambdas: np.ndarray, criterion: np.ndarray, aucs: np.ndarray | None,
     """The cells of CHOICE."""
     chosen = chosen_lambda(lambdas, criterion)
     if aucs is None:
-        return [_cell(lambdas[chosen]), CRITERION, "", "", "", ""]
+        return [lambdas[chosen], CRITERION, None, None, None, None]
     best = int(aucs.argmax())
     paper = np.mean([trial.scores.auc("a", PAPER_LAMBDA) for trial in trials if trial.labelled and trial.scores])
-    numbers = (aucs[chosen], float(paper), aucs[best], lambdas[best])
-    return [_cell(lambdas[chosen]), CRITERION, *(_cell(number) for number in numbers)]
-
-
-def _cell(value: float) -> str:
-    """Digits enough to be read back; nothing for what is not there."""
-    return "" if np.isnan(value) else repr(float(value))
+    return [lambdas[chosen], CRITERION, aucs[chosen], paper, aucs[best], lambdas[best]]

@@ -15,14 +15,16 @@ from data_tools.errors import UserError
 from data_tools.reader import open_dataset
 from data_tools.storage import open_storage, write_bytes
 from data_tools.training_set import training_set
+from trainer.desk import followed, new_desk
 from trainer.evaluation import test_images
-from trainer.worker import followed, has_gpus, new_desk, ray_session
+from trainer.ray_session import has_gpus, ray_session
 from tuning.baselines import baseline_scores
 from tuning.config import SweepConfig
 from tuning.optuna import check_optuna, known_trials, searcher
 from tuning.plan import Plan, Trial, introduce, make_plan, read_options, write_plan
 from tuning.results import write_results
-from tuning.trial_tables import RESULT, STOPPED, as_csv
+from tuning.sweep_files import csv_text
+from tuning.trial_tables import RESULT, STOPPED
 
 BASELINE_IMAGES = 20_000
 """Training images, at most, that the plain baselines see."""
@@ -125,12 +127,9 @@ def _baselines(sweep: SweepConfig, gamma: float, seed: int, name: str) -> None:
     train = averaged(data.at(np.arange(min(len(data), BASELINE_IMAGES))), factor)
     scores = baseline_scores(train, averaged(images, factor), seed)
     keys = [origin["key"] for label in ("normal", "anomaly") for origin in dataset.provenance(f"test-{label}")]
-    rows: list[list[Any]] = [["key", "label", *scores]]
-    for i, key in enumerate(keys):
-        rows.append(
-            [key, "anomaly" if labels[i] else "normal", *(repr(float(column[i])) for column in scores.values())]
-        )
-    write_bytes(open_storage(f"{sweep.out}/baselines/{name}"), "scores.csv", as_csv(rows))
+    names = np.where(labels, "anomaly", "normal")
+    text = csv_text(["key", "label", *scores], zip(keys, names, *scores.values()))
+    write_bytes(open_storage(f"{sweep.out}/baselines/{name}"), "scores.csv", text.encode())
 
 
 def averaged(images: np.ndarray, factor: int) -> np.ndarray:

@@ -10,10 +10,11 @@ import numpy as np
 
 from data_tools.errors import UserError
 from data_tools.storage import Storage, open_storage
+from tuning.config import METHODS as KNOWN_METHODS
 from tuning.sweep_files import ScoreFile, read_array, read_json, read_scores, read_table
 
-PAPER_LAMBDA = 0.05
-METHODS = ("fanogan", "proposed", "proposed-dz", "search")
+METHODS = ("fanogan", *(name for name in KNOWN_METHODS if name != "fanogan"))
+"""In the order of the paper's table 2."""
 TERMS = ("A", "L_r", "L_n", "L_o", "D", "L_k", "fused")
 """A trial's score columns; "a" follows from L_n, L_o and lambda."""
 SEPARATIONS = ("separation", "separation_cut-paste", "separation_noise", "separation_blot")

@@ -10,8 +10,9 @@ import torch
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, write_bytes
 from trainer.checkpoint import checkpoint_names
+from trainer.ray_session import has_gpus
 from trainer.run_folder import discard, prepare
-from trainer.worker import fit_on_ray, has_gpus
+from trainer.worker import fit_on_ray
 from tuning.config import SweepConfig
 from tuning.plan import Trial, trial_of
 from tuning.trial_tables import write_tables

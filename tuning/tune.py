@@ -39,7 +39,7 @@ def run_tune(
         return trial_at(trial.config, sweep).name
 
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the first reports come before the first AUC
-    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # what there is to say is said by the desk
     place, filesystem = _place(f"{sweep.out}/{FOLDER}")
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, sweep=sweep, desk=desk), NEXT_TO_NOTHING),

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from tuning import figures
-from tuning.blocks import Block, csv_text, drawn, listed
-from tuning.figure_style import METHOD_LINES, Band, gamma_title, line_of, score_title, title_of
-from tuning.figures import ROC_LINES, LambdaMarks, Measure, RocLine, baseline_band
-from tuning.result_tables import BEST, baseline_rows, best_baseline, score_row
-from tuning.sweep_files import ScoreFile
-from tuning.sweep_tables import MEASURES, PAPER_LAMBDA, SEPARATIONS, Sweep, Variant
+from trainer.detector import PAPER_LAMBDA
+from tuning.report import figures
+from tuning.report.blocks import Block, drawn, listed
+from tuning.report.figure_style import METHOD_LINES, Band, gamma_title, line_of, score_title, title_of
+from tuning.report.figures import ROC_LINES, LambdaMarks, Measure, RocLine, baseline_band
+from tuning.report.result_tables import BEST, baseline_rows, best_baseline, score_row
+from tuning.sweep_files import ScoreFile, csv_text
+from tuning.sweep_tables import MEASURES, SEPARATIONS, Sweep, Variant
 
 GAMMA_SCORES = ("a", "L_n", "L_o", "A", "fused")
 TERM_ROWS = ("a", "L_n", "L_o", "L_r", "A", "D", "L_k", "fused")

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tuning.sweep_tables import PAPER_LAMBDA, Variant
+from trainer.detector import PAPER_LAMBDA
+from tuning.sweep_tables import Variant
 
 WIDTH = 6.5  # inches
 STYLE: Any = {

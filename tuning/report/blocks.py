@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,15 +65,6 @@ def drawn(figure: Figure, kind: str) -> Picture:
     return Picture(kind, file.getvalue(), figure.get_figwidth())
 
 
-def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table as CSV: floats with all their digits, None and NaN as empty cells."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows([[_cell(value) for value in row] for row in rows])
-    return file.getvalue()
-
-
 def number(value: float | None) -> str:
     """An AUC as the page shows it."""
     return "–" if value is None or value != value else f"{value:.3f}"
@@ -83,9 +73,3 @@ def number(value: float | None) -> str:
 def listed(values: Iterable[Any]) -> str:
     """ "0, 0.02", with numbers in their shortest form."""
     return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
-
-
-def _cell(value: Any) -> str:
-    if value is None or value != value:
-        return ""
-    return repr(float(value)) if isinstance(value, float) else str(value)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tuning.figure_style import WIDTH
+from tuning.report.figure_style import WIDTH
 
 
 def matches_figure(columns: list[str], rows: dict[str, np.ndarray]) -> Figure:

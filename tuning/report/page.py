@@ -13,11 +13,12 @@ import matplotlib
 from data_tools.errors import UserError
 from data_tools.mirror import as_url, sent
 from data_tools.storage import absolute, open_storage
-from tuning import curve_blocks, image_blocks
-from tuning.blocks import BEATS, Block, Section, csv_text, listed
-from tuning.figure_style import STYLE, TITLES
-from tuning.image_blocks import LatentMaps, score_histograms
-from tuning.result_tables import choice_table, glance, table_1, table_2
+from tuning.report import curve_blocks, image_blocks
+from tuning.report.blocks import BEATS, Block, Section, listed
+from tuning.report.figure_style import STYLE, TITLES
+from tuning.report.image_blocks import LatentMaps, score_histograms
+from tuning.report.result_tables import choice_table, glance, table_1, table_2
+from tuning.sweep_files import csv_text
 from tuning.sweep_tables import METHODS, Sweep, read_sweep
 
 PAGE = "index.html"
@@ -77,7 +78,7 @@ def _write(folder: Path, shared: list[Block], sections: list[Section]) -> None:
             (folder / f"{block.name}.csv").write_text(block.data)
         if block.picture:
             (folder / "figures" / f"{block.name}.{block.picture.kind}").write_bytes(block.picture.content)
-    template = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / "report.html").read_text())
+    template = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / "page.html").read_text())
     title = "Sweeps" if len(sections) > 1 else f"Sweep {sections[0].title}"
     (folder / PAGE).write_text(template.render(title=title, shared=shared, sections=sections, mark=BEATS))
 

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tuning.figure_style import (
+from trainer.detector import PAPER_LAMBDA
+from tuning.report.figure_style import (
     BEST_LINE,
     CHOSEN_LINE,
     GRAY,
@@ -21,7 +22,6 @@ from tuning.figure_style import (
     panels,
     shared_legend,
 )
-from tuning.sweep_tables import PAPER_LAMBDA
 
 LAMBDA_TICKS = [0.05, 0.99, 0.9999]
 MEASURE_LINES: tuple[dict[str, Any], ...] = (

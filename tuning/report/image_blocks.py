@@ -10,11 +10,12 @@ import torch
 from data_tools.cache import open_cache
 from data_tools.errors import UserError
 from data_tools.reader import open_dataset
-from tuning.blocks import Block, drawn, listed
-from tuning.figure_style import TITLES, gamma_title, score_title
-from tuning.latent_figures import FEWEST, TSNE_IMAGES, embedding, histograms_figure, maps_figure, subset
-from tuning.picture_figures import extremes_figure, matches_figure
-from tuning.sweep_tables import PAPER_LAMBDA, Sweep, Trial
+from trainer.detector import PAPER_LAMBDA
+from tuning.report.blocks import Block, drawn, listed
+from tuning.report.figure_style import TITLES, gamma_title, score_title
+from tuning.report.latent_figures import FEWEST, TSNE_IMAGES, embedding, histograms_figure, maps_figure, subset
+from tuning.report.picture_figures import extremes_figure, matches_figure
+from tuning.sweep_tables import Sweep, Trial
 
 LATENT_METHODS = ("search", "fanogan", "proposed")
 MATCH_METHODS = ("fanogan", "proposed")

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuning.blocks import BEATS, Block, csv_text, number
-from tuning.figure_style import gamma_title, title_of
-from tuning.published import DATASETS, GAMMAS, SOURCE, TABLE_1, published
-from tuning.sweep_tables import PAPER_LAMBDA, Sweep, Variant
+from trainer.detector import PAPER_LAMBDA
+from tuning.report.blocks import BEATS, Block, number
+from tuning.report.figure_style import gamma_title, title_of
+from tuning.report.published import DATASETS, GAMMAS, SOURCE, TABLE_1, published
+from tuning.sweep_files import csv_text
+from tuning.sweep_tables import Sweep, Variant
 
 MAIN_SCORES = ("A", "L_r", "L_n", "L_o")
 FURTHER_SCORES = ("D", "L_k", "fused")

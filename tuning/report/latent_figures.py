@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
-from tuning.figure_style import ANOMALOUS, NORMAL, panels, shared_legend
+from tuning.report.figure_style import ANOMALOUS, NORMAL, panels, shared_legend
 
 PERPLEXITY = 30
 TSNE_IMAGES = 1000  # of more, a subset drawn with a fixed seed: t-SNE takes seconds then, not minutes

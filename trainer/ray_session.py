@@ -1,0 +1,42 @@
+"""A Ray cluster to work on: the one of RAY_ADDRESS, or one started here."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # Ray's default of 15 lets any other program on the machine starve a training
+}
+
+
+@contextlib.contextmanager
+def ray_session(cpus: int) -> Iterator[None]:
+    """Connect to the cluster of RAY_ADDRESS, or start one here, with as many CPUs as asked for at least."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    import ray
+
+    # The run's own log is shown instead of everything that Ray's processes say; theirs stays in Ray's session folder.
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(**quiet)
+    else:
+        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+        ray.init("local", num_cpus=max(os.cpu_count() or 1, cpus), **own, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def has_gpus(workers: int) -> bool:
+    """Whether the cluster has a GPU for each worker."""
+    import ray
+
+    return ray.cluster_resources().get("GPU", 0) >= max(workers, 1)

@@ -1,0 +1,1 @@
+"""The report of sweeps: tables and figures as one page."""
