@@ -55,9 +55,13 @@ class Dataset:
 
     def provenance(self, pool: str) -> list[dict[str, Any]]:
         """Where each of a pool's images comes from, with its key; in the order of `images`."""
-        if not self.count(pool):
+        return self.origins(self.manifest.of(pool))
+
+    def origins(self, shards: Sequence[Shard]) -> list[dict[str, Any]]:
+        """Where the images of some shards of one pool come from; in the order of `decoded`."""
+        if not shards:
             return []
-        text = self._entry(self.manifest.of(pool), lambda folder: (folder / PROVENANCE).read_text())
+        text = self._entry(shards, lambda folder: (folder / PROVENANCE).read_text())
         return [json.loads(line) for line in text.splitlines()]
 
     def decoded(self, shards: Sequence[Shard]) -> np.ndarray:

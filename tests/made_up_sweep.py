@@ -74,8 +74,9 @@ def make_trial(folder: Path, made: Made, trial: dict[str, Any], rng: np.random.G
     if not made.labelled:
         rows = [{key: value for key, value in row.items() if key != "label"} for row in rows]
     write_rows(folder / "scores.csv", rows)
-    np.savez(folder / "latents.npz", test=z.astype(np.float32))
-    facts = {"images_seen": 44_000, "resolution": SIDE, "labelled": made.labelled, "test_images": count}
+    if made.labelled:
+        np.savez(folder / "latents.npz", test=z.astype(np.float32))
+    facts = {"images_seen": 44_000, "resolution": SIDE, "labelled": made.labelled, "scored_images": count}
     write_json(folder / "result.json", facts)
 
 
@@ -138,14 +139,16 @@ def make_sweep(folder: Path, made: Made | None = None, seed: int = 0) -> Path:
 
 
 def make_dataset(folder: Path, made: Made | None = None) -> Path:
-    """The dataset whose test images a made-up sweep scored."""
+    """The dataset whose images a made-up sweep scored."""
     made, rng = made or Made(), np.random.default_rng(1)
     y, x = np.mgrid[:SIDE, :SIDE]
     patches = []
     for key in keys_of(made):
         disc = np.hypot(y - SIDE / 2, x - SIDE / 2) < rng.uniform(0.2, 0.4) * SIDE
         image = np.where(disc if key.startswith("normal") else ~disc, 220, 60) + rng.integers(-30, 30, (SIDE, SIDE))
-        patches.append(Patch(image.astype(np.uint8)[..., None], f"test-{key.split('-')[0]}", key))
-    patches.append(Patch(np.zeros((SIDE, SIDE, 1), np.uint8), "train-normal", "train"))
+        pool = f"test-{key.split('-')[0]}" if made.labelled else "train-unlabelled"
+        patches.append(Patch(image.astype(np.uint8)[..., None], pool, key))
+    if made.labelled:
+        patches.append(Patch(np.zeros((SIDE, SIDE, 1), np.uint8), "train-normal", "train"))
     write_dataset(plan_of(patches), str(folder), SIDE, 1, {})
     return folder

@@ -178,6 +178,9 @@ def test_unlabelled_images_get_label_free_figures_alone(run: Path, tmp_path: Pat
     out = tmp_path / "sweep"
     assert run_command(tuning, words_of(tmp_path / "data", out, tmp_path / "cache", "--seed", "0,1")) == 0
     assert not (out / "table.csv").exists() and not (out / "baselines").exists()
+    scores = rows_of(out / "trials/proposed_gamma-0_seed-0/scores.csv")
+    assert len({row["key"] for row in scores}) == len(scores) == len(list((run / "pictures").iterdir()))
+    assert all(row["label"] == "" and np.isfinite(float(row["fused"])) for row in scores)
     (choice,) = rows_of(out / "choice.csv")
     assert (
         0 <= float(choice["chosen_lambda"]) <= 1 and choice["criterion"] == "separation" and choice["auc_chosen"] == ""

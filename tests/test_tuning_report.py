@@ -3,89 +3,24 @@
 from __future__ import annotations
 
 import base64
-import csv
 import dataclasses
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.storage import open_storage, read_bytes, write_bytes
 from tests.conftest import refuses
-from tests.made_up_sweep import LAMBDAS, METHODS, SIDE, Made, make_dataset, make_sweep, write_rows
+from tests.made_up_sweep import LAMBDAS, METHODS, Made, make_dataset, make_sweep
+from tests.report_page import Page, StandIn, read_csv, report
 from trainer.detector import AnomalyDetector
 from tuning.report.latent_figures import embedding, subset
-from tuning.report.page import write_report
-
-
-class StandIn:
-    """A detector that blurs."""
-
-    resolution = SIDE
-
-    def reconstruct(self, images: np.ndarray) -> np.ndarray:
-        return (images / 127.5 - 1).astype(np.float32) * 0.5
-
-    def heatmap(self, images: np.ndarray) -> np.ndarray:
-        return np.abs(images[..., 0] / 255.0 - 0.5).astype(np.float32)
 
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AnomalyDetector, "load", staticmethod(lambda url: StandIn()))
-
-
-def report(sweeps: list[Path], out: Path, without_pixels: list[Path] | None = None) -> str:
-    hidden = [str(path) for path in without_pixels or []]
-    return write_report([str(path) for path in sweeps], str(out), hidden, str(out.parent / "cache"), "1GB")
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-class Page(HTMLParser):
-    """A page's tables by id, its images by id, its links, and the names of its tags."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tables: dict[str, list[list[str]]] = {}
-        self.images: dict[str, str] = {}
-        self.links: dict[str, str] = {}
-        self.addresses: list[str] = []
-        self.tags: set[str] = set()
-        self.text = ""
-        self.table: list[list[str]] = []
-        self.cell = False
-        self.feed(path.read_text())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        facts = {key: value or "" for key, value in attrs}
-        self.tags.add(tag)
-        self.addresses += [value for key, value in facts.items() if key in ("src", "href", "data", "srcset", "action")]
-        if tag == "table":
-            self.table = self.tables[facts["id"]] = []
-        elif tag == "tr":
-            self.table.append([])
-        elif tag in ("td", "th"):
-            self.table[-1].append("")
-            self.cell = True
-        elif tag == "img":
-            self.images[facts["id"]] = facts["src"]
-        elif tag == "a":
-            self.links[facts["download"]] = facts["href"]
-
-    def handle_endtag(self, tag: str) -> None:
-        self.cell = self.cell and tag not in ("td", "th")
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if self.cell:
-            self.table[-1][-1] += data
 
 
 def scores_of(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -275,7 +210,7 @@ def test_a_dataset_or_run_that_is_gone_leaves_a_sentence(tmp_path: Path, monkeyp
     sweep = make_sweep(tmp_path / "sweep", SMALL)
     make_dataset(tmp_path / "data", dataclasses.replace(SMALL, each_kind=11))
     report([sweep], tmp_path / "out")
-    assert "holds other test images than were scored" in Page(tmp_path / "out/index.html").text
+    assert "holds other images than were scored" in Page(tmp_path / "out/index.html").text
     monkeypatch.undo()
     make_dataset(tmp_path / "true")
     plan = (sweep / "plan.json").read_text()
@@ -308,19 +243,14 @@ def test_an_unfinished_sweep_says_so_and_shows_what_it_has(tmp_path: Path) -> No
     assert "CIFAR_CAR-choice" not in page.tables and "CIFAR_CAR-table-1" not in page.tables
 
 
-@pytest.mark.parametrize("scored", [True, False])
 @pytest.mark.usefixtures("stand_in")
-def test_without_labels_only_what_needs_none_remains(tmp_path: Path, scored: bool) -> None:
+def test_without_labels_only_what_needs_none_remains(tmp_path: Path) -> None:
     made = dataclasses.replace(SMALL, labelled=False, methods=("proposed", "fanogan"))
     sweep = make_sweep(tmp_path / "sweep", made)
-    make_dataset(tmp_path / "data")
-    if not scored:  # as the sweep leaves it
-        for name in ("scores.csv", "latents.npz"):
-            for path in sweep.glob(f"trials/*/{name}"):
-                path.unlink()
+    make_dataset(tmp_path / "data", made)
     report([sweep], tmp_path / "out")
     page = Page(tmp_path / "out/index.html")
-    assert page.images.keys() == {f"CIFAR_CAR-{n}" for n in ("label-free", *(("scores", "extremes") if scored else ()))}
+    assert page.images.keys() == {f"CIFAR_CAR-{n}" for n in ("label-free", "scores", "extremes")}
     assert page.tables.keys() == {"overview", "CIFAR_CAR-choice"}
     assert [row[1:] for row in page.tables["CIFAR_CAR-choice"][1:]] == [["0.02", "0.99", "separation"]] * 2
     assert "no labels" in page.text
@@ -355,100 +285,6 @@ def test_sweeps_of_one_name_keep_apart(tmp_path: Path) -> None:
     page = Page(tmp_path / "out/index.html")
     assert page.tables["CIFAR_CAR_1-table-2"] != page.tables["CIFAR_CAR_2-table-2"]
     assert [row[:2] for row in page.tables["glance"][1:]] == [["CIFAR_CAR_1", "0.02"], ["CIFAR_CAR_2", "0.02"]]
-
-
-TRIAL = "trials/proposed_gamma-0.02_seed-1"
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("plan.json", "{"),
-        ("plan.json", "[]"),
-        ("plan.json", '{"trials": [{"name": 3}]}'),
-        ("choice.csv", "method,options\n"),
-        ("label_free.csv", "\x00"),
-        (f"{TRIAL}/result.json", '{"labelled": true}'),
-        (f"{TRIAL}/scores.csv", ""),
-        (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,normal,1\n"),
-        (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,normal,1,x\n"),
-        (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,odd,1,1\n"),
-        (f"{TRIAL}/scores.csv", "key,label,L_n,L_o\na,normal,1,1\nb,anomaly,1,1\n"),  # fewer than result.json counts
-        ("trials/proposed_gamma-0.02_seed-0/latents.npz", "PK\x03\x04"),
-        ("baselines/gamma-0.02_seed-1/scores.csv", "key,label,rx\na,normal\n"),
-    ],
-)
-def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str) -> None:
-    sweep = make_sweep(tmp_path / "sweep", SMALL)
-    (sweep / name).write_text(content)
-    refuses(lambda: report([sweep], tmp_path / "out", [sweep]), str(sweep / name))
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("score", ["nan", "inf", "-inf"])
-def test_a_score_that_is_no_finite_number_is_refused(tmp_path: Path, score: str) -> None:
-    sweep = make_sweep(tmp_path / "sweep", SMALL)
-    path = sweep / TRIAL / "scores.csv"
-    rows = read_csv(path)
-    rows[3]["D"] = score
-    write_rows(path, rows)
-    refuses(lambda: report([sweep], tmp_path / "out", [sweep]), str(path), "no finite number")
-
-
-def test_what_is_no_sweep_or_has_no_finished_trial_is_refused(tmp_path: Path) -> None:
-    refuses(lambda: report([tmp_path / "none"], tmp_path / "out"), "none", "is no sweep", "--out")
-    sweep = make_sweep(tmp_path / "sweep", SMALL)
-    for path in sweep.glob("trials/*/result.json"):
-        path.unlink()
-    refuses(lambda: report([sweep], tmp_path / "out"), str(sweep), "none of its 2 trials is finished")
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_writing_again_leaves_one_whole_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep, out = make_sweep(tmp_path / "in/sweep", SMALL), tmp_path / "reports/out"
-    report([sweep], out, [sweep])
-    first = files_in(out)
-    report([sweep], out, [sweep])
-    assert files_in(out) == first  # the same figures to the byte, too
-    with monkeypatch.context() as patch:
-        patch.setattr("jinja2.Environment.from_string", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            report([sweep], out, [sweep])
-    assert files_in(out) == first
-    assert [path.name for path in out.parent.iterdir() if path.name != "cache"] == ["out"]
-    other = make_sweep(tmp_path / "in/other", dataclasses.replace(SMALL, name="other"))
-    report([other], out, [other])
-    assert not any("CIFAR_CAR" in name for name in files_in(out))
-
-
-def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
-    sweep = make_sweep(tmp_path / "sweep", SMALL)
-    before = files_in(sweep)
-    refuses(lambda: report([sweep], sweep), "--out", "no part of a report")
-    assert files_in(sweep) == before
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables/mine.csv").write_text("1\n")
-    refuses(lambda: report([sweep], tmp_path / "tables"), "mine.csv")
-
-
-@pytest.mark.usefixtures("stand_in")
-def test_from_bucket_to_bucket_and_no_picture_of_a_former_report_stays(url: str, tmp_path: Path) -> None:
-    sweep, there = make_sweep(tmp_path / "sweep", SMALL), f"{url}/sweep"
-    make_dataset(tmp_path / "data")
-    for name, content in files_in(sweep).items():
-        write_bytes(open_storage(there), name, content)
-    for hidden in ([], [there]):
-        assert write_report([there], f"{url}/out", hidden, str(tmp_path / "cache"), "1GB") == f"{url}/out/index.html"
-        storage = open_storage(f"{url}/out")
-        names = {name for name, _ in storage.tree()}
-        assert {name for name in names if "matches" in name or "extremes" in name} == (
-            set() if hidden else {"figures/CIFAR_CAR-matches.png", "figures/CIFAR_CAR-extremes.png"}
-        )
-    report([sweep], tmp_path / "near", [sweep])
-    assert {name: read_bytes(storage, name) for name in names} == files_in(tmp_path / "near")
 
 
 @pytest.mark.parametrize("count", [5, 60])

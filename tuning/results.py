@@ -34,9 +34,7 @@ def write_results(url: str) -> None:
         for gamma in sweep.gammas:
             trials = sweep.of(variant, gamma)
             probes = [found for trial in trials if (found := read_probes(storage, trial.name))]
-            curves = [
-                trial.scores.lambda_aucs(sweep.plan.lambdas) for trial in trials if trial.labelled and trial.scores
-            ]
+            curves = [trial.scores.lambda_aucs(sweep.plan.lambdas) for trial in trials if trial.labelled]
             aucs = np.mean(curves, axis=0) if curves else None
             if not probes:
                 continue
@@ -57,7 +55,7 @@ def auc_rows(sweep: Sweep) -> list[list[Any]]:
     """An AUC a row: every term and every lambda of every finished trial, and the plain baselines."""
     rows: list[list[Any]] = []
     for trial in sweep.trials:
-        if not trial.labelled or not trial.scores:
+        if not trial.labelled:
             continue
         place = [*trial.variant, trial.gamma, trial.seed]
         rows += [[*place, name, "", trial.scores.auc(name)] for name in TERMS if trial.scores.has(name)]
@@ -113,5 +111,5 @@ def _choice(lambdas: np.ndarray, criterion: np.ndarray, aucs: np.ndarray | None,
     if aucs is None:
         return [lambdas[chosen], CRITERION, None, None, None, None]
     best = int(aucs.argmax())
-    paper = np.mean([trial.scores.auc("a", PAPER_LAMBDA) for trial in trials if trial.labelled and trial.scores])
+    paper = np.mean([trial.scores.auc("a", PAPER_LAMBDA) for trial in trials if trial.labelled])
     return [lambdas[chosen], CRITERION, aucs[chosen], paper, aucs[best], lambdas[best]]

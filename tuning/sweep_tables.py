@@ -31,7 +31,7 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial: what was trained, and its scores (None where the sweep left none, without labels)."""
+    """A finished trial: what was trained, and the scores of its images."""
 
     name: str
     variant: Variant
@@ -40,12 +40,11 @@ class Trial:
     config: dict[str, Any]
     images_seen: int
     resolution: int
-    test_images: int
-    scores: ScoreFile | None
+    scores: ScoreFile
 
     @property
     def labelled(self) -> bool:
-        return self.scores is not None and self.scores.labels is not None
+        return self.scores.labels is not None
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Sweep:
     def scored(self, variant: Variant, gamma: float, score: str = "a") -> list[tuple[int, ScoreFile]]:
         """Seeds and score files with labels that have a score, in the seeds' order."""
         trials = [trial for trial in self.of(variant, gamma) if trial.labelled]
-        return [(trial.seed, trial.scores) for trial in trials if trial.scores and trial.scores.has(score)]
+        return [(trial.seed, trial.scores) for trial in trials if trial.scores.has(score)]
 
     def first(self, method: str) -> Variant | None:
         """A method's first variant: the one that is drawn where a method has only one place."""
@@ -117,7 +116,7 @@ class Sweep:
         UserError: the file is damaged.
         """
         try:
-            return read_array(self.storage, f"trials/{trial.name}/latents.npz", trial.test_images)
+            return read_array(self.storage, f"trials/{trial.name}/latents.npz", len(trial.scores.keys))
         except FileNotFoundError:
             return None
 
@@ -156,22 +155,23 @@ def _plan(value: Any) -> Plan:
 def _trial(storage: Storage, planned: dict[str, Any], names: set[str]) -> Trial:
     """A finished trial. Options are written as in the sweep's tables: "learning_rate=0.002 width=32"."""
     folder = f"trials/{planned['name']}"
-    labelled, images_seen, resolution, test_images = read_json(
+    labelled, images_seen, resolution, scored = read_json(
         storage,
         f"{folder}/result.json",
-        lambda r: (bool(r["labelled"]), int(r["images_seen"]), int(r["resolution"]), int(r["test_images"])),
+        lambda r: (bool(r["labelled"]), int(r["images_seen"]), int(r["resolution"]), int(r["scored_images"])),
     )
-    scores = None
-    if f"{folder}/scores.csv" in names:
-        scores = read_scores(storage, f"{folder}/scores.csv", ("L_n", "L_o"), TERMS)
-    if labelled and (scores is None or scores.labels is None or len(scores.keys) != test_images):
+    scores = (
+        read_scores(storage, f"{folder}/scores.csv", ("L_n", "L_o"), TERMS) if f"{folder}/scores.csv" in names else None
+    )
+    if scores is None or len(scores.keys) != scored or (scores.labels is not None) != labelled:
+        kind = "labelled" if labelled else "unlabelled"
         raise UserError(
-            f"{storage.url}/{folder}/scores.csv: lacks labelled scores of the {test_images} test images that its "
-            f"result.json counts - remove the trial's result.json and run python -m tuning sweep again"
+            f"{storage.url}/{folder}/scores.csv: lacks the scores of the {scored} {kind} images that its result.json "
+            f"counts - remove the trial's result.json and run python -m tuning sweep again"
         )
     variant = Variant(planned["method"], " ".join(f"{name}={value}" for name, value in planned["options"].items()))
     gamma, seed, config = float(planned["gamma"]), int(planned["seed"]), planned["config"]
-    return Trial(planned["name"], variant, gamma, seed, config, images_seen, resolution, test_images, scores)
+    return Trial(planned["name"], variant, gamma, seed, config, images_seen, resolution, scores)
 
 
 def _baselines(storage: Storage, names: set[str]) -> dict[tuple[float, int], ScoreFile]:

@@ -1,4 +1,4 @@
-"""The tables of one trial, from its trained networks: scores of the test images, latents, probes without labels."""
+"""The tables of one trial, from its trained networks: scores of images, latents, probes without labels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from data_tools.training_set import training_set
 from trainer.checkpoint import CheckpointInfo, checkpoint_names, newest_checkpoint, read_info
 from trainer.config import TrainConfig
 from trainer.detector import AnomalyDetector, Scores
-from trainer.evaluation import PROVENANCE, has_labels, summary, test_images
+from trainer.evaluation import PROVENANCE, summary
 from trainer.methods import can_score
 from trainer.run_folder import read_config
 from trainer.terms import direction_distance, fused
 from tuning.label_free import CORRUPTIONS, corrupted, uniform_images
+from tuning.scored import ScoredImages, scored_images
 from tuning.sweep_files import csv_text
 
 SCORES, PROBES, LATENTS = "scores.csv", "probes.csv", "latents.npz"
@@ -36,50 +37,53 @@ def write_tables(trial: str) -> dict[str, float]:
     info = read_info(newest_checkpoint(f"{trial}/run"))
     detector = AnomalyDetector.from_checkpoint(info, with_critic=True)
     dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
-    storage, labelled = open_storage(trial), has_labels(dataset)
+    storage, judged = open_storage(trial), scored_images(dataset)
+    scores, terms = _score(detector, config, dataset, judged)
+    write_bytes(storage, SCORES, _score_csv(terms, judged).encode())
     aucs: dict[str, float] = {}
-    if labelled:
-        scores = _score_test(detector, config, dataset)
-        aucs = summary(scores[0], test_images(dataset)[1])
-        write_bytes(storage, SCORES, _score_csv(scores[1], dataset).encode())
+    if judged.labels is not None:
+        aucs = summary(scores, judged.labels)
         array = io.BytesIO()
-        np.savez(array, test=scores[0].z_hat)  # type: ignore[arg-type]
+        np.savez(array, test=scores.z_hat)  # type: ignore[arg-type]
         write_bytes(storage, LATENTS, array.getvalue())
     if can_score(config, info.images_seen):
         write_bytes(storage, PROBES, _probe_csv(config, info, detector, dataset).encode())
     facts = {
         "images_seen": info.images_seen,
         "resolution": info.resolution,
-        "labelled": labelled,
-        "test_images": dataset.count("test-normal") + dataset.count("test-anomaly") if labelled else 0,
+        "labelled": judged.labels is not None,
+        "scored_images": len(judged.images),
     }
     write_bytes(storage, RESULT, (json.dumps(facts, indent=2) + "\n").encode())
     return aucs
 
 
-def _score_test(
-    detector: AnomalyDetector, config: TrainConfig, dataset: Dataset
+def _score(
+    detector: AnomalyDetector, config: TrainConfig, dataset: Dataset, judged: ScoredImages
 ) -> tuple[Scores, dict[str, np.ndarray]]:
-    """The test images' scores and terms; those that need the training images' latents, where these are a pass away."""
-    images, _ = test_images(dataset)
-    scores = detector.score(images)
-    terms = scores.columns()
+    """Images' scores and terms; those that need the training images' latents, where these are a pass away.
+
+    Where nothing is labelled the images are training images, and stand for all of them.
+    """
+    scores = detector.score(judged.images)
+    terms, known = scores.columns(), scores
     if config.method != "search":
-        data = training_set(dataset, config.gamma, config.seed, config.window)
-        known = detector.score(data.at(np.arange(min(len(data), REFERENCE))))
+        if judged.labels is not None:
+            data = training_set(dataset, config.gamma, config.seed, config.window)
+            known = detector.score(data.at(np.arange(min(len(data), REFERENCE))))
         assert scores.z_hat is not None and known.z_hat is not None
         reference = known.columns() | {"L_k": direction_distance(known.z_hat, known.z_hat, are_reference=True)}
-        terms["L_k"] = direction_distance(scores.z_hat, known.z_hat)
+        terms["L_k"] = direction_distance(scores.z_hat, known.z_hat, are_reference=known is scores)
         terms["fused"] = fused(terms, reference)
     return scores, terms
 
 
-def _score_csv(terms: dict[str, np.ndarray], dataset: Dataset) -> str:
+def _score_csv(terms: dict[str, np.ndarray], judged: ScoredImages) -> str:
     others = [name for name in PROVENANCE if name != "key"]
-    origins = [(label, each) for label in ("normal", "anomaly") for each in dataset.provenance(f"test-{label}")]
+    labels = [""] * len(judged.images) if judged.labels is None else np.where(judged.labels, "anomaly", "normal")
     rows = [
         [origin["key"], label, *(column[i] for column in terms.values()), *(origin.get(name) for name in others)]
-        for i, (label, origin) in enumerate(origins)
+        for i, (label, origin) in enumerate(zip(labels, judged.provenance))
     ]
     return csv_text(["key", "label", *terms, *others], rows)
 

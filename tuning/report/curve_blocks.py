@@ -168,7 +168,7 @@ def roc(sweep: Sweep, name: str) -> Block | None:
         return None
     caption = (
         f"ROC curves on the test set, {_seeds(sweep)}: thin lines are seeds, thick ones the mean of their true "
-        "positive rates. The plain baseline is the one of the greatest mean AUC at that γ."
+        f"positive rates{_options(sweep)}. The plain baseline is the one of the greatest mean AUC at that γ."
     )
     figure = figures.roc_figure(ROC_GRID, parts)
     data = csv_text(("gamma", "curve", "false_positive_rate", "true_positive_rate"), lines)
@@ -203,6 +203,12 @@ def _measures(tables: list[list[dict[str, Any]]]) -> list[Measure]:
         if all(curves):
             measures.append(Measure(title, curves))
     return measures
+
+
+def _options(sweep: Sweep) -> str:
+    """Which options are drawn where a method has only one place; "" where the sweep varied none."""
+    drawn_ones = dict.fromkeys(v.options for method, _ in ROC_SCORES if (v := sweep.first(method)) and v.options)
+    return f"; options {'; '.join(drawn_ones)} alone" if drawn_ones else ""
 
 
 def _seeds(sweep: Sweep) -> str:

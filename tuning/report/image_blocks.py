@@ -15,6 +15,7 @@ from tuning.report.blocks import Block, drawn, listed
 from tuning.report.figure_style import TITLES, gamma_title, score_title
 from tuning.report.latent_figures import FEWEST, TSNE_IMAGES, embedding, histograms_figure, maps_figure, subset
 from tuning.report.picture_figures import extremes_figure, matches_figure
+from tuning.scored import scored_images
 from tuning.sweep_tables import Sweep, Trial
 
 LATENT_METHODS = ("search", "fanogan", "proposed")
@@ -33,7 +34,7 @@ class LatentMaps:
     def latents(self, trial: Trial) -> tuple[np.ndarray, np.ndarray] | None:
         """z_hat (N x N_z) and labels (N); None where the trial left none."""
         found = self.sweep.latents(trial)
-        labels = trial.scores.labels if trial.scores else None
+        labels = trial.scores.labels
         return None if found is None or labels is None else (found, labels)
 
     def map(self, trial: Trial) -> tuple[np.ndarray, np.ndarray] | None:
@@ -87,11 +88,11 @@ def score_histograms(sweep: Sweep, name: str) -> Block | None:
         (row, score_title(score)): (trial.scores.score(score, PAPER_LAMBDA), trial.scores.labels)
         for row, trial in trials.items()
         for score in HISTOGRAM_SCORES
-        if trial.scores and trial.scores.has(score)
+        if trial.scores.has(score)
     }
     if not values:
         return None
-    caption = f"Histograms of scores of the test images; the greater, the more anomalous; {_names(trials)}."
+    caption = f"Histograms of scores of the {_kind(sweep)}; the greater, the more anomalous; {_names(trials)}."
     picture = drawn(histograms_figure(*_axes(values), values), "svg")
     return Block(name, "Distributions of scores", caption, picture=picture)
 
@@ -99,14 +100,13 @@ def score_histograms(sweep: Sweep, name: str) -> Block | None:
 def pictures(sweep: Sweep, name: str, cache: str, cache_limit: str) -> list[Block]:
     """Figure 5's closest matches and the extremes; a sentence where a run or the dataset is gone."""
     corner = {method: trial for (_, method), trial in _corners(sweep, MATCH_METHODS, sweep.gammas[-1:]).items()}
-    corner = {method: trial for method, trial in corner.items() if trial.scores}
     if not corner:
         return []
-    matches_title, extremes_title = "Figure 5: closest matches", "The most and the least anomalous test images"
+    matches_title, extremes_title = "Figure 5: closest matches", f"The most and the least anomalous {_kind(sweep)}"
     try:
-        images = _test_images(sweep, next(iter(corner.values())), cache, cache_limit)
+        images = _scored_images(sweep, next(iter(corner.values())), cache, cache_limit)
         blocks = []
-        labels = next(iter(corner.values())).scores.labels  # pyright: ignore[reportOptionalMemberAccess]
+        labels = next(iter(corner.values())).scores.labels
         if labels is not None:
             blocks.append(_matches(sweep, f"{name}-matches", matches_title, corner, images, labels))
         if proposed := corner.get(TITLES["proposed"]):
@@ -116,17 +116,12 @@ def pictures(sweep: Sweep, name: str, cache: str, cache_limit: str) -> list[Bloc
         return [Block(f"{name}-matches", "Closest matches and extremes", f"Left out: {error}.")]
 
 
-def _test_images(sweep: Sweep, trial: Trial, cache: str, cache_limit: str) -> np.ndarray:
-    """The dataset's test images in the scores' order. UserError: they are gone, or are others by now."""
-    from trainer.evaluation import test_images
-
-    dataset = open_dataset(sweep.plan.data, open_cache(cache or None, cache_limit))
-    keys = [origin["key"] for pool in ("test-normal", "test-anomaly") for origin in dataset.provenance(pool)]
-    if trial.scores is None or keys != trial.scores.keys:
-        raise UserError(
-            f"{sweep.plan.data}: holds other test images than were scored - give the sweep its dataset back"
-        )
-    return test_images(dataset)[0]
+def _scored_images(sweep: Sweep, trial: Trial, cache: str, cache_limit: str) -> np.ndarray:
+    """The images in the scores' order. UserError: they are gone, or are others by now."""
+    judged = scored_images(open_dataset(sweep.plan.data, open_cache(cache or None, cache_limit)))
+    if [origin["key"] for origin in judged.provenance] != trial.scores.keys:
+        raise UserError(f"{sweep.plan.data}: holds other images than were scored - give the sweep its dataset back")
+    return judged.images
 
 
 def _matches(
@@ -146,7 +141,6 @@ def _matches(
 
 
 def _extremes(sweep: Sweep, name: str, title: str, trial: Trial, images: np.ndarray) -> Block:
-    assert trial.scores is not None
     by = "fused" if trial.scores.has("fused") else "a"
     score, labels = trial.scores.score(by, PAPER_LAMBDA), trial.scores.labels
     order = np.argsort(-score, kind="stable")
@@ -160,11 +154,15 @@ def _extremes(sweep: Sweep, name: str, title: str, trial: Trial, images: np.ndar
         blocks[block] = (headings, queries, detector.reconstruct(part), detector.heatmap(part))
     top = max(float(heat.max()) for *_, heat in blocks.values())
     caption = (
-        f"The test images of the greatest and the least {score_title(by)} (above each, with its label where there is "
-        f"one), their closest matches, and heat maps of |w(Q) − w(R)| from 0 (black) to {top:.2g} (light); "
+        f"The {_kind(sweep)} of the greatest and the least {score_title(by)} (above each, with its label, if any), "
+        f"their closest matches, and heat maps of |w(Q) − w(R)| from 0 (black) to {top:.2g} (light); "
         f"{_names({'': trial})}."
     )
     return Block(name, title, caption, picture=drawn(extremes_figure(blocks, top), "png"))
+
+
+def _kind(sweep: Sweep) -> str:
+    return "test images" if sweep.labelled else "training images"
 
 
 def _detector(sweep: Sweep, trial: Trial):

@@ -66,7 +66,7 @@ def histograms_figure(
         axes.locator_params(axis="x", nbins=3)
         axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4))
         if labels is None:
-            axes.hist(shown.ravel(), bins=bins, density=True, histtype="stepfilled", color=NORMAL, label="test images")
+            axes.hist(shown.ravel(), bins=bins, density=True, histtype="stepfilled", color=NORMAL, label="images")
             continue
         axes.hist(shown[~labels].ravel(), bins, density=True, histtype="stepfilled", color=NORMAL, label="normal")
         outline = {"histtype": "step", "color": ANOMALOUS, "linewidth": 0.9}

@@ -112,7 +112,11 @@ def _section(name: str, sweep: Sweep, pixels: bool, cache: str, cache_limit: str
 def _intro(sweep: Sweep) -> str:
     done, planned = len(sweep.trials), len(sweep.plan.trials)
     state = f"All {planned} trials are finished." if done == planned else f"{done} of {planned} trials are finished."
-    labels = "" if sweep.labelled else " The test images have no labels, so there are no AUCs."
+    labels = (
+        ""
+        if sweep.labelled
+        else " The images have no labels: there are no AUCs, and training images stand for test images."
+    )
     return state + labels
 
 
