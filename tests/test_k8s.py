@@ -1,0 +1,222 @@
+"""The manifests: schemas of Kubernetes and KubeRay, what those let through, and our own policies."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.manifests import OVERLAYS, ROOT, Pod, built, custom_schema, pods, ray_spec
+
+KUBERNETES = "1.33"
+LONGEST = {"RayJob": 47, "RayService": 47, "RayCluster": 53}
+MODES = {"K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode"}
+METADATA = {"apiVersion": {}, "kind": {}, "metadata": {}}
+everywhere = pytest.mark.parametrize("overlay", OVERLAYS)
+
+
+def all_pods(overlay: str) -> list[Pod]:
+    return [pod for item in built(overlay) for pod in pods(item)]
+
+
+def containers(pod: Pod) -> list[dict[str, Any]]:
+    return pod.spec.get("initContainers", []) + pod.spec["containers"]
+
+
+def test_every_overlay_is_there() -> None:
+    jobs = ("", "/serve", "/sweep", "/train")
+    assert {*(f"cpu-small{job}" for job in jobs), *(f"gpu{job}" for job in jobs), "with-store"} == set(OVERLAYS)
+    assert all(built(overlay) for overlay in OVERLAYS)
+
+
+@everywhere
+def test_kubernetes_knows_every_field(overlay: str) -> None:
+    for item in built(overlay):
+        if not item["apiVersion"].startswith("ray.io/"):
+            kubernetes_validate.validate(item, KUBERNETES, strict=True)
+        for pod in pods(item):
+            whole = {"apiVersion": "v1", "kind": "Pod", "metadata": pod.metadata, "spec": pod.spec}
+            kubernetes_validate.validate(whole, KUBERNETES, strict=True)
+
+
+@everywhere
+def test_kuberay_knows_every_field(overlay: str) -> None:
+    for item in built(overlay):
+        if item["apiVersion"] == "ray.io/v1":
+            schema = custom_schema(item["kind"])
+            schema["properties"]["metadata"] = {}
+            jsonschema.Draft202012Validator(schema).validate(item)
+
+
+def test_the_schema_test_finds_a_typo() -> None:
+    (job,) = built("gpu/train")
+    schema = custom_schema("RayJob")
+    schema["properties"]["metadata"] = {}
+    wrong = [
+        {"backofLimit": 1},
+        {"backoffLimit": "5"},
+        {"rayClusterSpec": {**job["spec"]["rayClusterSpec"], "rayVersoin": ""}},
+    ]
+    for part in wrong:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.Draft202012Validator(schema).validate({**job, "spec": {**job["spec"], **part}})
+
+
+@everywhere
+def test_what_kuberays_operator_refuses_and_no_schema_does(overlay: str) -> None:
+    for item in built(overlay):
+        spec, cluster = item.get("spec", {}), ray_spec(item)
+        if cluster is None:
+            continue
+        assert len(item["metadata"]["name"]) <= LONGEST[item["kind"]]
+        assert len({group["groupName"] for group in cluster["workerGroupSpecs"]}) == len(cluster["workerGroupSpecs"])
+        for group in cluster["workerGroupSpecs"]:
+            assert 0 <= group["minReplicas"] <= group.get("replicas", group["minReplicas"]) <= group["maxReplicas"]
+        if cluster["autoscalerOptions"]["version"] == "v2":
+            groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+            assert all(group["template"]["spec"].get("restartPolicy", "Never") == "Never" for group in groups)
+        if item["kind"] == "RayJob":
+            assert spec["submissionMode"] in MODES and spec["entrypoint"] and "clusterSelector" not in spec
+            assert spec["shutdownAfterJobFinishes"] or not spec.get("ttlSecondsAfterFinished")
+
+
+@everywhere
+def test_quantities_are_whole_and_requests_within_limits(overlay: str) -> None:
+    for pod in all_pods(overlay):
+        for container in containers(pod):
+            resources = container["resources"]
+            assert resources["requests"].keys() == resources["limits"].keys() >= {"cpu", "memory"}, pod.place
+            for name, request in resources["requests"].items():
+                assert amount(request) <= amount(resources["limits"][name]), (pod.place, name)
+        in_memory = [
+            v["emptyDir"]["sizeLimit"] for v in pod.spec.get("volumes", []) if v.get("emptyDir", {}).get("medium")
+        ]
+        assert sum(map(amount, in_memory)) < amount(pod.spec["containers"][0]["resources"]["limits"]["memory"]) / 2
+
+
+def amount(quantity: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)(m|Ki|Mi|Gi|Ti|)", str(quantity)).groups()  # type: ignore[union-attr]
+    return float(number) * {"m": 1e-3, "": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}[unit]
+
+
+@everywhere
+def test_nobody_is_root_and_nothing_can_be_written_but_volumes(overlay: str) -> None:
+    for pod in all_pods(overlay):
+        person = pod.spec["securityContext"]
+        assert person["runAsNonRoot"] and person["runAsUser"] > 0, pod.place
+        assert person["seccompProfile"] == {"type": "RuntimeDefault"}, pod.place
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.spec.keys(), pod.place
+        assert not any("hostPath" in volume for volume in pod.spec.get("volumes", [])), pod.place
+        assert pod.spec["serviceAccountName"] != "default", pod.place
+        assert pod.spec["serviceAccountName"] == "stratagan-head" or not pod.spec["automountServiceAccountToken"]
+        for container in containers(pod):
+            locked(container["securityContext"])
+    for item in built(overlay):
+        if cluster := ray_spec(item):
+            locked(cluster["autoscalerOptions"]["securityContext"])
+            assert cluster["autoscalerOptions"]["resources"]["limits"].keys() == {"cpu", "memory"}
+
+
+def locked(context: dict[str, Any]) -> None:
+    assert context["readOnlyRootFilesystem"] is True and context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+@everywhere
+def test_images_are_ours_and_have_a_tag(overlay: str) -> None:
+    images = {container["image"] for pod in all_pods(overlay) for container in containers(pod)}
+    assert len(images) == 1
+    name, _, tag = images.pop().rpartition(":")
+    assert name.endswith("/stratagan") and tag == f"{project()['version']}-ray{ray_version()}"
+
+
+@everywhere
+def test_servers_of_ours_are_probed(overlay: str) -> None:
+    for item in built(overlay):
+        if item["kind"] in ("Deployment", "StatefulSet"):
+            for container in item["spec"]["template"]["spec"]["containers"]:
+                assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+
+
+@everywhere
+def test_all_secrets_accounts_and_settings_that_are_named_are_there(overlay: str) -> None:
+    """A job's overlay stands on its platform, which is applied before; the Secret is made by hand from the example."""
+    platform = built(overlay.partition("/")[0])
+    example = yaml.safe_load((ROOT / "k8s/secret.example.yaml").read_text())
+    there = {(item["kind"], item["metadata"]["name"]) for item in [*platform, example]}
+    for pod in all_pods(overlay):
+        for container in containers(pod):
+            for source in container.get("envFrom", []):
+                kind, name = next(
+                    ("ConfigMap" if "Map" in key else "Secret", value["name"]) for key, value in source.items()
+                )
+                assert (kind, name) in there, (pod.place, name)
+            assert not any(
+                "value" in env and re.search("KEY|TOKEN|SECRET|PASSWORD", env["name"])
+                for env in container.get("env", [])
+            )
+        assert ("ServiceAccount", pod.spec["serviceAccountName"]) in there, pod.place
+        mounted = {mount["name"] for container in containers(pod) for mount in container.get("volumeMounts", [])}
+        assert mounted == {volume["name"] for volume in pod.spec.get("volumes", [])}, pod.place
+    assert not any(item["kind"] == "Secret" for item in built(overlay))
+    assert {item["metadata"].get("namespace", "stratagan") for item in [*built(overlay), example]} == {"stratagan"}
+
+
+@everywhere
+def test_policies_and_services_find_their_pods(overlay: str) -> None:
+    labels = [pod.metadata["labels"] for pod in all_pods(overlay)]
+    assert all(found["app.kubernetes.io/part-of"] == "stratagan" for found in labels)
+    for item in built(overlay):
+        if item["kind"] == "Service":
+            assert any(item["spec"]["selector"].items() <= found.items() for found in labels)
+        if item["kind"] == "PodDisruptionBudget":  # KubeRay labels the head
+            selector = item["spec"]["selector"]["matchLabels"]
+            assert selector.pop("ray.io/node-type") == "head" and selector.items() <= labels[0].items()
+
+
+def test_a_job_has_the_cluster_of_its_overlay() -> None:
+    for overlay in ("gpu", "cpu-small"):
+        (shared,) = (item for item in built(overlay) if item["kind"] == "RayCluster")
+        for job in ("train", "sweep", "serve"):
+            (item,) = built(f"{overlay}/{job}")
+            assert ray_spec(item) == shared["spec"]
+    gpus = [pod.spec["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") for pod in all_pods("gpu/train")]
+    assert gpus == [None, "8", None]
+
+
+@pytest.mark.parametrize("job", ["train", "sweep"])
+def test_the_commands_of_the_jobs_are_ours(job: str) -> None:
+    (item,) = built(f"gpu/{job}")
+    words = item["spec"]["entrypoint"].split()
+    assert words[:2] == ["python", "-m"]
+    known = subprocess.run([sys.executable, *words[1:4], "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(word in known for word in words if word.startswith("--"))
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def ray_version() -> str:
+    """The oldest Ray that the project takes, which is the one that the manifests pin."""
+    (found,) = (m for line in project()["dependencies"] if (m := re.fullmatch(r"ray\[[\w,]+\]>=([\d.]+),<3", line)))
+    return found[1]
+
+
+@everywhere
+def test_one_version_of_ray_everywhere(overlay: str) -> None:
+    found = [cluster["rayVersion"] for item in built(overlay) if (cluster := ray_spec(item))]
+    assert set(found) == {ray_version()}
+    assert f"ARG RAY_VERSION={ray_version()}\n" in (ROOT / "k8s/Dockerfile").read_text()
+
+
+def test_the_dockerfile_is_clean() -> None:
+    done = subprocess.run([f"{sys.prefix}/bin/hadolint", str(ROOT / "k8s/Dockerfile")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
