@@ -1,75 +1,37 @@
-"""python -m cluster store"""
+"""python -m cluster up|down|status|submit|score|serve|store"""
 
 import functools
-import os
-import re
-import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import tyro
 
-from cluster.store import OVERRIDES, LocalStore, local_store
+from cluster.commands import Down, Status, Submit, Up
+from cluster.service_commands import Score, Serve
+from cluster.store_command import Store
 from data_tools.errors import UserError, run_command
 
+COMMANDS = {
+    "up": Up,
+    "down": Down,
+    "status": Status,
+    "submit": Submit,
+    "score": Score,
+    "serve": Serve,
+    "store": Store,
+}
 USAGE = """usage: python -m cluster COMMAND ...
 
+  up                            a Ray cluster on this machine, with dashboard, S3 store and TensorBoard
+  status                        where it is, and what it does
+  down                          end it
+  submit -- COMMAND ...         send a command of ours as a job, follow it, exit with its status
+  score --run --images --out    score any number of images on a cluster
+  serve --run                   a run's detector over HTTP
   store FOLDER                  a real S3 store on this machine, until Ctrl-C
   store FOLDER -- COMMAND ...   the same, while a command runs that finds it in its environment
 
 python -m cluster COMMAND --help lists the options."""
-
-
-@dataclass(frozen=True)
-class Store:
-    """A real S3 store on this machine; words after -- are a command to run with it."""
-
-    folder: tyro.conf.Positional[Path]
-    """Where it keeps its objects, keys and log; made if missing, and used again."""
-    bucket: str = "stratagan"
-    """Its bucket, made if missing."""
-
-    def run(self, command: Sequence[str]) -> None:
-        """Serve until the command ends (SystemExit with its status) or, without one, until Ctrl-C or SIGTERM."""
-        signal.signal(signal.SIGTERM, _interrupt)
-        with local_store(self.folder, self.bucket) as store:
-            if command:
-                sys.exit(_run_with(store, command))
-            _serve(store)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _run_with(store: LocalStore, command: Sequence[str]) -> int:
-    try:
-        process = subprocess.Popen(command, env=store.child_environment())
-    except OSError as error:
-        raise UserError(f"{command[0]}: {error.strerror} - give a command that exists after --") from None
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the command as well, which decides
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    status = process.wait()
-    return status if status >= 0 else 128 - status
-
-
-def _serve(store: LocalStore) -> None:
-    try:
-        overrides = [name for name in os.environ if re.fullmatch(OVERRIDES, name)]
-        if overrides:
-            print("unset", *overrides)
-        print("export", *(f"{name}={shlex.quote(value)}" for name, value in store.environment.items()))
-        print(store.url, flush=True)
-        if store.process:
-            store.process.wait()
-        raise UserError(f"{store.folder}: the store ended - see {store.folder / 'weed.log'}")
-    except KeyboardInterrupt:
-        pass  # the way to stop it
 
 
 def main(argv: list[str], command: Sequence[str] = ()) -> None:
@@ -77,9 +39,9 @@ def main(argv: list[str], command: Sequence[str] = ()) -> None:
         print(USAGE)
         return
     name, *words = argv
-    if name != "store":
-        raise UserError(f"{name}: no such command - choose store")
-    tyro.cli(Store, args=words, prog=f"python -m cluster {name}").run(command)
+    if name not in COMMANDS:
+        raise UserError(f"{name}: no such command - choose {', '.join(COMMANDS)}")
+    tyro.cli(COMMANDS[name], args=words, prog=f"python -m cluster {name}").run(command)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,17 @@ files of mode 600 and nowhere else: whoever uses the store gets their paths. All
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +28,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from filelock import FileLock, Timeout
 
+from cluster.children import end_with_parent
 from data_tools.errors import UserError
 
 PROGRAMS = {
@@ -121,7 +120,7 @@ class LocalStore:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us, who then end the server
-                preexec_fn=_end_with_parent(),
+                preexec_fn=end_with_parent(),
             )
         try:
             self._wait_until_ready(self.process)
@@ -177,7 +176,7 @@ def local_store(folder: Path, bucket: str = "stratagan") -> Iterator[LocalStore]
             stack.enter_context(FileLock(folder / "lock", timeout=0))
         except Timeout:
             raise UserError(f"{folder}: a store runs on this folder - stop it or give another folder") from None
-        store = LocalStore(folder, bucket, program, _free_ports(len(PORTS)))
+        store = LocalStore(folder, bucket, program, free_ports(len(PORTS)))
         stack.callback(store.kill)
         _write_files(store)
         store.start()
@@ -196,25 +195,13 @@ def _program() -> Path:
     return Path(found)
 
 
-def _free_ports(count: int) -> tuple[int, ...]:
+def free_ports(count: int) -> tuple[int, ...]:
+    """Loopback ports that nobody listens on."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]  # all open at once, so all differ
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return tuple(each.getsockname()[1] for each in sockets)
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    if sys.platform != "linux":
-        return None
-    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()  # looked up here: a forked child should do little
-
-    def end_with_parent() -> None:
-        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it died before
-            os._exit(1)
-
-    return end_with_parent
 
 
 def _keys(folder: Path) -> tuple[str, str]:

@@ -28,7 +28,8 @@ from typing import Any
 
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from cluster.store import LocalStore, _end_with_parent, local_store
+from cluster.children import end_with_parent
+from cluster.store import LocalStore, local_store
 from data_tools.storage import open_storage, read_bytes
 from trainer.checkpoint import newest_checkpoint, read_info
 from trainer.growth import Phase, phase_at, schedule
@@ -71,7 +72,7 @@ class Training:
         environment = {**self.store.child_environment(), "TMPDIR": str(self.place)}
         environment.pop("RAY_ADDRESS", None)
         with (self.place / "driver.log").open("ab") as log:
-            how: Any = dict(cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent())
+            how: Any = dict(cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent())
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log, **how)
         self.begun = time.monotonic()
 

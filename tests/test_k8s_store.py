@@ -16,7 +16,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cluster.store import PORTS, _free_ports
+from cluster.store import PORTS, free_ports
 from tests.manifests import built, pods
 
 
@@ -25,7 +25,7 @@ def test_the_store_of_the_manifest_takes_its_own_keys_alone(tmp_path: Path) -> N
     (pod,) = pods(item)
     container = pod.spec["containers"][0]
     program, *words = container["command"]
-    ports = dict(zip(PORTS, _free_ports(len(PORTS))))
+    ports = dict(zip(PORTS, free_ports(len(PORTS))))
     words = [word.replace("/data", str(tmp_path)).replace("0.0.0.0", "127.0.0.1") for word in words]
     words = [word for word in words if word != "-s3.port=8333"] + [f"-{name}={port}" for name, port in ports.items()]
     port = ports["s3.port"]

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import tyro
@@ -156,8 +156,13 @@ def read_image(path: Path, resolution: int, channels: int) -> np.ndarray:
 
     Raises UserError when it cannot be read or would fill the memory (more than about 179 million pixels).
     """
+    return decode_image(path, str(path), resolution, channels)
+
+
+def decode_image(source: Path | BinaryIO, path: str, resolution: int, channels: int) -> np.ndarray:
+    """As `read_image`, from a file or from bytes that stand for the file `path`."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(source) as opened:
             image = _eight_bit(ImageOps.exif_transpose(opened))
             image = _without_alpha(image).convert("L" if channels == 1 else "RGB")
     except Image.DecompressionBombError as error:

@@ -1,0 +1,254 @@
+"""A Ray cluster on this machine, with dashboard, token, S3 store and TensorBoard: one process holds all of it.
+
+That process keeps the folder's lock while it lives, and everything it started ends with it. Others find the cluster
+by the folder's state.json. All ports are loopback ports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+from filelock import FileLock, Timeout
+from platformdirs import user_state_path
+
+from cluster.children import child
+from cluster.store import OVERRIDES, LocalStore, free_ports, local_store
+from data_tools.errors import UserError
+from trainer.ray_session import ENVIRONMENT
+
+STATE, LOCK, LOG, TOKEN = "state.json", "lock", "cluster.log", "token"
+READY_SECONDS, ENDS_SECONDS = 120.0, 60.0
+USUAL_PORTS = (8265, 6006)
+"""Of Ray's dashboard and of TensorBoard; where somebody else has them, others are taken."""
+EXPORTS = "environment.sh"
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """What `local_cluster` starts."""
+
+    folder: Path
+    nodes: int
+    cpus: int  # of each node
+    object_store: int  # bytes, of each node
+
+
+@dataclass(frozen=True)
+class LocalState:
+    """Where a running cluster is; paths of files with keys, never keys."""
+
+    dashboard: str
+    ray: str
+    tensorboard: str
+    store: str
+    environment: dict[str, str]
+    pid: int
+
+
+def default_folder() -> Path:
+    return user_state_path("stratagan") / "cluster"
+
+
+def running(folder: Path) -> LocalState | None:
+    """The cluster that runs on a folder; None where none does, whatever one that was killed left there."""
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return None
+    except Timeout:
+        pass
+    except OSError:  # no such folder
+        return None
+    try:
+        return LocalState(**json.loads((folder / STATE).read_text()))
+    except FileNotFoundError:
+        return None  # it is starting, or about to end
+
+
+@contextmanager
+def local_cluster(config: LocalConfig) -> Iterator[LocalState]:
+    """A cluster that runs until the block ends or this process dies. Enter from the main thread.
+
+    Errors: UserError where Ray's dashboard is not installed, a cluster runs on the folder, or a part does not start.
+    """
+    folder = config.folder.expanduser().resolve()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(folder / LOCK, timeout=0))
+        except Timeout:
+            raise UserError(f"{folder}: a cluster runs there - python -m cluster down --folder {folder}") from None
+        stack.callback((folder / STATE).unlink, missing_ok=True)
+        store = stack.enter_context(local_store(folder / "store"))
+        gcs, *others = free_ports(3)
+        dashboard, tensorboard = (usual if _free(usual) else other for usual, other in zip(USUAL_PORTS, others))
+        environment = _environment(folder, store) | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+        state = LocalState(
+            dashboard=environment["RAY_API_SERVER_ADDRESS"],
+            ray=f"127.0.0.1:{gcs}",
+            tensorboard=f"http://127.0.0.1:{tensorboard}",
+            store=store.url,
+            environment=environment,
+            pid=os.getpid(),
+        )
+        ours = store.child_environment() | environment
+        ours["PATH"] = f"{Path(sys.executable).parent}:{ours.get('PATH', os.defpath)}"  # a job's python is this one
+        place = tempfile.mkdtemp(prefix="stratagan-ray-")  # a short path: Ray puts sockets there
+        stack.callback(shutil.rmtree, place, ignore_errors=True)
+        parts = []
+        for number in range(config.nodes):
+            words = _further_words(config, state) if number else _head_words(config, gcs, dashboard, place)
+            log = folder / f"ray-{number}.log"
+            parts.append((stack.enter_context(child(words, log, ours)), log))
+            if not number:
+                _wait(lambda: _alive(state) == 1, parts)
+        _wait(lambda: _alive(state) == config.nodes, parts)
+        words = [
+            _program("tensorboard"),
+            "--logdir",
+            f"{store.url}/runs",
+            "--port",
+            str(tensorboard),
+            "--host",
+            "127.0.0.1",
+        ]
+        log = folder / "tensorboard.log"
+        parts.append((stack.enter_context(child(words, log, ours)), log))
+        _wait(lambda: requests.get(f"{state.tensorboard}/data/logdir", timeout=5).ok, parts)
+        (folder / EXPORTS).write_text(_exports(environment))
+        staged = folder / f".{STATE}"
+        staged.write_text(json.dumps(asdict(state), indent=2) + "\n")
+        staged.replace(folder / STATE)
+        yield state
+
+
+def hold(config: LocalConfig) -> None:
+    """Run a cluster until SIGTERM or Ctrl-C, or until a part of it ends (UserError)."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with local_cluster(config):
+            while True:
+                time.sleep(3600)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def bring_up(config: LocalConfig, words: list[str]) -> LocalState:
+    """Start the process that holds the cluster, by the words of a command that calls `hold`, and wait for it.
+
+    Errors: UserError with the process's own line where it ends.
+    """
+    folder = config.folder
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / LOG).open("wb") as log:
+        how: Any = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
+        process = subprocess.Popen(words, **how)
+    while process.poll() is None:
+        if state := running(folder):
+            return state
+        time.sleep(0.2)
+    said = (folder / LOG).read_text().strip().splitlines()
+    raise UserError(said[-1].removeprefix("error: ") if said else f"{folder / LOG}: the cluster ended without a word")
+
+
+def bring_down(state: LocalState, folder: Path) -> None:
+    """End the cluster that runs on a folder, and wait for that."""
+    os.kill(state.pid, signal.SIGTERM)
+    try:
+        with FileLock(folder / LOCK, timeout=ENDS_SECONDS):
+            return
+    except Timeout:
+        os.kill(state.pid, signal.SIGKILL)  # its children end with it
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as found:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _exports(environment: dict[str, str]) -> str:
+    """For a shell: what makes ray, aws and our commands use this cluster."""
+    overrides = [name for name in os.environ if re.fullmatch(OVERRIDES, name)]
+    unset = f"unset {' '.join(overrides)}\n" if overrides else ""
+    return unset + "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
+
+
+def _environment(folder: Path, store: LocalStore) -> dict[str, str]:
+    """What a process needs to use the cluster and its store; where keys are, not what they are."""
+    path = folder / TOKEN
+    if not path.exists():
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    alone = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # what keeps Ray's servers to loopback addresses
+    return {**alone, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), **ENVIRONMENT, **store.environment}
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _head_words(config: LocalConfig, gcs: int, dashboard: int, place: str) -> list[str]:
+    ports = [f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
+    more = ["--include-dashboard=true", f"--temp-dir={place}", f"--ray-client-server-port={free_ports(1)[0]}"]
+    return [_program("ray"), "start", "--head", *ports, *more, *_node_words(config)]
+
+
+def _further_words(config: LocalConfig, state: LocalState) -> list[str]:
+    return [sys.executable, "-m", "cluster.loopback_node", "start", f"--address={state.ray}", *_node_words(config)]
+
+
+def _node_words(config: LocalConfig) -> list[str]:
+    agent, metrics = free_ports(2)
+    sizes = [f"--num-cpus={config.cpus}", f"--object-store-memory={config.object_store}"]
+    ports = [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
+    return ["--block", "--node-ip-address=127.0.0.1", *sizes, *ports]
+
+
+def _alive(state: LocalState) -> int:
+    """Nodes that the dashboard knows to be alive."""
+    token = Path(state.environment["RAY_AUTH_TOKEN_PATH"]).read_text().strip()
+    answer = requests.get(
+        f"{state.dashboard}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"}, timeout=5
+    )
+    answer.raise_for_status()
+    return sum(node["raylet"].get("state") == "ALIVE" for node in answer.json()["data"]["summary"])
+
+
+def _wait(ready: Any, parts: list[tuple[subprocess.Popen[Any], Path]]) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        for process, log in parts:
+            if process.poll() is not None:
+                raise UserError(f"{log}: says why a part of the cluster ended with status {process.returncode}")
+        try:
+            if ready():
+                return
+        except (requests.RequestException, KeyError, ValueError):
+            pass  # not yet
+        time.sleep(0.3)
+    raise UserError(f"{parts[-1][1]}: a part of the cluster is not ready after {READY_SECONDS:.0f} s - see there")

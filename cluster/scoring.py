@@ -1,0 +1,205 @@
+"""Batch scoring on Ray Data: actors that hold the detector turn units of images into Parquet files, each exactly once.
+
+A unit's file appears whole or not at all, under a name that says what it holds; a run that was stopped in any way goes
+on with the units that have none yet.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from PIL import Image
+
+from cluster.images import Item, Unit, find_units, items
+from data_tools.errors import UserError
+from data_tools.sources.images import decode_image
+from data_tools.storage import Storage, absolute, open_storage, read_bytes, write_bytes
+from trainer.checkpoint import chosen_checkpoint
+from trainer.detector import AnomalyDetector
+from trainer.ray_session import has_gpus, ray_session
+
+PLAN = "plan.json"
+BATCH = 256
+"""Images that are decoded and scored at a time."""
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """What to score by what, and where the scores go; URLs or folders."""
+
+    run: str
+    images: str
+    out: str
+    best: bool
+    lam: float
+    threshold: float | None
+    heatmaps: bool
+    actors: int  # 0: as many as the cluster has room for
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one call has scored, and what there is in all."""
+
+    images: int
+    errors: int
+    seconds: float
+    units: int
+    units_before: int
+
+
+def score_images(config: ScoringConfig) -> Scored:
+    """Score what is not scored yet.
+
+    UserError: no run, no images, lambda out of range, or OUT holds other scores.
+    """
+    if not 0 <= config.lam <= 1:
+        raise UserError(f"--lam {config.lam} is outside [0, 1] - give e.g. 0.05")
+    if config.actors < 0:
+        raise UserError(f"--actors {config.actors} is below 0 - give 0 for as many as there is room for")
+    config = replace(config, **{name: absolute(getattr(config, name)) for name in ("run", "images", "out")})
+    units = find_units(open_storage(config.images))
+    checkpoint = _planned(config)
+    there = set(open_storage(config.out).names())
+    _check_same(config, units, there)
+    waiting = [(i, unit) for i, unit in enumerate(units) if part_name(i, unit) not in there]
+    begun, images, errors = time.monotonic(), 0, 0
+    if waiting:
+        with ray_session(config.actors):
+            for done in _score_on_ray(config, checkpoint, waiting):
+                images, errors = images + int(done["images"]), errors + int(done["errors"])
+                rate = images / (time.monotonic() - begun)
+                print(f"{images:,} images, {errors:,} with errors, {rate:,.0f} images/s", flush=True)
+    return Scored(images, errors, time.monotonic() - begun, len(units), len(units) - len(waiting))
+
+
+def part_name(number: int, unit: Unit) -> str:
+    """The name of a unit's file."""
+    return f"part-{number:06d}-{unit.digest}.parquet"
+
+
+def _planned(config: ScoringConfig) -> str:
+    """The checkpoint that scores everything under OUT: the one that the first call took."""
+    storage = open_storage(config.out)
+    wanted = {key: value for key, value in asdict(config).items() if key not in ("out", "actors")}
+    try:
+        plan = json.loads(read_bytes(storage, PLAN))
+    except FileNotFoundError:
+        if foreign := storage.names():
+            raise UserError(f"--out {config.out}: holds {foreign[0]} - give an empty folder") from None
+        checkpoint = chosen_checkpoint(config.run, config.best)
+        write_bytes(storage, PLAN, (json.dumps(wanted | {"checkpoint": checkpoint}, indent=2) + "\n").encode())
+        return checkpoint
+    except ValueError:
+        raise UserError(f"{config.out}/{PLAN}: is damaged - give another --out") from None
+    for key, value in wanted.items():
+        if plan.get(key) != value:
+            raise UserError(
+                f"--out {config.out}: holds scores with {key} {plan.get(key)}, not {value} - give another --out"
+            )
+    return plan["checkpoint"]
+
+
+def _check_same(config: ScoringConfig, units: list[Unit], there: set[str]) -> None:
+    known = {PLAN, *(part_name(i, unit) for i, unit in enumerate(units))}
+    if others := sorted(there - known):
+        raise UserError(f"--images {config.images}: has changed since {config.out}/{others[0]} - give another --out")
+
+
+def _score_on_ray(config: ScoringConfig, checkpoint: str, waiting: list[tuple[int, Unit]]) -> Iterator[dict[str, Any]]:
+    import ray
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    gpus = 1 if has_gpus(1) else 0
+    room = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))
+    most = min(config.actors or room, len(waiting))
+    rows = [{"number": number, "kind": unit.kind, "names": list(unit.names)} for number, unit in waiting]
+    scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _Scorer,
+        fn_constructor_args=[config, checkpoint],
+        batch_size=1,
+        num_cpus=1,
+        num_gpus=gpus,
+        concurrency=(1, most) if not config.actors else most,
+    )
+    yield from scored.iter_rows()
+
+
+class _Scorer:
+    """An actor of Ray Data's: holds the detector, writes a unit's file."""
+
+    def __init__(self, config: ScoringConfig, checkpoint: str) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self.config, self.detector = config, AnomalyDetector.load(checkpoint)
+        self.images, self.out = open_storage(config.images), open_storage(config.out)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
+        unit = Unit(str(batch["kind"][0]), tuple(str(name) for name in batch["names"][0]))
+        table = score_unit(self.images, unit, self.detector, self.config)
+        file = io.BytesIO()
+        pyarrow.parquet.write_table(table, file)
+        write_bytes(self.out, part_name(int(batch["number"][0]), unit), file.getvalue())
+        return {"images": [len(table)], "errors": [len(table) - table["error"].null_count]}
+
+
+def score_unit(storage: Storage, unit: Unit, detector: AnomalyDetector, config: ScoringConfig) -> pyarrow.Table:
+    """A unit's table: source, key, L_n, L_o, L_r, score = a, anomalous (with a threshold), heatmap, error.
+
+    A broken image has an error and no numbers.
+    """
+    number = pyarrow.float64()
+    columns: dict[str, pyarrow.DataType] = {"source": pyarrow.string(), "key": pyarrow.string()}
+    columns |= dict.fromkeys(("L_n", "L_o", "L_r", "score"), number)
+    columns |= {} if config.threshold is None else {"anomalous": pyarrow.bool_()}
+    columns |= {"heatmap": pyarrow.binary()} if config.heatmaps else {}
+    schema = pyarrow.schema([*columns.items(), ("error", pyarrow.string())])
+    source, found, tables = "" if unit.kind == "files" else unit.names[0], iter(items(storage, unit)), []
+    while part := list(islice(found, BATCH)):
+        rows = [{"source": source, **row} for row in _rows(part, detector, config)]
+        tables.append(pyarrow.Table.from_pylist(rows, schema))
+    return pyarrow.concat_tables(tables) if tables else schema.empty_table()
+
+
+def _rows(part: list[Item], detector: AnomalyDetector, config: ScoringConfig) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [{"key": item.key, "error": item.error or None} for item in part]
+    whole, images = [], []
+    for item, row in zip(part, rows):
+        if not item.error:
+            try:
+                file = io.BytesIO(item.content)
+                images.append(decode_image(file, item.key, detector.resolution, detector.channels))
+                whole.append(row)
+            except UserError as error:
+                row["error"] = str(error)
+    if not images:
+        return rows
+    stacked = np.stack(images)
+    scores = detector.score(stacked)
+    a = scores.anomaly(config.lam)
+    for i, row in enumerate(whole):
+        row |= {"L_n": scores.L_n[i], "L_o": scores.L_o[i], "L_r": scores.L_r[i], "score": a[i]}
+        if config.threshold is not None:
+            row["anomalous"] = bool(a[i] > config.threshold)
+    if config.heatmaps:
+        for row, heat in zip(whole, detector.heatmap(stacked)):
+            row["heatmap"] = png_of(heat)
+    return rows
+
+
+def png_of(heat: np.ndarray) -> bytes:
+    """A heat map (float, r x r, in [0, 1]) as a grey PNG: 0 is black."""
+    file = io.BytesIO()
+    Image.fromarray(np.rint(heat * 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()

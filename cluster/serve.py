@@ -1,0 +1,238 @@
+"""The detector as a Ray Serve application: images in, scores, verdicts and heat maps out.
+
+Requests that wait are scored together, in batches of one fixed size: unused places are filled with black images, so
+that an image's answer is the same to the bit whatever comes with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import time
+import warnings
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import FastAPI, HTTPException, Request
+from PIL import Image
+from pydantic import BaseModel, Field
+from ray import serve
+from ray.util.metrics import Counter, Histogram
+from starlette.datastructures import UploadFile
+
+from cluster.scoring import png_of
+from data_tools.errors import UserError
+from data_tools.sources.images import decode_image
+from trainer.checkpoint import chosen_checkpoint
+from trainer.detector import PAPER_LAMBDA, AnomalyDetector, Scores
+
+BATCH, WAIT_SECONDS = 16, 0.005
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+GREY = ("1", "L", "I", "F")
+LATENCIES = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
+
+
+class Settings(BaseModel):
+    """What is served, and what is refused."""
+
+    run: str = Field(description="URL of a run, or of one checkpoint")
+    best: Annotated[bool, Field(description="the best checkpoint instead of the newest")] = False
+    lam: Annotated[float, Field(ge=0, le=1, description="lambda in a = lambda L_n + (1 - lambda) L_o")] = PAPER_LAMBDA
+    threshold: Annotated[float | None, Field(description="anomalous when a is above this")] = None
+    max_bytes: Annotated[int, Field(ge=1, description="of a request's body")] = 16 * 2**20
+    max_pixels: Annotated[int, Field(ge=1, description="of an image")] = 16 * 2**20
+    max_images: Annotated[int, Field(ge=1, description="in a request")] = 64
+
+
+class Verdict(BaseModel):
+    """What is said of one image. The greater a score, the more anomalous the image."""
+
+    name: str = Field(description="the file's name, where it has one")
+    score: float = Field(description="a = lambda L_n + (1 - lambda) L_o")
+    L_n: float = Field(description="the normalised residual")
+    L_o: float = Field(description="the norm of the latent vector, negated")
+    L_r: float = Field(description="the plain residual")
+    threshold: Annotated[float | None, Field(description="above this an image is called anomalous")] = None
+    anomalous: Annotated[bool | None, Field(description="null without a threshold")] = None
+    heatmap: Annotated[
+        str | None, Field(description="PNG in base64: where the image differs from its closest match")
+    ] = None
+
+
+class Answer(BaseModel):
+    """A verdict for each image, in their order."""
+
+    images: list[Verdict]
+
+
+class Facts(BaseModel):
+    """What is served."""
+
+    run: str
+    resolution: int
+    channels: int
+    lam: float
+    threshold: float | None
+
+
+api = FastAPI(title="StrataGAN detector", version="1")
+
+
+def _replay(body: bytes) -> Any:
+    """A request's `receive` that gives a body that was read before.
+
+    Ray Serve takes a copy of what the class below needs as it is decorated, so this stands before it.
+    """
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+@serve.deployment(max_ongoing_requests=128, health_check_period_s=5)
+@serve.ingress(api)
+class Detector:
+    """Holds the detector of a run."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = Settings(**settings)
+        self.run = chosen_checkpoint(self.settings.run, self.settings.best)
+        self.detector = AnomalyDetector.load(self.run)
+        self.detector.score(self._black(BATCH))  # the first images take longest
+        self.images = Counter("stratagan_images", "Images scored.")
+        self.refused = Counter("stratagan_refused", "Requests refused.", tag_keys=("status",))
+        self.seconds = Histogram("stratagan_request_seconds", "From a request to its answer.", boundaries=LATENCIES)
+
+    @api.get("/health")
+    async def health(self) -> Facts:
+        """Ready: the detector is loaded."""
+        s = self.settings
+        detector = self.detector
+        return Facts(
+            run=self.run, resolution=detector.resolution, channels=detector.channels, lam=s.lam, threshold=s.threshold
+        )
+
+    @api.post(
+        "/score",
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "image/*": {"schema": {"type": "string", "format": "binary"}},
+                    "multipart/form-data": {
+                        "schema": {
+                            "type": "object",
+                            "additionalProperties": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        }
+                    },
+                },
+            }
+        },
+    )
+    async def score(self, request: Request, heatmap: bool = False) -> Answer:
+        """Score an image (the body), or several (files of a form)."""
+        begun = time.monotonic()
+        try:
+            named = await self._read(request)
+            decoded = await asyncio.gather(*(asyncio.to_thread(self._decode, *pair) for pair in named))
+        except HTTPException as error:
+            self.refused.inc(tags={"status": str(error.status_code)})
+            raise
+        scored = await asyncio.gather(*(self._scored((image, heatmap)) for image in decoded))
+        self.images.inc(len(scored))
+        self.seconds.observe(time.monotonic() - begun)
+        return Answer(images=[verdict.model_copy(update={"name": name}) for (name, _), verdict in zip(named, scored)])
+
+    @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=WAIT_SECONDS)
+    async def _scored(self, wanted: list[tuple[np.ndarray, bool]]) -> list[Verdict]:
+        return await asyncio.to_thread(self._score, wanted)
+
+    def _score(self, wanted: list[tuple[np.ndarray, bool]]) -> list[Verdict]:
+        images = self._black(BATCH)
+        images[: len(wanted)] = [image for image, _ in wanted]
+        scores = self.detector.score(images, BATCH)
+        heat = self.detector.heatmap(images, BATCH) if any(with_map for _, with_map in wanted) else None
+        return [
+            self._verdict(scores, i, heat[i] if heat is not None and with_map else None)
+            for i, (_, with_map) in enumerate(wanted)
+        ]
+
+    def _verdict(self, scores: Scores, i: int, heat: np.ndarray | None) -> Verdict:
+        a, threshold = float(scores.anomaly(self.settings.lam)[i]), self.settings.threshold
+        return Verdict(
+            name="",
+            score=a,
+            L_n=float(scores.L_n[i]),
+            L_o=float(scores.L_o[i]),
+            L_r=float(scores.L_r[i]),
+            threshold=threshold,
+            anomalous=None if threshold is None else a > threshold,
+            heatmap=None if heat is None else base64.b64encode(png_of(heat)).decode(),
+        )
+
+    async def _read(self, request: Request) -> list[tuple[str, bytes]]:
+        """Names and contents of a request's images; HTTPException with what is wrong with it."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not kind.startswith("image/") and kind != "multipart/form-data":
+            raise HTTPException(415, f"content type {kind or 'missing'} - send image/png, or files of a form")
+        said = request.headers.get("content-length", "0")
+        if said.isdigit() and int(said) > self.settings.max_bytes:
+            raise HTTPException(413, f"{said} bytes - send at most {self.settings.max_bytes:,}")
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self.settings.max_bytes:
+                raise HTTPException(413, f"more than {self.settings.max_bytes:,} bytes - send less")
+        if not body:
+            raise HTTPException(400, "an empty body - send an image")
+        if kind != "multipart/form-data":
+            return [("", bytes(body))]
+        return await self._files(Request(request.scope, _replay(bytes(body))))
+
+    async def _files(self, request: Request) -> list[tuple[str, bytes]]:
+        try:
+            form = await request.form(max_files=self.settings.max_images, max_fields=0)
+        except Exception as error:  # what a form's parser raises depends on what is wrong with the form
+            detail = getattr(error, "detail", "") or str(error) or type(error).__name__
+            raise HTTPException(400, f"a form that cannot be read ({detail}) - send files") from None
+        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        if not files:
+            raise HTTPException(400, "a form without files - send some")
+        return [(file.filename or "", await file.read()) for file in files]
+
+    def _decode(self, name: str, content: bytes) -> np.ndarray:
+        label, detector = name or "image", self.detector
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+                    (width, height), mode = opened.size, opened.mode
+            except Exception:  # the formats fail in many ways
+                raise HTTPException(400, f"{label}: no image of {', '.join(FORMATS)}") from None
+            if width * height > self.settings.max_pixels:
+                raise HTTPException(
+                    413, f"{label}: {width}x{height} pixels - send at most {self.settings.max_pixels:,}"
+                )
+            if min(width, height) < detector.resolution:
+                raise HTTPException(
+                    422, f"{label}: {width}x{height} pixels - send at least {detector.resolution}x{detector.resolution}"
+                )
+            grey = mode in GREY or mode.startswith("I;16")
+            if grey != (detector.channels == 1):
+                wanted = "grey" if detector.channels == 1 else "colour"
+                raise HTTPException(422, f"{label}: an image of mode {mode} - this detector takes {wanted} ones")
+            try:
+                return decode_image(io.BytesIO(content), label, detector.resolution, detector.channels)
+            except UserError as error:
+                raise HTTPException(400, str(error)) from None
+
+    def _black(self, count: int) -> np.ndarray:
+        side = self.detector.resolution
+        return np.zeros((count, side, side, self.detector.channels), np.uint8)
+
+
+def application(settings: Settings) -> serve.Application:
+    """What `serve run cluster.serve:application run=URL` and a RayService start."""
+    return Detector.bind(settings.model_dump())

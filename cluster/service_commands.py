@@ -1,0 +1,108 @@
+"""python -m cluster score and serve: what each takes, as a typed command line."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from cluster.commands import no_command
+from data_tools.errors import UserError
+from data_tools.storage import absolute
+from trainer.checkpoint import chosen_checkpoint
+from trainer.detector import PAPER_LAMBDA
+from trainer.ray_session import ray_session
+
+Run = Annotated[str, tyro.conf.arg(name="run")]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score any number of images with a run's detector on a Ray cluster; the same command goes on after any end."""
+
+    from_run: Run
+    """URL of a run, or of one checkpoint."""
+    images: str
+    """URL of WebDataset tars, Parquet files or image files, at any depth."""
+    out: str
+    """URL for the scores: Parquet files."""
+    best: bool = False
+    """The best checkpoint instead of the newest."""
+    lam: float = PAPER_LAMBDA
+    """lambda in a = lambda L_n + (1 - lambda) L_o."""
+    threshold: float | None = None
+    """Add a column: anomalous when a is above this."""
+    heatmaps: bool = False
+    """Add a column: heat maps, as grey PNGs."""
+    actors: int = 0
+    """Processes that score; 0 for as many as the cluster has GPUs, or CPUs where it has none."""
+
+    def run(self, command: Sequence[str]) -> None:
+        from cluster.scoring import ScoringConfig, score_images
+
+        no_command(command)
+        config = ScoringConfig(
+            self.from_run, self.images, self.out, self.best, self.lam, self.threshold, self.heatmaps, self.actors
+        )
+        done = score_images(config)
+        if done.units_before:
+            print(f"{done.units_before} of {done.units} files were there already")
+        rate = f", {done.images / done.seconds:,.0f} images/s" if done.images else ""
+        print(f"scored {done.images:,} images, {done.errors:,} of them with errors{rate}: {self.out}")
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a run's detector over HTTP with Ray Serve, until Ctrl-C or SIGTERM."""
+
+    from_run: Run
+    """URL of a run, or of one checkpoint."""
+    best: bool = False
+    """The best checkpoint instead of the newest."""
+    lam: float = PAPER_LAMBDA
+    """lambda in a = lambda L_n + (1 - lambda) L_o."""
+    threshold: float | None = None
+    """An image is called anomalous when a is above this."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 8000
+    """Port to listen on."""
+    replicas: int = 1
+    """Processes that score."""
+
+    def run(self, command: Sequence[str]) -> None:
+        no_command(command)
+        if not 0 <= self.lam <= 1:
+            raise UserError(f"--lam {self.lam} is outside [0, 1] - give e.g. 0.05")
+        if self.replicas < 1:
+            raise UserError(f"--replicas {self.replicas}: must be at least 1")
+        url = absolute(self.from_run)
+        chosen_checkpoint(url, self.best)  # one that is not there is said before Ray starts
+        with ray_session(self.replicas + 1):
+            from ray import serve
+            from ray.serve.config import HTTPOptions
+
+            from cluster.serve import Detector, Settings
+            from trainer.ray_session import has_gpus
+
+            settings = Settings(run=url, best=self.best, lam=self.lam, threshold=self.threshold)
+            placed = {"num_cpus": 1, "num_gpus": 1 if has_gpus(self.replicas) else 0}
+            deployment = Detector.options(num_replicas=self.replicas, ray_actor_options=placed)
+            serve.start(http_options=HTTPOptions(host=self.host, port=self.port))
+            try:
+                serve.run(deployment.bind(settings.model_dump()), name="detector")
+                print(f"serving {url}: http://{self.host}:{self.port}/docs", flush=True)
+                _until_told()
+            finally:
+                serve.shutdown()
+
+
+def _until_told() -> None:
+    told = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: told.set())
+    told.wait()
