@@ -18,12 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 from filelock import FileLock, Timeout
 from platformdirs import user_state_path
@@ -94,7 +95,8 @@ def local_cluster(config: LocalConfig) -> Iterator[LocalState]:
             stack.enter_context(FileLock(folder / LOCK, timeout=0))
         except Timeout:
             raise UserError(f"{folder}: a cluster runs there - python -m cluster down --folder {folder}") from None
-        stack.callback((folder / STATE).unlink, missing_ok=True)
+        place = stack.enter_context(_short_folder(folder / "ray"))
+        family = stack.enter_context(_ended_afterwards())
         store = stack.enter_context(local_store(folder / "store"))
         gcs, *others = free_ports(3)
         dashboard, tensorboard = (usual if _free(usual) else other for usual, other in zip(USUAL_PORTS, others))
@@ -109,33 +111,57 @@ def local_cluster(config: LocalConfig) -> Iterator[LocalState]:
         )
         ours = store.child_environment() | environment
         ours["PATH"] = f"{Path(sys.executable).parent}:{ours.get('PATH', os.defpath)}"  # a job's python is this one
-        place = tempfile.mkdtemp(prefix="stratagan-ray-")  # a short path: Ray puts sockets there
-        stack.callback(shutil.rmtree, place, ignore_errors=True)
-        parts = []
-        for number in range(config.nodes):
-            words = _further_words(config, state) if number else _head_words(config, gcs, dashboard, place)
-            log = folder / f"ray-{number}.log"
+        parts: list[tuple[subprocess.Popen[Any], Path]] = []
+
+        def start(name: str, words: list[str], ready: Callable[[], bool]) -> None:
+            log = folder / f"{name}.log"
             parts.append((stack.enter_context(child(words, log, ours)), log))
-            if not number:
-                _wait(lambda: _alive(state) == 1, parts)
-        _wait(lambda: _alive(state) == config.nodes, parts)
-        words = [
-            _program("tensorboard"),
-            "--logdir",
-            f"{store.url}/runs",
-            "--port",
-            str(tensorboard),
-            "--host",
-            "127.0.0.1",
-        ]
-        log = folder / "tensorboard.log"
-        parts.append((stack.enter_context(child(words, log, ours)), log))
-        _wait(lambda: requests.get(f"{state.tensorboard}/data/logdir", timeout=5).ok, parts)
+            _wait(ready, parts)
+
+        start("ray-0", _head_words(config, gcs, dashboard, place), lambda: _alive(state) == 1)
+        for number in range(1, config.nodes):
+            start(f"ray-{number}", _further_words(config, state), lambda: _alive(state) == len(parts))
+        words = [_program("tensorboard"), "--logdir", f"{store.url}/runs", "--port", str(tensorboard)]
+        ready = f"{state.tensorboard}/data/logdir"
+        start("tensorboard", [*words, "--host", "127.0.0.1"], lambda: requests.get(ready, timeout=5).ok)
         (folder / EXPORTS).write_text(_exports(environment))
+        stack.callback((folder / STATE).unlink, missing_ok=True)
         staged = folder / f".{STATE}"
         staged.write_text(json.dumps(asdict(state), indent=2) + "\n")
         staged.replace(folder / STATE)
-        yield state
+        try:
+            yield state
+        finally:
+            family += psutil.Process().children(recursive=True)
+
+
+@contextmanager
+def _short_folder(link: Path) -> Iterator[str]:
+    """A folder with a short path, since Ray puts sockets into it; `link` shows where. A former one there goes."""
+    if link.is_symlink():
+        shutil.rmtree(link.readlink(), ignore_errors=True)
+        link.unlink()
+    place = tempfile.mkdtemp(prefix="stratagan-ray-")
+    link.symlink_to(place)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        link.unlink(missing_ok=True)
+
+
+@contextmanager
+def _ended_afterwards() -> Iterator[list[psutil.Process]]:
+    """Processes that are ended as the block is left, where they are not by then: agents of Ray's outlive their node."""
+    family: list[psutil.Process] = []
+    try:
+        yield family
+    finally:
+        _, alive = psutil.wait_procs(family, timeout=2)
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=5)
 
 
 def hold(config: LocalConfig) -> None:
@@ -239,7 +265,7 @@ def _alive(state: LocalState) -> int:
     return sum(node["raylet"].get("state") == "ALIVE" for node in answer.json()["data"]["summary"])
 
 
-def _wait(ready: Any, parts: list[tuple[subprocess.Popen[Any], Path]]) -> None:
+def _wait(ready: Callable[[], bool], parts: list[tuple[subprocess.Popen[Any], Path]]) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         for process, log in parts:

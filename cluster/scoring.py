@@ -25,7 +25,7 @@ from data_tools.sources.images import decode_image
 from data_tools.storage import Storage, absolute, open_storage, read_bytes, write_bytes
 from trainer.checkpoint import chosen_checkpoint
 from trainer.detector import AnomalyDetector
-from trainer.ray_session import has_gpus, ray_session
+from trainer.ray_session import has_gpus, ray_session, room
 
 PLAN = "plan.json"
 BATCH = 256
@@ -116,13 +116,11 @@ def _check_same(config: ScoringConfig, units: list[Unit], there: set[str]) -> No
 
 
 def _score_on_ray(config: ScoringConfig, checkpoint: str, waiting: list[tuple[int, Unit]]) -> Iterator[dict[str, Any]]:
-    import ray
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     gpus = 1 if has_gpus(1) else 0
-    room = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))
-    most = min(config.actors or room, len(waiting))
+    most = min(config.actors or room("GPU" if gpus else "CPU"), len(waiting))
     rows = [{"number": number, "kind": unit.kind, "names": list(unit.names)} for number, unit in waiting]
     scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Scorer,

@@ -27,6 +27,16 @@ from trainer.growth import Phase, work
 LOG, METRICS, EVENTS, PICTURES = "log.txt", "metrics.jsonl", "events", "pictures"
 PICTURE_SCALE = 2
 NO_CURVES = ("images_seen", "time", "fingerprint")
+PAGES = {
+    "training": {
+        "critic": ["Multiline", ["critic/wasserstein", "critic/penalty", "critic/drift"]],
+        "encoder": ["Multiline", ["encoder/distance", "encoder/z_hat_norm"]],
+        "growth": ["Multiline", ["growth/resolution", "growth/alpha"]],
+        "validation": ["Multiline", ["validation/L_n", "validation/L_o", "validation/a_best"]],
+        "speed": ["Multiline", ["speed/sec_per_kimg"]],
+    }
+}
+"""What TensorBoard shows side by side, under "custom scalars"."""
 
 
 class Monitor:
@@ -55,6 +65,7 @@ class Monitor:
         self.log = (self.folder / LOG).open("a", buffering=1)
         shutil.rmtree(self.folder / EVENTS, ignore_errors=True)
         self.events = SummaryWriter(str(self.folder / EVENTS))
+        self.events.add_custom_scalars(PAGES)
         self.kept: list[dict[str, Any]] = []
         for line in kept:
             self._show(line)

@@ -36,7 +36,14 @@ def ray_session(cpus: int) -> Iterator[None]:
 
 
 def has_gpus(workers: int) -> bool:
-    """Whether the cluster has a GPU for each worker."""
-    import ray
+    """Whether the cluster has a GPU for each worker, or gets them when they are asked for."""
+    return room("GPU") >= max(workers, 1)
 
-    return ray.cluster_resources().get("GPU", 0) >= max(workers, 1)
+
+def room(kind: str) -> int:
+    """CPUs ("CPU") or GPUs ("GPU") that the cluster has, or may have where it grows with its work."""
+    import ray
+    from ray._private.state import state  # Ray Train and Tune look there as well
+
+    most = state.get_max_resources_from_cluster_config() or {}
+    return int(max(ray.cluster_resources().get(kind, 0), most.get(kind, 0)))

@@ -17,7 +17,7 @@ from data_tools.storage import open_storage, write_bytes
 from data_tools.training_set import training_set
 from trainer.desk import followed, new_desk
 from trainer.evaluation import test_images
-from trainer.ray_session import has_gpus, ray_session
+from trainer.ray_session import ray_session, room
 from tuning.baselines import baseline_scores
 from tuning.config import SweepConfig
 from tuning.optuna import check_optuna, known_trials, searcher
@@ -69,22 +69,18 @@ def over(url: str) -> set[str]:
 
 def check_resources(config: SweepConfig) -> int:
     """How many trainings run at a time; UserError when the cluster has no room for a single one."""
-    import ray
-
-    there = {kind: int(ray.cluster_resources().get(kind, 0)) for kind in ("CPU", "GPU")}
-    room = there["CPU"] // (config.workers * config.cpus)
-    if not room:
+    cpus, gpus = room("CPU"), room("GPU")
+    most = cpus // (config.workers * config.cpus)
+    if not most:
         raise UserError(
             f"--workers {config.workers} with --cpus {config.cpus} each need {config.workers * config.cpus} CPUs, and"
-            f" the cluster has {there['CPU']} - give fewer, or a larger cluster by RAY_ADDRESS"
+            f" the cluster has {cpus} - give fewer, or a larger cluster by RAY_ADDRESS"
         )
-    if has_gpus(1):
-        room = min(room, there["GPU"] // config.workers)
-        if not room:
-            raise UserError(
-                f"--workers {config.workers} need a GPU each, and the cluster has {there['GPU']} - give fewer"
-            )
-    return min(config.concurrent, room) if config.concurrent else room
+    if gpus:
+        most = min(most, gpus // config.workers)
+        if not most:
+            raise UserError(f"--workers {config.workers} need a GPU each, and the cluster has {gpus} - give fewer")
+    return min(config.concurrent, most) if config.concurrent else most
 
 
 def _run_trials(plan: Plan, concurrent: int, desk: Any) -> dict[str, str]:
