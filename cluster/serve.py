@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request
 from PIL import Image
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.util.metrics import Counter, Histogram
 from starlette.datastructures import UploadFile
@@ -35,6 +35,8 @@ LATENCIES = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
 
 class Settings(BaseModel):
     """What is served, and what is refused."""
+
+    model_config = ConfigDict(extra="forbid")
 
     run: str = Field(description="URL of a run, or of one checkpoint")
     best: Annotated[bool, Field(description="the best checkpoint instead of the newest")] = False
@@ -233,6 +235,6 @@ class Detector:
         return np.zeros((count, side, side, self.detector.channels), np.uint8)
 
 
-def application(settings: Settings) -> serve.Application:
-    """What `serve run cluster.serve:application run=URL` and a RayService start."""
-    return Detector.bind(settings.model_dump())
+def application(args: dict[str, Any]) -> serve.Application:
+    """What `serve run cluster.serve:application run=URL` and a RayService start; args: those of `Settings`."""
+    return Detector.bind(Settings(**args).model_dump())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from ray.serve.schema import ServeDeploySchema
 
 from tests.manifests import OVERLAYS, ROOT, Pod, built, custom_schema, pods, ray_spec
+from trainer.presets import PRESETS
 
 KUBERNETES = "1.33"
 LONGEST = {"RayJob": 47, "RayService": 47, "RayCluster": 53}
@@ -184,11 +187,13 @@ def test_policies_and_services_find_their_pods(overlay: str) -> None:
 def test_a_job_has_the_cluster_of_its_overlay() -> None:
     for overlay in ("gpu", "cpu-small"):
         (shared,) = (item for item in built(overlay) if item["kind"] == "RayCluster")
-        for job in ("train", "sweep", "serve"):
+        for job in ("train", "sweep", *(["serve"] if overlay == "cpu-small" else [])):
             (item,) = built(f"{overlay}/{job}")
             assert ray_spec(item) == shared["spec"]
     gpus = [pod.spec["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") for pod in all_pods("gpu/train")]
     assert gpus == [None, "8", None]
+    gpus = [pod.spec["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") for pod in all_pods("gpu/serve")]
+    assert gpus == [None, "1"]
 
 
 @pytest.mark.parametrize("job", ["train", "sweep"])
@@ -198,6 +203,17 @@ def test_the_commands_of_the_jobs_are_ours(job: str) -> None:
     assert words[:2] == ["python", "-m"]
     known = subprocess.run([sys.executable, *words[1:4], "--help"], capture_output=True, text=True, check=True).stdout
     assert all(word in known for word in words if word.startswith("--"))
+    assert words[words.index("--preset") + 1] in PRESETS
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "cpu-small"])
+def test_the_service_is_what_ray_serve_takes(overlay: str) -> None:
+    (item,) = built(f"{overlay}/serve")
+    config = ServeDeploySchema.model_validate(yaml.safe_load(item["spec"]["serveConfigV2"]))
+    (application,) = config.applications
+    module, _, name = application.import_path.partition(":")
+    made = getattr(importlib.import_module(module), name)(application.args)
+    assert {deployment.name for deployment in application.deployments} == {made._bound_deployment.name}
 
 
 def project() -> dict[str, Any]:
