@@ -1,4 +1,4 @@
-"""The image of k8s/Dockerfile, which cannot be built everywhere: what it copies, and its steps in a fresh environment."""
+"""The image of k8s/Dockerfile: what it copies, and its steps in a fresh environment."""
 
 from __future__ import annotations
 
