@@ -41,7 +41,11 @@ def package(with_storage: bool) -> Iterator[Package]:
         for program in PROGRAMS:
             if not (root / program).is_dir():
                 raise UserError(f"{root / program}: is missing - install the whole of stratagan")
-            shutil.copytree(root / program, folder / program, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+            shutil.copytree(
+                root / program,
+                folder / program,
+                ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "results", "assets"),
+            )
         environment = _storage(folder) if with_storage else {}
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         yield Package(folder, size, environment)
