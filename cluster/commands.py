@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster import jobs
-from cluster.local import EXPORTS, LocalConfig, LocalState, bring_down, bring_up, default_folder, hold, running
+from cluster.local import EXPORTS, LocalConfig, hold
+from cluster.local_state import LocalState, bring_down, bring_up, default_folder, running
 from data_tools.errors import UserError
 
 
@@ -42,7 +43,7 @@ class Up:
         if state is None:
             sizes = ["--nodes", self.nodes, "--cpus", self.cpus, "--object-store", self.object_store]
             words = [sys.executable, "-m", "cluster", "up", "--foreground", "--folder", folder, *sizes]
-            state = bring_up(config, [str(word) for word in words])
+            state = bring_up(folder, [str(word) for word in words])
         _show(state, folder)
 
 

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cluster.local import running
+from cluster.local_state import running
 from cluster.package import package
 from data_tools.errors import UserError
 
-PATHS = ("--data", "--out", "--from", "--run", "--images", "--exclude")
+PATHS = ("--data", "--out", "--from", "--run", "--images")
 """Options of our commands whose values are folders or URLs."""
 PLACES = ("s3://", "/")
 
@@ -95,12 +95,12 @@ def follow(address: str, job: str) -> int:
 
 def overview(address: str) -> tuple[list[str], list[str]]:
     """A cluster's nodes that are alive, and a line for each of its jobs, the newest last."""
+    from ray.util.state import list_nodes
+
     with client_of(address) as client:
-        answer = client._do_request("GET", "/nodes?view=summary")
-        answer.raise_for_status()
-        summary = answer.json()["data"]["summary"]
+        known: list[Any] = list_nodes(address)
         found = sorted((job for job in client.list_jobs() if job.submission_id), key=lambda job: job.start_time or 0)
-    nodes = [node["ip"] for node in summary if node["raylet"].get("state") == "ALIVE"]
+    nodes = [node.node_ip for node in known if node.state == "ALIVE"]
     return nodes, [f"job {job.submission_id}  {job.status:9}  {job.entrypoint}" for job in found]
 
 

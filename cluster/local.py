@@ -27,18 +27,18 @@ from typing import Any
 import psutil
 import requests
 from filelock import FileLock, Timeout
-from platformdirs import user_state_path
 
 from cluster.children import child
+from cluster.local_state import LOCK, STATE, LocalState
 from cluster.store import OVERRIDES, LocalStore, free_ports, local_store
 from data_tools.errors import UserError
 from trainer.ray_session import ENVIRONMENT
 
-STATE, LOCK, LOG, TOKEN = "state.json", "lock", "cluster.log", "token"
-READY_SECONDS, ENDS_SECONDS = 120.0, 60.0
+TOKEN, EXPORTS = "token", "environment.sh"
+READY_SECONDS, BUSY_SECONDS = 120.0, 1.0
+"""BUSY_SECONDS: who looks whether a cluster runs holds the lock for a moment."""
 USUAL_PORTS = (8265, 6006)
 """Of Ray's dashboard and of TensorBoard; where somebody else has them, others are taken."""
-EXPORTS = "environment.sh"
 
 
 @dataclass(frozen=True)
@@ -51,40 +51,13 @@ class LocalConfig:
     object_store: int  # bytes, of each node
 
 
-@dataclass(frozen=True)
-class LocalState:
-    """Where a running cluster is; paths of files with keys, never keys."""
-
-    dashboard: str
-    ray: str
-    tensorboard: str
-    store: str
-    environment: dict[str, str]
-    pid: int
-
-
-def default_folder() -> Path:
-    return user_state_path("stratagan") / "cluster"
-
-
-def running(folder: Path) -> LocalState | None:
-    """The cluster that runs on a folder; None where none does, whatever one that was killed left there."""
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            return None
-    except Timeout:
-        pass
-    except OSError:  # no such folder
-        return None
-    try:
-        return LocalState(**json.loads((folder / STATE).read_text()))
-    except FileNotFoundError:
-        return None  # it is starting, or about to end
+Parts = list[tuple[subprocess.Popen[Any], Path]]
+"""Processes, each with its log."""
 
 
 @contextmanager
-def local_cluster(config: LocalConfig) -> Iterator[LocalState]:
-    """A cluster that runs until the block ends or this process dies. Enter from the main thread.
+def local_cluster(config: LocalConfig) -> Iterator[Parts]:
+    """A cluster, by its processes, that runs until the block ends or this process dies. Enter from the main thread.
 
     Errors: UserError where Ray's dashboard is not installed, a cluster runs on the folder, or a part does not start.
     """
@@ -92,7 +65,7 @@ def local_cluster(config: LocalConfig) -> Iterator[LocalState]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
-            stack.enter_context(FileLock(folder / LOCK, timeout=0))
+            stack.enter_context(FileLock(folder / LOCK, timeout=BUSY_SECONDS))
         except Timeout:
             raise UserError(f"{folder}: a cluster runs there - python -m cluster down --folder {folder}") from None
         place = stack.enter_context(_short_folder(folder / "ray"))
@@ -111,26 +84,26 @@ def local_cluster(config: LocalConfig) -> Iterator[LocalState]:
         )
         ours = store.child_environment() | environment
         ours["PATH"] = f"{Path(sys.executable).parent}:{ours.get('PATH', os.defpath)}"  # a job's python is this one
-        parts: list[tuple[subprocess.Popen[Any], Path]] = []
+        parts: Parts = []
 
         def start(name: str, words: list[str], ready: Callable[[], bool]) -> None:
             log = folder / f"{name}.log"
             parts.append((stack.enter_context(child(words, log, ours)), log))
             _wait(ready, parts)
 
-        start("ray-0", _head_words(config, gcs, dashboard, place), lambda: _alive(state) == 1)
-        for number in range(1, config.nodes):
-            start(f"ray-{number}", _further_words(config, state), lambda: _alive(state) == len(parts))
-        words = [_program("tensorboard"), "--logdir", f"{store.url}/runs", "--port", str(tensorboard)]
-        ready = f"{state.tensorboard}/data/logdir"
-        start("tensorboard", [*words, "--host", "127.0.0.1"], lambda: requests.get(ready, timeout=5).ok)
-        (folder / EXPORTS).write_text(_exports(environment))
-        stack.callback((folder / STATE).unlink, missing_ok=True)
-        staged = folder / f".{STATE}"
-        staged.write_text(json.dumps(asdict(state), indent=2) + "\n")
-        staged.replace(folder / STATE)
         try:
-            yield state
+            start("ray-0", _head_words(config, gcs, dashboard, place), lambda: _alive(state) == 1)
+            for number in range(1, config.nodes):
+                start(f"ray-{number}", _further_words(config, state), lambda: _alive(state) == len(parts))
+            words = [_program("tensorboard"), "--logdir", f"{store.url}/runs", "--port", str(tensorboard)]
+            ready = f"{state.tensorboard}/data/logdir"
+            start("tensorboard", [*words, "--host", "127.0.0.1"], lambda: requests.get(ready, timeout=5).ok)
+            (folder / EXPORTS).write_text(_exports(environment))
+            stack.callback((folder / STATE).unlink, missing_ok=True)
+            staged = folder / f".{STATE}"
+            staged.write_text(json.dumps(asdict(state), indent=2) + "\n")
+            staged.replace(folder / STATE)
+            yield parts
         finally:
             family += psutil.Process().children(recursive=True)
 
@@ -168,43 +141,16 @@ def hold(config: LocalConfig) -> None:
     """Run a cluster until SIGTERM or Ctrl-C, or until a part of it ends (UserError)."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with local_cluster(config):
+        with local_cluster(config) as parts:
             while True:
-                time.sleep(3600)
+                _check(parts)
+                time.sleep(1)
     except KeyboardInterrupt:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
-
-
-def bring_up(config: LocalConfig, words: list[str]) -> LocalState:
-    """Start the process that holds the cluster, by the words of a command that calls `hold`, and wait for it.
-
-    Errors: UserError with the process's own line where it ends.
-    """
-    folder = config.folder
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / LOG).open("wb") as log:
-        how: Any = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
-        process = subprocess.Popen(words, **how)
-    while process.poll() is None:
-        if state := running(folder):
-            return state
-        time.sleep(0.2)
-    said = (folder / LOG).read_text().strip().splitlines()
-    raise UserError(said[-1].removeprefix("error: ") if said else f"{folder / LOG}: the cluster ended without a word")
-
-
-def bring_down(state: LocalState, folder: Path) -> None:
-    """End the cluster that runs on a folder, and wait for that."""
-    os.kill(state.pid, signal.SIGTERM)
-    try:
-        with FileLock(folder / LOCK, timeout=ENDS_SECONDS):
-            return
-    except Timeout:
-        os.kill(state.pid, signal.SIGKILL)  # its children end with it
 
 
 def _free(port: int) -> bool:
@@ -265,12 +211,17 @@ def _alive(state: LocalState) -> int:
     return sum(node["raylet"].get("state") == "ALIVE" for node in answer.json()["data"]["summary"])
 
 
-def _wait(ready: Callable[[], bool], parts: list[tuple[subprocess.Popen[Any], Path]]) -> None:
+def _check(parts: Parts) -> None:
+    """UserError where one has ended."""
+    for process, log in parts:
+        if process.poll() is not None:
+            raise UserError(f"{log}: says why a part of the cluster ended with status {process.returncode} - see there")
+
+
+def _wait(ready: Callable[[], bool], parts: Parts) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
-        for process, log in parts:
-            if process.poll() is not None:
-                raise UserError(f"{log}: says why a part of the cluster ended with status {process.returncode}")
+        _check(parts)
         try:
             if ready():
                 return

@@ -226,6 +226,18 @@ def test_ray_job_submit_does_it_too(up: Up) -> None:
 
 
 @pytest.mark.slow
+def test_a_part_that_ends_takes_the_rest_down_and_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "cluster"
+    words = [*CLI, "up", "--folder", str(folder), "--cpus", "1", "--object-store", "80"]
+    assert subprocess.run(words, cwd=ROOT, capture_output=True, timeout=240).returncode == 0
+    everything = processes(json.loads((folder / "state.json").read_text()))
+    (board,) = (process for process in everything if any(word.endswith("tensorboard") for word in process.cmdline()))
+    board.kill()
+    _, alive = psutil.wait_procs(everything, timeout=60)
+    assert not alive and "tensorboard.log" in (folder / "cluster.log").read_text()
+
+
+@pytest.mark.slow
 def test_a_holder_that_is_killed_takes_everything_with_it(tmp_path: Path) -> None:
     folder = tmp_path / "cluster"
     words = [*CLI, "up", "--folder", str(folder), "--cpus", "1", "--object-store", "80"]
