@@ -11,7 +11,14 @@ from tests.test_sweep import rows_of, words_of
 from tuning.__main__ import main as tuning
 
 pytestmark = pytest.mark.slow
-LONGER = ("fade-images=1600", "stable-images=1600", "final-images=1600", "log-images=160", "best-by=a_best")
+LONGER = (
+    "fade-images=1600",
+    "stable-images=1600",
+    "final-images=1600",
+    "log-images=160",
+    "checkpoint-images=800",
+    "best-by=a_best",
+)
 
 
 def options(words: list[str], *more: str) -> list[str]:

@@ -28,6 +28,7 @@ class Desk:
         self.verdict: Exception | None = None  # why starting again is no help
         self.last_failure = ""
         self.begun_at, self.attempts, self.attended = -1, 0, False
+        self.rooms: dict[str, Any] = {}
 
     def hear(self, line: str) -> None:
         self.lines.append(line)
@@ -57,6 +58,21 @@ class Desk:
             self.verdict = error
         else:
             self.hear(f"warning: a worker failed ({self.last_failure}); all start again from the newest checkpoint")
+
+    def moved_in(self, name: str, room: Any) -> None:
+        """The workers of the training of this name run in this placement group, and in no earlier one any more."""
+        self.clear(name)
+        self.rooms[name] = room
+
+    def clear(self, name: str) -> None:
+        """Give back the placement group of a training, if it left one.
+
+        Ray does so itself only where its dashboard runs; else one whose driver was killed would hold it for good.
+        """
+        from ray.util import remove_placement_group
+
+        if room := self.rooms.pop(name, None):
+            remove_placement_group(room)
 
     def judged(self) -> Exception | None:
         if self.verdict is None and self.attempts > ATTEMPTS:

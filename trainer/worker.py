@@ -29,25 +29,32 @@ def train_on_ray(config: TrainConfig) -> None:
 
 
 def fit_on_ray(
-    config: TrainConfig, threads: int, hear: Callable[[str], None], cpus: int = 1, callbacks: Sequence[Any] = ()
+    config: TrainConfig,
+    threads: int,
+    hear: Callable[[str], None],
+    cpus: int = 1,
+    callbacks: Sequence[Any] = (),
+    moved_in: Callable[[Any], None] = lambda room: None,
 ) -> None:
     """Train with Ray Train workers, from within a Ray program.
 
     threads: of each worker. hear: is told what the workers say, from a thread. cpus: to claim for each worker.
-    callbacks: of Ray Train. Workers that fail or go with their node are started again, from the newest checkpoint.
-    Raises UserError when that is no help.
+    callbacks: of Ray Train. moved_in: the first worker calls it with the placement group they run in. Workers that
+    fail or go with their node are started again, from the newest checkpoint. Raises UserError when that is no help.
     """
     import ray
 
     desk = new_desk()
     with followed(desk, hear, config.workers):
-        _fit(config, desk, threads, cpus, list(callbacks))
+        _fit(config, desk, threads, cpus, list(callbacks), moved_in)
         verdict: Any = ray.get(desk.judged.remote())
         if verdict:
             raise verdict
 
 
-def _fit(config: TrainConfig, desk: Any, threads: int, cpus: int, callbacks: list[Any]) -> None:
+def _fit(
+    config: TrainConfig, desk: Any, threads: int, cpus: int, callbacks: list[Any], moved_in: Callable[[Any], None]
+) -> None:
     """Train to the end, or to where the desk has judged."""
     import ray
     from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
@@ -69,7 +76,12 @@ def _fit(config: TrainConfig, desk: Any, threads: int, cpus: int, callbacks: lis
                 failures = FailureConfig(max_failures=-1)
                 TorchTrainer(
                     _worker,
-                    train_loop_config={"config": config.to_json(), "threads": threads, "desk": desk},
+                    train_loop_config={
+                        "config": config.to_json(),
+                        "threads": threads,
+                        "desk": desk,
+                        "moved_in": moved_in,
+                    },
                     torch_config=OnRaysInterface(timeout_s=int(config.patience)),
                     scaling_config=scaling,
                     run_config=RunConfig(name="run", storage_path=place, failure_config=failures, callbacks=callbacks),
@@ -94,6 +106,8 @@ def _worker(values: dict[str, Any]) -> None:
     first = ray.train.get_context().get_world_rank() == 0
     if ray.get((desk.arrived if first else desk.judged).remote()):
         return
+    if first:
+        values["moved_in"](ray.util.get_current_placement_group())
     torch.set_num_threads(values["threads"])
     around = Surroundings(
         report=ray.train.report,

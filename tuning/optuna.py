@@ -37,6 +37,12 @@ def searcher(plan: Plan, finished: list[Trial]) -> Any:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
+    class Judged(OptunaSearch):
+        """Told of how trials end alone: lines of metrics before the first AUC have none."""
+
+        def on_trial_result(self, trial_id: str, result: dict) -> None:
+            pass
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {choice.name: _distribution(choice) for choice in plan.choices}
     points, rewards = [], []
@@ -48,7 +54,7 @@ def searcher(plan: Plan, finished: list[Trial]) -> Any:
                 points.append({choice.name: _value(choice, trial.options[choice.name]) for choice in plan.choices})
                 rewards.append(_objective(scores, trial.config.best_by, sweep.plan.lambdas))
     told: dict[str, Any] = {"points_to_evaluate": points, "evaluated_rewards": rewards} if points else {}
-    return OptunaSearch(space, metric="auc", mode="max", seed=len(points), **told)
+    return Judged(space, metric="auc", mode="max", seed=len(points), **told)
 
 
 def _objective(scores: Any, name: str, lambdas: Any) -> float:

@@ -59,6 +59,7 @@ def run_trial(parameters: dict[str, Any], sweep: SweepConfig, desk: Any) -> None
 
 
 def _train(trial: Trial, cpus: int, desk: Any) -> None:
+    import ray
     from ray.tune.integration.ray_train import TuneReportCallback
 
     config = trial.config
@@ -69,8 +70,11 @@ def _train(trial: Trial, cpus: int, desk: Any) -> None:
     def hear(line: str) -> None:
         desk.hear.remote(f"{trial.name}: {line}")
 
+    def moved_in(room: Any) -> None:
+        ray.get(desk.moved_in.remote(trial.name, room))
+
     try:
-        fit_on_ray(config, cpus, hear, cpus, [TuneReportCallback()])
+        fit_on_ray(config, cpus, hear, cpus, [TuneReportCallback()], moved_in)
     except UserError:
         if state == "new" and not checkpoint_names(config.out):
             discard(config.out)

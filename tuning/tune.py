@@ -51,7 +51,8 @@ def run_tune(
             search_alg=searcher,
             trial_name_creator=name,
             trial_dirname_creator=name,
-            reuse_actors=True,  # their processes have imported everything
+            # Their processes have imported everything; but one that was stopped in mid-training serves no other trial.
+            reuse_actors=not sweep.asha,
         ),
         run_config=tune.RunConfig(
             name=_attempt(sweep.out),
@@ -85,6 +86,7 @@ class _Watch(Callback):
         elif "finished" in last:
             self._say(f"{name}: finished")
         else:
+            self.desk.clear.remote(name)
             facts = {key: last[key] for key in ("phase", "auc", "images_seen") if key in last}
             content = (json.dumps(facts, indent=2) + "\n").encode()
             write_bytes(open_storage(f"{self.sweep.out}/trials/{name}"), STOPPED, content)
