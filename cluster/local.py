@@ -68,6 +68,7 @@ def local_cluster(config: LocalConfig) -> Iterator[Parts]:
             stack.enter_context(FileLock(folder / LOCK, timeout=BUSY_SECONDS))
         except Timeout:
             raise UserError(f"{folder}: a cluster runs there - python -m cluster down --folder {folder}") from None
+        (folder / STATE).unlink(missing_ok=True)  # of one that was killed
         place = stack.enter_context(_short_folder(folder / "ray"))
         family = stack.enter_context(_ended_afterwards())
         store = stack.enter_context(local_store(folder / "store"))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 
@@ -46,9 +47,11 @@ def running(folder: Path) -> LocalState | None:
     except OSError:  # no such folder
         return None
     try:
-        return LocalState(**json.loads((folder / STATE).read_text()))
+        state = LocalState(**json.loads((folder / STATE).read_text()))
     except FileNotFoundError:
         return None  # it is starting, or about to end
+    # Or it starts where one was killed, whose file is still there.
+    return state if psutil.pid_exists(state.pid) else None
 
 
 def bring_up(folder: Path, words: list[str]) -> LocalState:

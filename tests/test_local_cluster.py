@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -27,7 +28,7 @@ from tests.conftest import TINY, refuses
 
 ROOT = Path(__file__).parents[1]
 CLI = [sys.executable, "-m", "cluster"]
-LONGER = ["--final-images", "40000", "--checkpoint-images", "640"]
+LONGER = ["--final-images", "16000", "--checkpoint-images", "2000", "--log-images", "400", "--pictures", "1"]
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,7 @@ def test_scored_and_served_by_jobs(up: Up, run: Path, dataset: Path) -> None:
     keys = []
     for name in storage.names():
         if name.endswith(".parquet"):
-            with storage.open(name) as file:
-                keys += pyarrow.parquet.read_table(file)["key"].to_pylist()
+            keys += pyarrow.parquet.read_table(io.BytesIO(read_bytes(storage, name)))["key"].to_pylist()
     counts = json.loads((dataset / "manifest.json").read_text())["pools"]
     assert len(keys) == len(set(keys)) == sum(counts.values())
     (port,) = free_ports(1)
@@ -191,22 +191,8 @@ def ray(up: Up, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.usefixtures("s3")
 def test_a_job_that_is_stopped_goes_on_when_it_is_sent_again(up: Up, dataset: Path) -> None:
     out = f"{up.state['store']}/runs/stopped"
-    cache = ["--cache", str(dataset.parent / "cache")]
-    words = [
-        "python",
-        "-m",
-        "trainer",
-        "train",
-        "--data",
-        str(dataset),
-        "--out",
-        out,
-        *cache,
-        "--workers",
-        "1",
-        *TINY,
-        *LONGER,
-    ]
+    places = ["--data", str(dataset), "--out", out, "--cache", str(dataset.parent / "cache"), "--workers", "1"]
+    words = ["python", "-m", "trainer", "train", *places, *TINY, *LONGER]
     assert up.submit(*words, words=("--name", "victim", "--detach")).returncode == 0
     storage = open_storage(out)
     wait_until(lambda: any(name.startswith("checkpoints/images-") for name, _ in storage.tree()), 120)
