@@ -5,7 +5,7 @@ DEMO ?= demo_run
 SEED ?= 0
 SHARDS := s3://stratagan/demo
 
-.PHONY: demo demo-through-s3 scale chaos cost test test-slow lab clean
+.PHONY: demo demo-through-s3 scale chaos cost speed test test-slow lab clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "StrataGAN needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -37,6 +37,10 @@ chaos: .venv/ready
 # What checkpoints cost a training, at full speed and over a slow link to the store.
 cost: .venv/ready
 	$(BIN)/python -m tests.cost
+
+# A training step against plain code that computes the same, and two workers against one: a quarter of an hour.
+speed: .venv/ready
+	$(BIN)/python -m tests.speed
 
 test: .venv/ready
 	$(BIN)/ruff check .

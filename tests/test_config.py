@@ -40,6 +40,7 @@ OTHER_VALUES: dict[str, tuple[list[str], Any]] = {  # words on the command line,
     "stable_images": (["--stable-images", "11"], 11),
     "final_images": (["--final-images", "12"], 12),
     "minibatch": (["--minibatch.4", "8", "--minibatch.16", "24"], {4: 8, 8: 32, 16: 24, 32: 32}),
+    "microbatch": (["--microbatch", "8"], 8),
     "learning_rate": (["--learning-rate", "2e-4"], 2e-4),
     "ema_decay": (["--ema-decay", "0.5"], 0.5),
     "penalty": (["--penalty", "5"], 5.0),
@@ -151,6 +152,8 @@ def test_presets_do_not_share_their_minibatches() -> None:
         ({"distance": "pixels"}, "--distance"),
         ({"coupling": "none"}, "--coupling"),
         ({"precision": "fp8"}, "--precision"),
+        *(({"microbatch": value}, "--microbatch") for value in (6, -4)),
+        ({"microbatch": 8, "method": "fanogan"}, "--microbatch"),
     ],
 )
 def test_what_is_out_of_range_is_named_in_one_line(changes: dict[str, Any], option: str) -> None:
@@ -195,7 +198,7 @@ def test_all_differing_options_are_named() -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["trian"], r"trian: .*train, evaluate or score"),
+        (["trian"], r"trian: .*train, evaluate, score or bench"),
         (["--preset", "demo"], r"--preset: .*train"),
         (["train", "--preset", "kht"], r"--preset kht .*kth, cifar-car, cells-small, cifar-small, study, demo"),
         (["train", "--preset=kht"], r"--preset kht "),
@@ -222,4 +225,4 @@ def test_a_wrong_command_line_is_answered_in_one_line_and_nothing_is_written(
 def test_help_lists_the_commands(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     main(words)
     out = capsys.readouterr().out
-    assert all(f"\n  {command}" in out for command in ("train", "evaluate", "score"))
+    assert all(f"\n  {command}" in out for command in ("train", "evaluate", "score", "bench"))

@@ -1,4 +1,4 @@
-"""python -m trainer train | evaluate | score"""
+"""python -m trainer train | evaluate | score | bench"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ USAGE = """usage: python -m trainer COMMAND ...
   train     train a detector on a dataset      --data URL --out RUN --preset NAME [options]
   evaluate  score the test set, write a report RUN
   score     score images                       RUN IMAGES ... [--out scores.csv] [--heatmaps DIR]
+  bench     measure a training's speed         --preset NAME [options] [--json FILE] [--against FILE]
 
 python -m trainer COMMAND --help lists the options."""
 
@@ -32,22 +33,28 @@ def main(argv: list[str]) -> None:
         print(USAGE)
         return
     command, *words = argv
-    if command == "train":
-        from trainer.commands import train_command
+    if command in ("train", "bench"):
         from trainer.config import TrainConfig
         from trainer.presets import preset
 
         name = chosen_preset(words)
         if name is None and not {"-h", "--help"} & set(words):
             raise UserError("--preset is missing - choose kth, cifar-car, cells-small, cifar-small, study or demo")
-        default = preset(name or "kth")
-        train_command(tyro.cli(TrainConfig, args=words, default=default, prog="python -m trainer train"))
+        default, program = preset(name or "kth"), f"python -m trainer {command}"
+        if command == "train":
+            from trainer.commands import train_command
+
+            train_command(tyro.cli(TrainConfig, args=words, default=default, prog=program))
+        else:
+            from trainer.bench.command import Bench
+
+            tyro.cli(Bench, args=words, default=Bench(default), prog=program)()
     elif command in ("evaluate", "score"):
         from trainer.commands import Evaluate, Score
 
         tyro.cli(Evaluate if command == "evaluate" else Score, args=words, prog=f"python -m trainer {command}")()
     else:
-        raise UserError(f"{command}: no such command - choose train, evaluate or score")
+        raise UserError(f"{command}: no such command - choose train, evaluate, score or bench")
 
 
 if __name__ == "__main__":

@@ -71,6 +71,8 @@ class TrainConfig:
     """Images shown at the last resolution after its fade."""
     minibatch: dict[int, int] = field(default_factory=lambda: dict(PAPER_MINIBATCH))
     """Global minibatch per resolution."""
+    microbatch: int = 0
+    """Images that a worker takes in one pass, for less memory: a step's gradient is then summed up; 0 takes all."""
     learning_rate: float = 0.001
     """Adam's step size (the paper's schedule raises it to 0.0015 at 1024x1024)."""
     ema_decay: float = 0.999
@@ -164,6 +166,11 @@ class TrainConfig:
                     f"{option} {batch} is no positive multiple of {STDDEV_GROUP * max(workers, 1)} (groups of"
                     f" {STDDEV_GROUP} on {max(workers, 1)} workers) - change it or --workers"
                 )
+        if self.microbatch < 0 or self.microbatch % STDDEV_GROUP:
+            raise UserError(
+                f"--microbatch {self.microbatch} is no multiple of {STDDEV_GROUP}, the size of minibatch-stddev groups"
+                f" - give e.g. {4 * STDDEV_GROUP}, or 0 for all at once"
+            )
         if self.method == "fanogan":
             self._check_fanogan()
         if self.method == "search":
@@ -186,6 +193,11 @@ class TrainConfig:
             resolution *= 2
 
     def _check_fanogan(self) -> None:
+        if self.microbatch:
+            raise UserError(
+                f"--microbatch {self.microbatch} does not go with --method fanogan, whose batch norm needs the whole"
+                " batch - leave it out"
+            )
         if self.resolution < 8:
             raise UserError(f"--resolution {self.resolution} is too small for f-AnoGAN's blocks - give 8 or more")
         names = [f.name for f in dataclasses.fields(FAnoGanOptions)]

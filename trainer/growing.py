@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from trainer import counter_random
 from trainer.batches import at_resolution, faded, to_float
 from trainer.growth import Phase
 from trainer.networks import Networks, SearchNetworks, used_parameters, wake
 from trainer.objectives import CriticLoss, GeneratorEncoderLoss, GeneratorLoss
+from trainer.parts import CHECKS, CRITIC_BACKWARD, DATA, EMA, FAKES, GENERATOR_ENCODER, LATENTS, OPTIMISER, part
 from trainer.step import Step
+
+Where = tuple[int, Tensor | None]
+"""Resolution and alpha."""
+Losses = tuple[Tensor, dict[str, Tensor]]
 
 
 class GrowingStep(Step):
@@ -41,22 +51,54 @@ class GrowingStep(Step):
 
     def run(self, images_seen: int) -> dict[str, Tensor]:
         c, phase = self.config, self.phase
-        places, positions = self._places(images_seen)
         alpha = torch.tensor(phase.alpha(images_seen), device=self.device) if phase.fading else None
-        real = faded(at_resolution(to_float(self._images(places, positions)), phase.resolution), alpha)
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        where = (phase.resolution, alpha)
+        with part(DATA):
+            places, positions = self._places(images_seen)
+            real = faded(at_resolution(to_float(self._images(places, positions)), phase.resolution), alpha)
+        with part(LATENTS):
             z = self._latents(counter_random.LATENT_FOR_CRITIC, positions)
-            fake = self.networks.generator(z, phase.resolution, alpha)
-        u = counter_random.mixing(c.seed, positions)
-        loss, critic_parts = self.critic_loss(real, fake, u, phase.resolution, alpha)
-        self._update(self.optimisers["critic_adam"], loss)
-        torch._foreach_lerp_(self.ema_parameters, self.generator_values, 1 - c.ema_decay)  # type: ignore[reportPrivateImportUsage]
-
-        z = self._latents(counter_random.LATENT_FOR_GENERATOR, positions)
-        loss, generator_parts = self.generator_loss(z, phase.resolution, alpha)
-        self._update(self.optimisers["generator_adam"], loss)
-        self.finite.look(self.trained, images_seen)
+            u = counter_random.mixing(c.seed, positions)
+        critic_parts = self._descend("critic_adam", self.critic_loss, self._critic_pass, (real, z, u), where)
+        with part(EMA):
+            torch._foreach_lerp_(self.ema_parameters, self.generator_values, 1 - c.ema_decay)  # type: ignore[reportPrivateImportUsage]
+        with part(LATENTS):
+            z = self._latents(counter_random.LATENT_FOR_GENERATOR, positions)
+        generator_parts = self._descend("generator_adam", self.generator_loss, self._generator_pass, (z,), where)
+        with part(CHECKS):
+            self.finite.look(self.trained, images_seen)
         return critic_parts | generator_parts
+
+    def _critic_pass(self, real: Tensor, z: Tensor, u: Tensor, resolution: int, alpha: Tensor | None) -> Losses:
+        with part(FAKES), torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            fake = self.networks.generator(z, resolution, alpha)
+        return self.critic_loss(real, fake, u, resolution, alpha)
+
+    def _generator_pass(self, z: Tensor, resolution: int, alpha: Tensor | None) -> Losses:
+        with part(GENERATOR_ENCODER):
+            return self.generator_loss(z, resolution, alpha)
+
+    def _descend(
+        self, name: str, objective: nn.Module, forward: Callable[..., Losses], inputs: tuple[Tensor, ...], where: Where
+    ) -> dict[str, Tensor]:
+        """One update. In several passes its gradient is their mean, each weighted by its images; so are the parts."""
+        optimiser, passes = self.optimisers[name], self._passes(inputs)
+        optimiser.zero_grad(set_to_none=True)
+        seen: list[dict[str, Tensor]] = []
+        for number, some in enumerate(passes, 1):
+            weight = len(some[0]) / len(inputs[0])
+            with _unreduced(objective) if number < len(passes) else contextlib.nullcontext():
+                loss, parts = forward(*some, *where)
+                with part(CRITIC_BACKWARD if objective is self.critic_loss else GENERATOR_ENCODER):
+                    (loss * weight).backward()
+            seen.append({key: value * weight for key, value in parts.items()} if len(passes) > 1 else parts)
+        with part(OPTIMISER):
+            optimiser.step()
+        return seen[0] if len(seen) == 1 else {key: sum(each[key] for each in seen) for key in seen[0]}  # type: ignore[return-value]
+
+    def _passes(self, inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+        """The batch in parts of --microbatch images, whole minibatch-stddev groups each."""
+        return list(zip(*(tensor.split(self.config.microbatch or len(tensor)) for tensor in inputs)))
 
     def _generator_objective(self) -> nn.Module:
         n, c = self.networks, self.config
@@ -74,6 +116,7 @@ class GrowingStep(Step):
         phase, device = self.phase, self.device
         alpha = torch.tensor(1.0, device=device) if phase.fading else None
         share = phase.batch // self.group.size
+        share = min(self.config.microbatch or share, share)
         channels = self.networks.generator.to_rgb["4"].bias.numel()  # type: ignore[union-attr]
         images = torch.zeros(share, channels, phase.resolution, phase.resolution, device=device)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -86,3 +129,8 @@ class GrowingStep(Step):
 
     def _adam(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.phase.learning_rate, betas=(0.0, 0.99), eps=1e-8, fused=True)
+
+
+def _unreduced(objective: nn.Module) -> AbstractContextManager[None]:
+    """While the block lasts, gradients are summed up on this worker alone."""
+    return objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()

@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from trainer.layers import pixel_norm
 from trainer.networks import Critic, Encoder, Generator
+from trainer.parts import CRITIC_FORWARD, PENALTY, part
 
 Distance = Literal["image", "latent"]
 Coupling = Literal["joint", "encoder-only"]
@@ -44,9 +45,11 @@ class CriticLoss(nn.Module):
         """real, fake: N x C x r x r, N a multiple of 4; u: N x 1 x 1 x 1. Returns the loss and its parts."""
         with torch.autocast(real.device.type, torch.bfloat16, enabled=self.bf16):
             # One pass for both kinds: minibatch-stddev groups are runs of 4, so the two never share one.
-            real_scores, fake_scores = self.critic(torch.cat([real, fake]), *where).chunk(2)
-            mixed = torch.lerp(real, fake, u).detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(self.critic(mixed, *where).sum(), mixed, create_graph=True)
+            with part(CRITIC_FORWARD):
+                real_scores, fake_scores = self.critic(torch.cat([real, fake]), *where).chunk(2)
+            with part(PENALTY):
+                mixed = torch.lerp(real, fake, u).detach().requires_grad_(True)
+                (slope,) = torch.autograd.grad(self.critic(mixed, *where).sum(), mixed, create_graph=True)
         norm = slope.flatten(1).norm(dim=1)
         penalty = (norm - 1).square().mean()
         wasserstein = real_scores.mean() - fake_scores.mean()

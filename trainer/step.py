@@ -35,7 +35,7 @@ class Step:
     ) -> None:
         self.config, self.data, self.device, self.group = config, data, device, group
         self.networks: NetworkSet = networks
-        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_native_bf16(device))
+        self.bf16 = uses_bf16(config, device)
         self.finite = FiniteWatch(device)
         self.shown = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -129,6 +129,11 @@ class Step:
 
 def _fingerprint(positions: Tensor, values: Tensor) -> Tensor:
     return ((2 * positions + 1) * values.flatten(1).sum(1, dtype=torch.int64)).sum()
+
+
+def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
+    """Whether networks run under bf16 autocast; penalty, norms, scores and weights are float32 in any case."""
+    return config.precision == "bf16" or (config.precision == "auto" and has_native_bf16(device))
 
 
 def has_native_bf16(device: torch.device) -> bool:

@@ -1,0 +1,128 @@
+"""The step against plain code that computes the same: gradients, several passes, bf16, several workers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+
+from tests.plain import PlainStep
+from trainer import counter_random, growing
+from trainer.bench.measure import MadeUpImages
+from trainer.config import TrainConfig
+from trainer.group import Group, form_group
+from trainer.growing import GrowingStep
+from trainer.growth import Phase
+from trainer.networks import Networks
+
+CPU = torch.device("cpu")
+R, WIDTH, BATCH = 16, 8, 16
+
+
+def phase_of(kind: str) -> Phase:
+    return Phase(0, R, kind, 0, 1000, BATCH, 0.001)  # type: ignore[arg-type]
+
+
+def step_of(kind: str, group: Group | None = None, double: bool = False, **options: object) -> GrowingStep:
+    config = TrainConfig(resolution=R, width=WIDTH, **{"precision": "float32", **options})  # type: ignore[arg-type]
+    networks = Networks.build(R, 1, WIDTH, 0).to(CPU)
+    if double:
+        for network in networks.by_name().values():
+            network.double()
+    step = GrowingStep(config, networks, MadeUpImages(R, 1), CPU, group or Group())
+    step.begin(phase_of(kind))
+    return step
+
+
+def gradients(networks: Networks) -> dict[str, Tensor]:
+    return {
+        f"{part}.{name}": parameter.grad.clone()
+        for part, network in networks.by_name().items()
+        for name, parameter in network.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+@pytest.fixture
+def in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step's images and random numbers come in double precision."""
+    to_float, latents, mixing = growing.to_float, counter_random.latents, counter_random.mixing
+    monkeypatch.setattr(growing, "to_float", lambda images: to_float(images).double())
+    monkeypatch.setattr(counter_random, "mixing", lambda *args: mixing(*args).double())
+    monkeypatch.setattr(GrowingStep, "_latents", lambda self, stream, at: latents(0, stream, at, WIDTH).double())
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("kind", ["fade", "stable"])
+def test_a_step_has_the_gradients_of_plain_code(kind: str) -> None:
+    step, plain = step_of(kind, double=True), PlainStep(step_of(kind, double=True).networks, TrainConfig(), R)  # type: ignore[arg-type]
+    at, phase = 500, step.phase
+    step.run(at)
+    alpha = torch.tensor(phase.alpha(at)) if phase.fading else None
+    positions = torch.arange(at, at + BATCH)
+    real = growing.faded(growing.to_float(torch.from_numpy(step.data.at(positions.numpy()))), alpha)
+    z, again = (counter_random.latents(0, stream, positions, WIDTH).double() for stream in (0, 1))
+    plain.update_critic(real, z, counter_random.mixing(1000, positions), alpha)
+    theirs = gradients(plain.networks)
+    plain.update_generator(again, alpha)
+    theirs |= {name: g for name, g in gradients(plain.networks).items() if not name.startswith("critic")}
+    ours = gradients(step.networks)  # type: ignore[arg-type]
+    assert len(ours) > 20
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-7, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("kind", ["fade", "stable"])
+@pytest.mark.parametrize("microbatch", [4, 12])
+def test_several_passes_have_the_gradients_of_one(kind: str, microbatch: int) -> None:
+    whole, parts = step_of(kind, double=True), step_of(kind, double=True, microbatch=microbatch)
+    seen, also = whole.run(500), parts.run(500)
+    for name, gradient in gradients(whole.networks).items():  # type: ignore[arg-type]
+        torch.testing.assert_close(gradients(parts.networks)[name], gradient, rtol=1e-6, atol=1e-12)  # type: ignore[arg-type]
+    for name in ("critic/loss", "critic/penalty", "generator/loss", "encoder/distance"):
+        torch.testing.assert_close(also[name], seen[name], rtol=1e-6, atol=1e-12)
+
+
+def test_bf16_gradients_point_where_those_of_float32_do() -> None:
+    exact, fast = step_of("fade"), step_of("fade", precision="bf16")
+    exact.run(500)
+    fast.run(500)
+    ours, theirs = gradients(fast.networks), gradients(exact.networks)  # type: ignore[arg-type]
+    for network in ("critic", "generator", "encoder"):
+        names = [name for name in theirs if name.startswith(network)]
+        a, b = (torch.cat([found[name].flatten() for name in names]) for found in (theirs, ours))
+        assert torch.cosine_similarity(a, b, dim=0) > 0.97
+        assert 0.9 < b.norm() / a.norm() < 1.1
+
+
+def _worker(rank: int, port: int, place: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    step = step_of("fade", form_group({BATCH}, 60), microbatch=4)
+    for count in range(2):
+        step.run(500 + count * BATCH)
+    if rank == 0:
+        torch.save(gradients(step.networks), f"{place}/gradients.pt")  # type: ignore[arg-type]
+    dist.destroy_process_group()
+
+
+def test_two_workers_in_two_passes_each_do_what_one_does_in_one(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn(_worker, (port, str(tmp_path)), nprocs=2)
+    alone = step_of("fade")
+    for count in range(2):
+        alone.run(500 + count * BATCH)
+    together = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    for name, gradient in gradients(alone.networks).items():  # type: ignore[arg-type]
+        np.testing.assert_allclose(together[name], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()) + 1e-7)
