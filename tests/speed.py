@@ -1,7 +1,8 @@
 """`make speed`: a step of ours against the plain one of tests/plain.py, alternately in one process; and two workers.
 
-Prints images/s of both, their ratio, and what bounds ours: its operations a second against the peak of the matrix
-product measured in the same run, and how many operations an image costs in each.
+`python -m tests.speed WIDTH ...` takes other widths than 64 and 256. Prints images/s of both, their ratio, and what
+bounds ours: its operations a second against the peak of the matrix product measured in the same run, and how many
+operations an image costs in each.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def gflop(run: Run) -> float:
     return counted.flop / BATCH / 1e9
 
 
-def against_plain(console: Console) -> None:
+def against_plain(console: Console, widths: Sequence[int]) -> None:
     device = best_device()
     kinds = ("float32", "bf16") if has_native_bf16(device) else ("float32",)
     peaks = [f"{matmul_peak(device, kind == 'bf16'):,.0f} GFLOP/s in {kind}" for kind in kinds]
@@ -90,7 +91,7 @@ def against_plain(console: Console) -> None:
         "plain's",
     ):
         table.add_column(heading, justify="right")
-    for width in (64, 256):
+    for width in widths:
         for resolution in (4, 8, 16, 32, 64):
             ours, plain = both(resolution, width)
             counts = {}
@@ -136,5 +137,5 @@ def two_workers(console: Console) -> None:
 
 if __name__ == "__main__":
     console = Console(width=None if os.isatty(1) else 160)
-    against_plain(console)
+    against_plain(console, [int(word) for word in sys.argv[1:]] or (64, 256))
     two_workers(console)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from data_tools.order import SampleOrder
 from trainer.batches import worker_positions
-from trainer.counter_random import latents, mixing, philox, uniforms
+from trainer.counter_random import drawn, latents, mixing, philox, uniforms
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,15 @@ def test_streams_seeds_and_far_positions_differ():
     p = torch.tensor([7])
     draws = [latents(1, 0, p, 8), latents(1, 1, p, 8), latents(2, 0, p, 8), latents(1, 0, p + 2**32, 8)]
     assert all(not torch.equal(a, b) for i, a in enumerate(draws) for b in draws[:i])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**40), st.integers(1, 40), st.integers(0, 2**63 - 1))
+def test_all_of_a_step_at_once_is_the_same(first, size, seed):
+    positions = torch.arange(first, first + 8)
+    z, again, u = drawn(seed, positions, size)
+    assert torch.equal(z, latents(seed, 0, positions, size)) and torch.equal(again, latents(seed, 1, positions, size))
+    assert torch.equal(u, mixing(seed, positions))
 
 
 @settings(max_examples=25, deadline=None)

@@ -53,10 +53,14 @@ def gradients(networks: Networks) -> dict[str, Tensor]:
 @pytest.fixture
 def in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """The step's images and random numbers come in double precision."""
-    to_float, latents, mixing = growing.to_float, counter_random.latents, counter_random.mixing
+    to_float = growing.to_float
     monkeypatch.setattr(growing, "to_float", lambda images: to_float(images).double())
-    monkeypatch.setattr(counter_random, "mixing", lambda *args: mixing(*args).double())
-    monkeypatch.setattr(GrowingStep, "_latents", lambda self, stream, at: latents(0, stream, at, WIDTH).double())
+    monkeypatch.setattr(GrowingStep, "_drawn", lambda self, positions: drawn_in_float64(positions))
+
+
+def drawn_in_float64(positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    z, again, u = counter_random.drawn(0, positions, WIDTH)
+    return z.double(), again.double(), u.double()
 
 
 @pytest.mark.usefixtures("in_float64")
@@ -68,8 +72,8 @@ def test_a_step_has_the_gradients_of_plain_code(kind: str) -> None:
     alpha = torch.tensor(phase.alpha(at)) if phase.fading else None
     positions = torch.arange(at, at + BATCH)
     real = growing.faded(growing.to_float(torch.from_numpy(step.data.at(positions.numpy()))), alpha)
-    z, again = (counter_random.latents(0, stream, positions, WIDTH).double() for stream in (0, 1))
-    plain.update_critic(real, z, counter_random.mixing(1000, positions), alpha)
+    z, again, u = drawn_in_float64(positions)
+    plain.update_critic(real, z, u, alpha)
     theirs = gradients(plain.networks)
     plain.update_generator(again, alpha)
     theirs |= {name: g for name, g in gradients(plain.networks).items() if not name.startswith("critic")}

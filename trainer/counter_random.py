@@ -29,22 +29,42 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return c0, c1, c2, c3
 
 
+def _words(seed: int, streams: Tensor, blocks: Tensor, positions: Tensor) -> Tensor:
+    """Uniform numbers in (0, 1), float64, len(positions) x K x 4, of K blocks, each of a stream; all int64."""
+    p = positions[:, None].expand(-1, len(blocks))
+    block, stream = (each.expand(len(positions), -1) for each in (blocks, streams))
+    words = philox((block, p & _MASK, p >> 32, stream), (seed & _MASK, (seed >> 32) & _MASK))
+    return (torch.stack(words, dim=-1).double() + 0.5) / 2**32
+
+
+def _normal(u: Tensor) -> Tensor:
+    """Box and Muller's: N x an even number of uniform numbers to as many normal ones."""
+    radius, angle = (-2 * u[:, 0::2].log()).sqrt(), 2 * math.pi * u[:, 1::2]
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(1)
+
+
 def uniforms(seed: int, stream: int, positions: Tensor, count: int) -> Tensor:
     """len(positions) x count numbers in (0, 1), float64; count a multiple of 4; positions int64."""
-    block = torch.arange(count // 4, device=positions.device).expand(len(positions), -1)
-    p = positions[:, None].expand_as(block)
-    counter = (block, p & _MASK, p >> 32, torch.full_like(block, stream))
-    words = torch.stack(philox(counter, (seed & _MASK, (seed >> 32) & _MASK)), dim=-1)
-    return ((words.double() + 0.5) / 2**32).flatten(1)
+    blocks = torch.arange(count // 4, device=positions.device)
+    return _words(seed, torch.full_like(blocks, stream), blocks, positions).flatten(1)
 
 
 def latents(seed: int, stream: int, positions: Tensor, size: int) -> Tensor:
     """Standard normal latents, len(positions) x size, float32."""
-    u = uniforms(seed, stream, positions, -(-size // 4) * 4)
-    radius, angle = (-2 * u[:, 0::2].log()).sqrt(), 2 * math.pi * u[:, 1::2]
-    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(1)[:, :size].float()
+    return _normal(uniforms(seed, stream, positions, -(-size // 4) * 4))[:, :size].float()
 
 
 def mixing(seed: int, positions: Tensor) -> Tensor:
     """Mixing factors u of the gradient penalty, len(positions) x 1 x 1 x 1, uniform in [0, 1], float32."""
     return uniforms(seed, MIXING, positions, 4)[:, 0].float().view(-1, 1, 1, 1)
+
+
+def drawn(seed: int, positions: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A step's `latents` for critic and for generator and its `mixing`, in a third of the operations."""
+    count = -(-size // 4)
+    block = torch.arange(count, device=positions.device)
+    first = torch.zeros_like(block[:1])
+    streams = torch.cat([block * 0 + LATENT_FOR_CRITIC, block * 0 + LATENT_FOR_GENERATOR, first + MIXING])
+    u = _words(seed, streams, torch.cat([block, block, first]), positions)
+    z = _normal(u[:, :-1].flatten(1)).view(len(positions), 2, -1)[:, :, :size].float()
+    return z[:, 0], z[:, 1], u[:, -1, 0].float().view(-1, 1, 1, 1)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer import counter_random
 from trainer.batches import at_resolution, faded, to_float
 from trainer.growth import Phase
 from trainer.networks import Networks, SearchNetworks, used_parameters, wake
@@ -57,14 +56,11 @@ class GrowingStep(Step):
             places, positions = self._places(images_seen)
             real = faded(at_resolution(to_float(self._images(places, positions)), phase.resolution), alpha)
         with part(LATENTS):
-            z = self._latents(counter_random.LATENT_FOR_CRITIC, positions)
-            u = counter_random.mixing(c.seed, positions)
+            z, again, u = self._drawn(positions)
         critic_parts = self._descend("critic_adam", self.critic_loss, self._critic_pass, (real, z, u), where)
         with part(EMA):
             torch._foreach_lerp_(self.ema_parameters, self.generator_values, 1 - c.ema_decay)  # type: ignore[reportPrivateImportUsage]
-        with part(LATENTS):
-            z = self._latents(counter_random.LATENT_FOR_GENERATOR, positions)
-        generator_parts = self._descend("generator_adam", self.generator_loss, self._generator_pass, (z,), where)
+        generator_parts = self._descend("generator_adam", self.generator_loss, self._generator_pass, (again,), where)
         with part(CHECKS):
             self.finite.look(self.trained, images_seen)
         return critic_parts | generator_parts

@@ -22,8 +22,8 @@ def leaky_relu(x: Tensor) -> Tensor:
 
 def pixel_norm(x: Tensor) -> Tensor:
     """Scale every feature vector (dimension 1) to a mean square of one, eps 1e-8."""
-    wide = at_least_float32(x)
-    return (wide * torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + 1e-8)).to(x.dtype)
+    features_last = at_least_float32(x).movedim(1, -1)  # where channels_last has them anyway
+    return F.rms_norm(features_last, features_last.shape[-1:], eps=1e-8).movedim(-1, 1).to(x.dtype)
 
 
 def upsample(images: Tensor) -> Tensor:
@@ -85,4 +85,6 @@ class EqualisedLinear(nn.Module):
         self.scale = gain / math.sqrt(inputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.scale, self.bias)
+        if self.bias is None:
+            return torch.mm(x, self.weight.t()) * self.scale
+        return torch.addmm(self.bias, x, self.weight.t(), alpha=self.scale)  # cheaper than scaling the weights

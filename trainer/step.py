@@ -107,6 +107,13 @@ class Step:
         self.shown += _fingerprint(positions, latents.view(torch.int32))
         return latents
 
+    def _drawn(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents for critic and generator, and mixing factors; see `counter_random.drawn`."""
+        z, again, u = counter_random.drawn(self.config.seed, positions, self.config.latent_size)
+        for latents in (z, again):
+            self.shown += _fingerprint(positions, latents.view(torch.int32))
+        return z, again, u
+
     def _reduced(self, loss: nn.Module) -> nn.Module:
         """The loss whose gradients are means over the group's workers."""
         if self.group.size == 1:
