@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.layers import downsample, upsample
@@ -25,7 +24,7 @@ def to_float(images: Tensor) -> Tensor:
 def at_resolution(images: Tensor, resolution: int) -> Tensor:
     """Average float images N x C x H x W down to N x C x r x r."""
     factor = images.shape[-1] // resolution
-    return F.avg_pool2d(images, factor) if factor > 1 else images
+    return downsample(images, factor) if factor > 1 else images
 
 
 def faded(images: Tensor, alpha: Tensor | None) -> Tensor:

@@ -31,9 +31,12 @@ def upsample(images: Tensor) -> Tensor:
     return F.interpolate(images, scale_factor=2, mode="nearest")
 
 
-def downsample(images: Tensor) -> Tensor:
-    """Average over 2 x 2, N x C x H x W to N x C x H/2 x W/2."""
-    return F.avg_pool2d(images, 2)
+def downsample(images: Tensor, factor: int = 2) -> Tensor:
+    """Average over squares, N x C x H x W to N x C x H/factor x W/factor."""
+    n, c, h, w = images.shape
+    if c == 1:  # as a stack of planes: pooling of one channel, channels last, goes number by number
+        return F.avg_pool2d(images.reshape(n, h, w), factor).unsqueeze(1)
+    return F.avg_pool2d(images, factor)
 
 
 def minibatch_stddev(x: Tensor, group: int) -> Tensor:

@@ -99,7 +99,7 @@ class Step:
     def _images(self, places: np.ndarray, positions: Tensor) -> Tensor:
         """Real images, uint8 N x H x W x C."""
         batch = torch.from_numpy(self.data.at(places)).to(self.device, non_blocking=True)
-        self.shown += _fingerprint(positions, batch)
+        self.shown += _fingerprint(positions, batch.view(len(batch), -1).view(torch.int64))  # eight pixels a word
         return batch
 
     def _latents(self, stream: int, positions: Tensor) -> Tensor:
@@ -135,7 +135,8 @@ class Step:
 
 
 def _fingerprint(positions: Tensor, values: Tensor) -> Tensor:
-    return ((2 * positions + 1) * values.flatten(1).sum(1, dtype=torch.int64)).sum()
+    """values: N x anything, of whole numbers."""
+    return ((2 * positions + 1) * values.sum(1, dtype=torch.int64)).sum()
 
 
 def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
