@@ -23,7 +23,9 @@ from rich.table import Table
 
 from tests.plain import PlainStep
 from trainer.batches import to_float
-from trainer.bench.measure import MadeUpImages, Operations, matmul_peak
+from trainer.bench.machine import matmul_peak
+from trainer.bench.made_up import MadeUpImages
+from trainer.bench.operations import Operations
 from trainer.config import TrainConfig
 from trainer.detector import best_device
 from trainer.group import Group

@@ -15,7 +15,7 @@ from torch.multiprocessing.spawn import spawn
 
 from tests.plain import PlainStep
 from trainer import counter_random, growing
-from trainer.bench.measure import MadeUpImages
+from trainer.bench.made_up import MadeUpImages
 from trainer.config import TrainConfig
 from trainer.group import Group, form_group
 from trainer.growing import GrowingStep

@@ -63,8 +63,9 @@ def drawn(seed: int, positions: Tensor, size: int) -> tuple[Tensor, Tensor, Tens
     """A step's `latents` for critic and for generator and its `mixing`, in a third of the operations."""
     count = -(-size // 4)
     block = torch.arange(count, device=positions.device)
-    first = torch.zeros_like(block[:1])
-    streams = torch.cat([block * 0 + LATENT_FOR_CRITIC, block * 0 + LATENT_FOR_GENERATOR, first + MIXING])
-    u = _words(seed, streams, torch.cat([block, block, first]), positions)
+    blocks = torch.cat([block, block, block[:1]])
+    streams = torch.full_like(blocks, LATENT_FOR_CRITIC)
+    streams[count:-1], streams[-1] = LATENT_FOR_GENERATOR, MIXING
+    u = _words(seed, streams, blocks, positions)
     z = _normal(u[:, :-1].flatten(1)).view(len(positions), 2, -1)[:, :, :size].float()
     return z[:, 0], z[:, 1], u[:, -1, 0].float().view(-1, 1, 1, 1)

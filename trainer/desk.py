@@ -61,7 +61,8 @@ class Desk:
 
     def moved_in(self, name: str, room: Any) -> None:
         """The workers of the training of this name run in this placement group, and in no earlier one any more."""
-        self.clear(name)
+        if name in self.rooms and self.rooms[name].id != room.id:
+            self.clear(name)
         self.rooms[name] = room
 
     def clear(self, name: str) -> None:

@@ -80,17 +80,19 @@ class GrowingStep(Step):
         """One update. In several passes its gradient is their mean, each weighted by its images; so are the parts."""
         optimiser, passes = self.optimisers[name], self._passes(inputs)
         optimiser.zero_grad(set_to_none=True)
-        seen: list[dict[str, Tensor]] = []
+        seen: list[tuple[float, dict[str, Tensor]]] = []
         for number, some in enumerate(passes, 1):
             weight = len(some[0]) / len(inputs[0])
             with _unreduced(objective) if number < len(passes) else contextlib.nullcontext():
                 loss, parts = forward(*some, *where)
                 with part(CRITIC_BACKWARD if objective is self.critic_loss else GENERATOR_ENCODER):
                     (loss * weight).backward()
-            seen.append({key: value * weight for key, value in parts.items()} if len(passes) > 1 else parts)
+            seen.append((weight, parts))
         with part(OPTIMISER):
             optimiser.step()
-        return seen[0] if len(seen) == 1 else {key: sum(each[key] for each in seen) for key in seen[0]}  # type: ignore[return-value]
+        if len(seen) == 1:
+            return seen[0][1]
+        return {key: torch.stack([weight * parts[key] for weight, parts in seen]).sum() for key in seen[0][1]}
 
     def _passes(self, inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
         """The batch in parts of --microbatch images, whole minibatch-stddev groups each."""

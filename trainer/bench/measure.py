@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from data_tools.training_set import TrainingSet
+from trainer.bench.machine import forget_peak_memory, peak_memory, settle
+from trainer.bench.operations import Operations
 from trainer.config import TrainConfig
 from trainer.group import Group, told_by_first
 from trainer.growth import Phase
@@ -46,49 +43,6 @@ class Measured:
     busy: float | None  # share of the time in which a GPU computes; None on a CPU
 
 
-def matmul_peak(device: torch.device, bf16: bool, seconds: float = 1.0) -> float:
-    """GFLOP/s of the fastest of many products of square matrices, in the precision that training uses."""
-    n = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16 if bf16 else torch.float32) for _ in range(2))
-    fastest, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        begun = time.perf_counter()
-        torch.mm(a, b)
-        _settle(device)
-        fastest = min(fastest, time.perf_counter() - begun)
-    return 2 * n**3 / fastest / 1e9
-
-
-class Operations(TorchDispatchMode):
-    """Counts the operations of convolutions and matrix products while the block lasts, multiply and add as two.
-
-    By torch's own formulas; its FlopCounterMode cannot look into a gradient that is itself differentiated.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flop = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if formula := flop_registry.get(func._overloadpacket):
-            self.flop += formula(*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-class MadeUpImages:
-    """Images of noise in memory, where no dataset is named."""
-
-    def __init__(self, resolution: int, channels: int) -> None:
-        self.images = np.random.default_rng(0).integers(0, 256, (512, resolution, resolution, channels), np.uint8)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def at(self, positions: np.ndarray) -> np.ndarray:
-        return self.images[positions % len(self.images)]
-
-
 def measure(
     config: TrainConfig,
     phase: Phase,
@@ -100,14 +54,14 @@ def measure(
     peak: float,
 ) -> Measured:
     """Take steps of this phase for about `seconds` a measurement. Every worker of the group calls it."""
-    _forget_peak_memory(device)
+    forget_peak_memory(device)
     step = build_step(config, build_networks(config, channels).to(device), data, device, group)
     step.begin(phase)
     steps = _Steps(step, phase, device)
     steps.take(WARM_UP)
     count = max(int(told_by_first(group, seconds / steps.take(1))), BLOCKS)
     blocks = np.array([steps.take(count // BLOCKS) for _ in range(BLOCKS)]) / (count // BLOCKS)
-    memory = _peak_memory(device)
+    memory = peak_memory(device)
     each = float(np.median(blocks))
     with Operations() as counted:
         steps.take(1)
@@ -141,12 +95,12 @@ class _Steps:
         for _ in range(count):
             self.step.run(self.images_seen)
             self.images_seen += self.phase.images_a_step
-        _settle(self.device)
+        settle(self.device)
         return time.perf_counter() - begun
 
 
 def _shares(steps: _Steps, step: Step, count: int, each: float) -> dict[str, float]:
-    """Shares of a step's time by part. What reduction costs is what steps without it save."""
+    """Shares of a step's time by part. What reduction costs is what steps without it save, and is in others' shares."""
     with stopwatch(steps.device) as watch:
         whole = steps.take(count)
     shares = {name: seconds / whole for name, seconds in watch.seconds().items()}
@@ -166,26 +120,3 @@ def _busy(steps: _Steps, device: torch.device) -> float | None:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         whole = steps.take(10)
     return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / whole
-
-
-def _settle(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def _forget_peak_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    elif os.access("/proc/self/clear_refs", os.W_OK):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory(device: torch.device) -> float:
-    """MiB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return float("nan")
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
