@@ -22,8 +22,8 @@ def leaky_relu(x: Tensor) -> Tensor:
 
 def pixel_norm(x: Tensor) -> Tensor:
     """Scale every feature vector (dimension 1) to a mean square of one, eps 1e-8."""
-    features_last = at_least_float32(x).movedim(1, -1)  # where channels_last has them anyway
-    return F.rms_norm(features_last, features_last.shape[-1:], eps=1e-8).movedim(-1, 1).to(x.dtype)
+    wide = at_least_float32(x)
+    return (wide * torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + 1e-8)).to(x.dtype)
 
 
 def upsample(images: Tensor) -> Tensor:
@@ -34,8 +34,8 @@ def upsample(images: Tensor) -> Tensor:
 def downsample(images: Tensor, factor: int = 2) -> Tensor:
     """Average over squares, N x C x H x W to N x C x H/factor x W/factor."""
     n, c, h, w = images.shape
-    if c == 1:  # as a stack of planes: pooling of one channel, channels last, goes number by number
-        return F.avg_pool2d(images.reshape(n, h, w), factor).unsqueeze(1)
+    if c == 1:  # as a stack of planes, and back to channels last, where pooling of one channel goes number by number
+        return F.avg_pool2d(images.reshape(n, h, w), factor).unsqueeze(-1).permute(0, 3, 1, 2)
     return F.avg_pool2d(images, factor)
 
 
@@ -88,6 +88,4 @@ class EqualisedLinear(nn.Module):
         self.scale = gain / math.sqrt(inputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.bias is None:
-            return torch.mm(x, self.weight.t()) * self.scale
-        return torch.addmm(self.bias, x, self.weight.t(), alpha=self.scale)  # cheaper than scaling the weights
+        return F.linear(x, self.weight * self.scale, self.bias)
