@@ -59,10 +59,13 @@ class Dataset:
 
     def origins(self, shards: Sequence[Shard]) -> list[dict[str, Any]]:
         """Where the images of some shards of one pool come from; in the order of `decoded`."""
+        return [json.loads(line) for line in self.origin_lines(shards)]
+
+    def origin_lines(self, shards: Sequence[Shard]) -> list[str]:
+        """The same as lines of JSON, which take a tenth of the memory."""
         if not shards:
             return []
-        text = self._entry(shards, lambda folder: (folder / PROVENANCE).read_text())
-        return [json.loads(line) for line in text.splitlines()]
+        return self._entry(shards, lambda folder: (folder / PROVENANCE).read_text()).splitlines()
 
     def decoded(self, shards: Sequence[Shard]) -> np.ndarray:
         """The images of some shards of one pool, one shard after the other, as `images` gives them."""

@@ -35,7 +35,7 @@ from trainer.run_folder import discard, prepare, read_config
 def train_command(config: TrainConfig) -> None:
     """Train, in this process or on Ray workers."""
     # Ray's workers run in folders of their own, and an evaluation may be started from another one.
-    paths = {name: absolute(getattr(config, name)) for name in ("data", "out", "cache", "start_from")}
+    paths = {name: absolute(getattr(config, name)) for name in ("data", "out", "cache", "start_from", "exclude")}
     config = dataclasses.replace(config, **paths)
     state = prepare(config)
     if state == "finished":

@@ -23,6 +23,7 @@ PAPER_MINIBATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512
 OPERATIONAL = (
     "data",
     "out",
+    "exclude",  # what the list said when the run began is in the run folder
     "workers",
     "cache",
     "cache_limit",
@@ -55,6 +56,8 @@ class TrainConfig:
     """proposed: the paper's; its peers: fanogan (f-AnoGAN), and search (no encoder, an iterative search instead)."""
     gamma: float = 0.0
     """Contamination: the share of anomalies in the training set, in [0, 1)."""
+    exclude: str = ""
+    """A list of keys, one a line, of training images to leave out; `audit` writes such lists."""
     seed: int = 1000
     """Seeds weights, sample order, latents and the draw of contaminants."""
 

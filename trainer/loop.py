@@ -17,7 +17,6 @@ import torch
 from data_tools.cache import open_cache
 from data_tools.errors import UserError
 from data_tools.reader import Dataset, open_dataset
-from data_tools.training_set import training_set
 from trainer import counter_random
 from trainer.batches import at_resolution, faded, to_float
 from trainer.checkpoint import Snapshot, weights_of
@@ -30,7 +29,7 @@ from trainer.means import RunningMeans
 from trainer.methods import build_networks, build_step, can_score
 from trainer.monitor import Monitor
 from trainer.resume import Start, find_start, load_start, sole_trainer, unsettled
-from trainer.run_folder import mark_finished
+from trainer.run_folder import mark_finished, run_images
 from trainer.saving import Saver
 from trainer.step import Step
 
@@ -83,7 +82,7 @@ def _train(config: TrainConfig, around: Surroundings, trouble: str = "") -> None
         dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
         networks = build_networks(config, dataset.channels).to(device)
         load_start(start, networks, dataset.channels)
-        data = training_set(dataset, config.gamma, config.seed, config.window)
+        data = run_images(config.out, config, dataset)
         step = build_step(config, networks, data, device, group)
         wait_for_all(group)
         logs: Logs | None = None

@@ -10,15 +10,17 @@ from typing import Literal
 from data_tools.cache import open_cache
 from data_tools.contamination import check_gamma
 from data_tools.errors import UserError
-from data_tools.reader import open_dataset
+from data_tools.exclusion import Excluded, excluded_from_json, excluded_to_json, find_excluded, read_keys
+from data_tools.reader import Dataset, open_dataset
 from data_tools.storage import open_storage, read_bytes, write_bytes
+from data_tools.training_set import TrainingSet, training_set
 from trainer.checkpoint import DamagedError, check_checkpoint, checkpoint_names, images_of, newest_checkpoint, read_info
 from trainer.config import TrainConfig, differing_options
 from trainer.growth import schedule
 from trainer.resume import check_fits
 
 State = Literal["new", "unfinished", "finished"]
-CONFIG, FINISHED = "config.json", "finished.json"
+CONFIG, EXCLUDED, FINISHED = "config.json", "excluded.json", "finished.json"
 
 
 def prepare(config: TrainConfig) -> State:
@@ -38,13 +40,16 @@ def prepare(config: TrainConfig) -> State:
             f"- give {dataset.resolution} or less, or shard it anew at {config.resolution}"
         )
     check_gamma(dataset, config.gamma)
+    excluded = _chosen_exclusions(config, dataset)
     run = open_storage(config.out)
     if CONFIG not in run.names():
-        if run.tree():
+        if any(name != EXCLUDED for name, _ in run.tree()):  # that alone is what a killed start leaves
             raise UserError(f"--out {config.out}: exists and is no training run - give a new or an empty folder")
         if config.start_from:
             check_fits(config, read_info(newest_checkpoint(config.start_from)))
         values = {"dataset_digest": dataset.manifest.digest, **config.to_json()}
+        if excluded:
+            write_bytes(run, EXCLUDED, excluded_to_json(excluded))
         try:
             write_bytes(run, CONFIG, (json.dumps(values, indent=2) + "\n").encode(), new=True)
         except FileExistsError:
@@ -57,6 +62,8 @@ def prepare(config: TrainConfig) -> State:
         raise UserError(
             f"--out {config.out}: holds a run on another dataset than --data {config.data} - give another --out"
         )
+    if excluded != read_excluded(config.out):
+        raise UserError(f"--exclude {config.exclude}: {config.out} leaves out other images - give another --out")
     names = checkpoint_names(config.out)
     if FINISHED not in run.names() or not names or images_of(names[-1]) < schedule(config)[-1].end:
         return "unfinished"
@@ -77,6 +84,29 @@ def read_config(run: str | Path) -> tuple[TrainConfig, str]:
         raise UserError(f"{run}: is no run folder (it has no {CONFIG}) - give the --out of a training") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{run}/{CONFIG}: damaged ({error!r}) - restore it, or train anew into another --out") from None
+
+
+def _chosen_exclusions(config: TrainConfig, dataset: Dataset) -> dict[str, list[int]]:
+    if not config.exclude:
+        return {}
+    excluded = find_excluded(dataset, read_keys(config.exclude), config.window)
+    training_set(dataset, config.gamma, config.seed, config.window, excluded)  # raises where nothing is left
+    return excluded
+
+
+def read_excluded(run: str) -> Excluded:
+    """The images that a run leaves out, by shard; empty where it takes them all."""
+    try:
+        return excluded_from_json(read_bytes(open_storage(run), EXCLUDED))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{run}/{EXCLUDED}: damaged ({error}) - train anew into another --out") from None
+
+
+def run_images(run: str, config: TrainConfig, dataset: Dataset) -> TrainingSet:
+    """The images that a run trains on."""
+    return training_set(dataset, config.gamma, config.seed, config.window, read_excluded(run))
 
 
 def mark_finished(run: str) -> None:

@@ -16,7 +16,7 @@ from trainer.config import TrainConfig
 from trainer.detector import AnomalyDetector, Scores
 from trainer.evaluation import PROVENANCE, summary
 from trainer.methods import can_score
-from trainer.run_folder import read_config
+from trainer.run_folder import read_config, run_images
 from trainer.terms import direction_distance, fused
 from tuning.label_free import CORRUPTIONS, corrupted, uniform_images
 from tuning.scored import ScoredImages, scored_images
@@ -69,7 +69,7 @@ def _score(
     terms, known = scores.columns(), scores
     if config.method != "search":
         if judged.labels is not None:
-            data = training_set(dataset, config.gamma, config.seed, config.window)
+            data = run_images(config.out, config, dataset)
             known = detector.score(data.at(np.arange(min(len(data), REFERENCE))))
         assert scores.z_hat is not None and known.z_hat is not None
         reference = known.columns() | {"L_k": direction_distance(known.z_hat, known.z_hat, are_reference=True)}

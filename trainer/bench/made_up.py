@@ -15,4 +15,7 @@ class MadeUpImages:
         return len(self.images)
 
     def at(self, positions: np.ndarray) -> np.ndarray:
-        return self.images[positions % len(self.images)]
+        return self.images[self.samples(positions)]
+
+    def samples(self, positions: np.ndarray) -> np.ndarray:
+        return positions % len(self.images)
