@@ -44,6 +44,7 @@ def test_images_on_s3_are_scored_into_a_list_on_s3(store: LocalStore, run: Path,
     for frame in frames:
         write_bytes(open_storage(f"{place}/images"), f"deep/{frame.name}", frame.read_bytes())
     words = f"score {run} {place}/images --out {place}/lists/scores.csv --heatmaps {place}/maps"
+    words += f" --cache {run.parent}/cache"
     trainer(words.split())
     rows = list(csv.DictReader(io.StringIO(read_bytes(open_storage(f"{place}/lists"), "scores.csv").decode())))
     assert sorted(row["image"] for row in rows) == [f"{place}/images/deep/{frame.name}" for frame in frames]

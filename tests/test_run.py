@@ -129,7 +129,7 @@ def test_images_are_scored_worst_first_with_heat_maps(run: Path, videos: Path, t
     frames = sorted((videos / "seq_00").iterdir())
     out, maps = tmp_path / "scores.csv", tmp_path / "maps"
     words = ["score", str(run), str(videos / "seq_00"), str(frames[0]), "--out", str(out), "--heatmaps", str(maps)]
-    trainer([*words, "--lam", "0.9", "--threshold", "-1000"])
+    trainer([*words, "--by", "a", "--lam", "0.9", "--threshold", "-1000"])
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     a = [float(row["a"]) for row in rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.terms import FUSED, direction_distance, fused
+from trainer.verdict.terms import TERMS, direction_distances, fused, unit_length
 
 RNG = np.random.default_rng(3)
 
@@ -24,47 +24,91 @@ def by_hand(z_hat: np.ndarray, reference: np.ndarray, leave_out: bool) -> list[f
     return found
 
 
+def own_distances(z_hat: np.ndarray) -> np.ndarray:
+    return direction_distances(z_hat, unit_length(z_hat), np.arange(len(z_hat)))
+
+
 def test_the_distance_to_the_five_nearest_directions() -> None:
-    z_hat, reference = RNG.normal(size=(7, 6)), RNG.normal(size=(30, 6))
-    np.testing.assert_allclose(direction_distance(z_hat, reference), by_hand(z_hat, reference, False), rtol=1e-9)
+    z_hat, known = RNG.normal(size=(7, 6)), RNG.normal(size=(30, 6))
+    found = direction_distances(z_hat, unit_length(known))
+    np.testing.assert_allclose(found, by_hand(z_hat, known, False), rtol=1e-9)
 
 
 def test_a_training_image_is_no_neighbour_of_its_own() -> None:
     z_hat = RNG.normal(size=(20, 6))
-    own = direction_distance(z_hat, z_hat, are_reference=True)
-    np.testing.assert_allclose(own, by_hand(z_hat, z_hat, True), rtol=1e-9)
-    assert (own > direction_distance(z_hat, z_hat)).all()
+    np.testing.assert_allclose(own_distances(z_hat), by_hand(z_hat, z_hat, True), rtol=1e-9)
+    assert (own_distances(z_hat) > direction_distances(z_hat, unit_length(z_hat))).all()
+    rows = np.where(np.arange(20) < 10, np.arange(20), -1)  # only these are training images
+    mixed = direction_distances(z_hat, unit_length(z_hat[:10]), rows)
+    np.testing.assert_allclose(mixed[:10], own_distances(z_hat[:10]), rtol=1e-9)
+    np.testing.assert_allclose(mixed[10:], by_hand(z_hat[10:], z_hat[:10], False), rtol=1e-9)
 
 
 def test_lengths_of_latents_do_not_matter() -> None:
-    z_hat, reference = RNG.normal(size=(5, 6)), RNG.normal(size=(9, 6))
-    scaled = direction_distance(z_hat * RNG.uniform(1, 9, (5, 1)), reference * RNG.uniform(1, 9, (9, 1)))
-    np.testing.assert_allclose(scaled, direction_distance(z_hat, reference), rtol=1e-6)
+    z_hat, known = RNG.normal(size=(5, 6)), unit_length(RNG.normal(size=(9, 6)))
+    scaled = direction_distances(z_hat * RNG.uniform(1, 9, (5, 1)), known)
+    np.testing.assert_allclose(scaled, direction_distances(z_hat, known), rtol=1e-6)
 
 
 def test_fewer_training_images_than_neighbours() -> None:
-    z_hat, reference = RNG.normal(size=(4, 3)), RNG.normal(size=(2, 3))
-    np.testing.assert_allclose(direction_distance(z_hat, reference), by_hand(z_hat, reference, False), rtol=1e-9)
+    z_hat, known = RNG.normal(size=(4, 3)), RNG.normal(size=(2, 3))
+    found = direction_distances(z_hat, unit_length(known))
+    np.testing.assert_allclose(found, by_hand(z_hat, known, False), rtol=1e-9)
 
 
-def test_fused_is_a_sum_of_terms_in_units_of_their_spread_on_training_images() -> None:
-    reference = {name: np.arange(101.0) * scale for name, scale in zip(FUSED, (1e-4, 1.0, 30.0, 0.1))}
-    queries = {name: np.array([column[50], column[75], column[100]]) for name, column in reference.items()}
-    # medians are 0, upper quartiles half an interquartile range, maxima a whole one
-    assert fused(queries, reference) == pytest.approx([0.0, 0.5 * len(FUSED), 1.0 * len(FUSED)])
+def test_twins_keep_their_small_distance_in_float32() -> None:
+    one = RNG.normal(size=(8, 64)).astype(np.float32)
+    twins = one + np.float32(1e-5) * RNG.normal(size=(8, 64)).astype(np.float32)
+    known = np.concatenate([unit_length(twins)] * 5)  # five copies of each twin
+    expected = np.linalg.norm(unit_length(one.astype(np.float64)) - unit_length(twins.astype(np.float64)), axis=1)
+    np.testing.assert_allclose(direction_distances(one, known), expected, rtol=0.02)
 
 
-def test_fused_bears_with_gross_outliers_among_the_training_images() -> None:
-    reference = {name: RNG.normal(size=1000) for name in FUSED}
-    spoilt = {name: np.concatenate([column, np.full(20, 1e6)]) for name, column in reference.items()}
-    queries = {name: RNG.normal(size=50) for name in FUSED}
-    np.testing.assert_allclose(fused(queries, spoilt), fused(queries, reference), atol=0.25 * len(FUSED))
+def test_many_queries_are_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    z_hat, known = RNG.normal(size=(40, 6)), unit_length(RNG.normal(size=(50, 6)))
+    whole = direction_distances(z_hat, known)
+    monkeypatch.setattr("trainer.verdict.terms.QUERIES", 7)
+    np.testing.assert_allclose(direction_distances(z_hat, known), whole, rtol=1e-12)
 
 
-def test_a_term_that_says_nothing_on_training_images_is_left_out() -> None:
-    reference = {name: RNG.normal(size=100) for name in FUSED}
-    queries = {name: RNG.normal(size=10) for name in FUSED}
-    constant = {**reference, "D": np.zeros(100)}
-    without = {**queries, "D": np.zeros(10)}
-    whole = fused(queries, constant)
-    assert np.isfinite(whole).all() and np.array_equal(whole, fused(without, constant))
+def test_fused_is_fishers_sum_of_logarithms() -> None:
+    known = {name: np.arange(99.0) * scale for name, scale in zip(TERMS, (1e-4, 1.0, 30.0, 0.1))}
+    queries = {name: np.array([-1.0, column[49], 1e9]) for name, column in known.items()}  # p = 1, 51 / 100, 1 / 100
+    assert fused(queries, known) == pytest.approx([0.0, -4 * np.log(0.51), -4 * np.log(0.01)])
+    own = fused(known, known, np.full(99, True))  # each against the other 98: p = 99 / 99 ... 1 / 99
+    np.testing.assert_allclose(own, -4 * np.log(np.arange(99, 0, -1) / 99))
+
+
+def test_fused_does_not_let_one_term_excuse_another() -> None:
+    known = {name: RNG.normal(size=1000) for name in TERMS}
+    usual = {name: np.zeros(1) for name in TERMS}
+    odd = {**usual, "L_n": np.array([9.0])}
+    excused = {**odd, "D": np.array([-9.0])}
+    assert fused(excused, known) > fused(usual, known) + 4
+    assert fused(odd, known) > fused(excused, known)
+
+
+@pytest.mark.parametrize("name", list(TERMS))
+def test_only_the_order_within_each_term_counts(name: str) -> None:
+    known = {term: RNG.normal(size=200) for term in TERMS}
+    queries = {term: RNG.normal(size=50) for term in TERMS}
+    bent = {**known, name: np.exp(known[name])}, {**queries, name: np.exp(queries[name])}
+    np.testing.assert_array_equal(fused(queries, known), fused(bent[1], bent[0]))
+
+
+def test_contamination_of_the_training_images_moves_fused_little() -> None:
+    known = {name: RNG.normal(size=1000) for name in TERMS}
+    spoilt = {name: np.concatenate([column, np.full(20, 1e6)]) for name, column in known.items()}
+    queries = {name: RNG.normal(size=50) for name in TERMS}
+    clean, moved = fused(queries, known), fused(queries, spoilt)
+    assert (moved < clean + 1e-9).sum() > 40 and np.corrcoef(clean, moved)[0, 1] > 0.98
+
+
+def test_a_term_that_says_nothing_adds_nothing() -> None:
+    known = {name: RNG.normal(size=100) for name in TERMS}
+    queries = {name: RNG.normal(size=10) for name in TERMS}
+    silent = fused({**queries, "D": np.zeros(10)}, {**known, "D": np.zeros(100)})
+    others = -sum(
+        np.log([(1 + (known[name] >= q).sum()) / 101 for q in queries[name]]) for name in TERMS if name != "D"
+    )
+    np.testing.assert_allclose(silent, others)

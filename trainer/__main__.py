@@ -1,4 +1,4 @@
-"""python -m trainer train | evaluate | score | bench"""
+"""python -m trainer train | evaluate | score | audit | export | bench"""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ USAGE = """usage: python -m trainer COMMAND ...
 
   train     train a detector on a dataset      --data URL --out RUN --preset NAME [options]
   evaluate  score the test set, write a report RUN
-  score     score images                       RUN IMAGES ... [--out scores.csv] [--heatmaps DIR]
+  score     rank images, say which are junk    RUN IMAGES ... [--false-alarms 0.01] [--heatmaps DIR]
+  audit     rank a run's own training images   RUN [--contamination 0.02]
+  export    a detector to carry elsewhere      RUN --format torch|onnx --out FOLDER
   bench     measure a training's speed         --preset NAME [options] [--json FILE] [--against FILE]
 
 python -m trainer COMMAND --help lists the options."""
@@ -49,12 +51,16 @@ def main(argv: list[str]) -> None:
             from trainer.bench.command import Bench
 
             tyro.cli(Bench, args=words, default=Bench(default), prog=program)()
-    elif command in ("evaluate", "score"):
-        from trainer.commands import Evaluate, Score
+    elif command in ("evaluate", "score", "audit", "export"):
+        from trainer.commands import Evaluate
+        from trainer.export.command import Export
+        from trainer.verdict.audit import Audit
+        from trainer.verdict.score_command import Score
 
-        tyro.cli(Evaluate if command == "evaluate" else Score, args=words, prog=f"python -m trainer {command}")()
+        known = {"evaluate": Evaluate, "score": Score, "audit": Audit, "export": Export}
+        tyro.cli(known[command], args=words, prog=f"python -m trainer {command}")()
     else:
-        raise UserError(f"{command}: no such command - choose train, evaluate, score or bench")
+        raise UserError(f"{command}: no such command - choose train, evaluate, score, audit, export or bench")
 
 
 if __name__ == "__main__":

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
 import os
 import signal
 import sys
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from data_tools.cache import DEFAULT_LIMIT, open_cache
 from data_tools.errors import UserError
-from data_tools.mirror import as_url, brought, sent
 from data_tools.reader import open_dataset
-from data_tools.sources.images import find_images, read_image
 from data_tools.storage import absolute
 from trainer.checkpoint import checkpoint_names, chosen_checkpoint, read_info
 from trainer.config import TrainConfig
-from trainer.detector import PAPER_LAMBDA, AnomalyDetector
+from trainer.detector import AnomalyDetector
 from trainer.evaluation import check_fits, has_labels, score_table
-from trainer.figures import save_picture
 from trainer.report import result_rows, write_report
 from trainer.run_folder import discard, prepare, read_config
 
@@ -105,75 +98,3 @@ class Evaluate:
             lines.add_row(row.name, f"{row.auc:.3f}", row.note)
         Console(width=None if os.isatty(1) else 100).print(lines)
         print(f"report: {page}")
-
-
-@dataclass(frozen=True)
-class Score:
-    """Score images with a trained detector; the most anomalous come first in the list."""
-
-    run: tyro.conf.Positional[str]
-    """The run's URL, or one checkpoint's."""
-    images: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files, or folders that are searched for images."""
-    best: bool = False
-    """The best checkpoint instead of the newest."""
-    out: Path = Path("scores.csv")
-    """Where the list goes."""
-    heatmaps: Path | None = None
-    """Folder for one picture an image: query, closest match, heat map."""
-    lam: float = PAPER_LAMBDA
-    """lambda in a = lambda L_n + (1 - lambda) L_o."""
-    threshold: float | None = None
-    """Add a column: anomalous when a is above this."""
-
-    def __call__(self) -> None:
-        if not 0 <= self.lam <= 1:
-            raise UserError(f"--lam {self.lam} is outside [0, 1] - give e.g. 0.05")
-        detector = AnomalyDetector.load(chosen_checkpoint(self.run, self.best))
-        with contextlib.ExitStack() as stack:
-            out, maps = stack.enter_context(sent(self.out.parent)), self.heatmaps
-            maps = stack.enter_context(sent(maps)) if maps else None
-            named: list[tuple[Path, str]] = []
-            for place in self.images:
-                here, url = stack.enter_context(brought(place)), as_url(place)
-                named += [(file, str(file).replace(str(here), url) if url else str(file)) for file in find_images(here)]
-            self._score(detector, [file for file, _ in named], [name for _, name in named], out / self.out.name, maps)
-
-    def _score(
-        self, detector: AnomalyDetector, files: list[Path], names: list[str], out: Path, maps: Path | None
-    ) -> None:
-        rows: list[tuple[float, list[str]]] = []
-        for start in range(0, len(files), 256):
-            part = files[start : start + 256]
-            images = np.stack([read_image(file, detector.resolution, detector.channels) for file in part])
-            scores = detector.score(images)
-            a = scores.anomaly(self.lam)
-            for i in range(len(part)):
-                verdict = [] if self.threshold is None else ["yes" if a[i] > self.threshold else "no"]
-                numbers = [f"{x[i]:.9g}" for x in (a, scores.L_n, scores.L_o, scores.L_r)]
-                rows.append((float(a[i]), [names[start + i], *numbers, *verdict]))
-            if maps:
-                _write_heatmaps(maps, start, part, images, detector)
-            print(f"scored {start + len(part)} of {len(files)}", flush=True)
-        rows.sort(key=lambda row: -row[0])
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staged = out.with_name(f".{out.name}.partial")
-        with staged.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "a", "L_n", "L_o", "L_r", *([] if self.threshold is None else ["anomalous"])])
-            writer.writerows(cells for _, cells in rows)
-        os.replace(staged, out)
-        print(f"wrote {as_url(self.out) or self.out}: {len(rows)} images, the most anomalous first ({rows[0][1][0]})")
-
-
-def _write_heatmaps(folder: Path, first: int, files: list[Path], images: np.ndarray, detector: AnomalyDetector) -> None:
-    """One PNG an image: query, closest match and heat map side by side, 4x."""
-    import matplotlib
-
-    folder.mkdir(parents=True, exist_ok=True)
-    heat = detector.heatmap(images)
-    colours = (matplotlib.colormaps["magma"](heat)[..., :3] * 255).astype(np.uint8)
-    matches = np.clip(np.rint((detector.reconstruct(images) + 1) * 127.5), 0, 255).astype(np.uint8)
-    for i, file in enumerate(files):
-        side = [np.broadcast_to(x, (*x.shape[:2], 3)) for x in (images[i], matches[i], colours[i])]
-        save_picture(np.concatenate(side, axis=1), folder / f"{first + i:06d}-{file.stem}.png", scale=4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +80,7 @@ class AnomalyDetector:
     ) -> None:
         """networks: by name, those of `networks_for_scoring` or of a training, in eval mode on the device."""
         self.device = torch.device(device)
-        self.resolution, self.channels = resolution, channels
+        self.config, self.resolution, self.channels = config, resolution, channels
         self.alpha = None if alpha is None else torch.tensor(alpha, device=self.device)
         self.networks = networks
         self.scorer = scorer(config, networks, resolution, self.alpha, self.device)
@@ -123,7 +123,7 @@ class AnomalyDetector:
 
     def score(self, images: np.ndarray, batch: int = 64) -> Scores:
         """images: uint8, N x H x W x C; H = W = a whole multiple of the detector's resolution."""
-        parts = [self._score_batch(q) for q in self._batches(images, batch)]
+        parts = [self._score_batch(q) for q in self.batches(images, batch)]
         if not parts:
             return Scores(*np.zeros((5 if "critic" in self.networks else 3, 0)))
         columns = [torch.cat(column).cpu().numpy() for column in zip(*parts)]
@@ -131,16 +131,17 @@ class AnomalyDetector:
 
     def heatmap(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """|w(Q) - w(R)|, averaged over channels: float32, N x r x r, in [0, 1]."""
-        maps = [(min_max(q) - min_max(self._match(q)[0])).abs().mean(1) for q in self._batches(images, batch)]
+        maps = [(min_max(q) - min_max(self._match(q)[0])).abs().mean(1) for q in self.batches(images, batch)]
         return torch.cat(maps).cpu().numpy() if maps else np.zeros((0, self.resolution, self.resolution), np.float32)
 
     def reconstruct(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """The closest matches R = G(E(Q)): float32, N x r x r x C, about [-1, 1]."""
-        pictures = [self._match(q)[0].permute(0, 2, 3, 1) for q in self._batches(images, batch)]
+        pictures = [self._match(q)[0].permute(0, 2, 3, 1) for q in self.batches(images, batch)]
         shape = (0, self.resolution, self.resolution, self.channels)
         return torch.cat(pictures).cpu().numpy() if pictures else np.zeros(shape, np.float32)
 
-    def _batches(self, images: np.ndarray, batch: int):
+    def batches(self, images: np.ndarray, batch: int) -> Iterator[Tensor]:
+        """Checked images as the networks see them: N x C x r x r each."""
         if images.dtype != np.uint8 or images.ndim != 4:
             raise UserError(f"images of type {images.dtype} and shape {images.shape} - give uint8, N x H x W x C")
         _, height, width, channels = images.shape

@@ -17,7 +17,7 @@ from trainer.detector import AnomalyDetector, Scores
 from trainer.evaluation import PROVENANCE, summary
 from trainer.methods import can_score
 from trainer.run_folder import read_config, run_images
-from trainer.terms import direction_distance, fused
+from trainer.verdict.terms import direction_distances, fused, unit_length
 from tuning.label_free import CORRUPTIONS, corrupted, uniform_images
 from tuning.scored import ScoredImages, scored_images
 from tuning.sweep_files import csv_text
@@ -72,9 +72,10 @@ def _score(
             data = run_images(config.out, config, dataset)
             known = detector.score(data.at(np.arange(min(len(data), REFERENCE))))
         assert scores.z_hat is not None and known.z_hat is not None
-        reference = known.columns() | {"L_k": direction_distance(known.z_hat, known.z_hat, are_reference=True)}
-        terms["L_k"] = direction_distance(scores.z_hat, known.z_hat, are_reference=known is scores)
-        terms["fused"] = fused(terms, reference)
+        directions, own = unit_length(known.z_hat), np.arange(len(known.z_hat))
+        reference = known.columns() | {"L_k": direction_distances(known.z_hat, directions, own)}
+        terms["L_k"] = direction_distances(scores.z_hat, directions, own if known is scores else None)
+        terms["fused"] = fused(terms, reference, np.full(len(own), True) if known is scores else None)
     return scores, terms
 
 

@@ -1,0 +1,1 @@
+"""A detector to carry away: one folder that scores without Ray, without this package, without training data."""

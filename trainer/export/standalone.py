@@ -1,0 +1,135 @@
+"""Score images with this folder: numpy, and onnxruntime or torch, are all it needs.
+
+    python score.py IMAGES.npy [--out scores.csv] [--heat heat.npy]
+
+IMAGES.npy: uint8, N x H x W x C, or N x H x W where the detector takes grey images. H = W is the detector's side or a
+whole multiple of it, and is then averaged down. From Python:
+
+    detector = Detector("this folder")
+    found = detector.score(images)  # score, p_value, anomalous, L_n, L_o, D, L_k, heat
+
+A constant image counts as one without contrast: its min-max scaled self is 0 everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+TERMS = ("L_n", "L_o", "D", "L_k")
+BATCH = 64
+
+
+class Detector:
+    """What detector.json, calibration.npz and the model beside this file say."""
+
+    def __init__(self, folder: str | Path = Path(__file__).parent) -> None:
+        self.folder = Path(folder)
+        self.facts = json.loads((self.folder / "detector.json").read_text())
+        with np.load(self.folder / "calibration.npz") as saved:
+            self.known = {name: np.sort(saved[name]) for name in TERMS}
+            self.known_scores = np.sort(saved["score"])
+        self.run = _onnx(self.folder) if self.facts["format"] == "onnx" else _torch(self.folder)
+
+    def score(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """All that is known of N images, by name; ValueError, one line, for images that it cannot score.
+
+        score: the greater, the more anomalous; p_value: the share of training images that score as high; anomalous:
+        whether score is above the threshold in detector.json; L_n, L_o, D, L_k: the terms; heat: N x r x r, in units of
+        what is usual at each pixel: 0 is usual, 3 is rare.
+        """
+        pixels = self._prepared(images)
+        parts = [self.run(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
+        side = self.facts["resolution"]
+        empty = [np.zeros(0, np.float32)] * len(TERMS) + [np.zeros((0, side, side), np.float32)]
+        *terms, heat = [np.concatenate(column) for column in zip(*parts)] if parts else empty
+        found = {name: term.astype(np.float64) for name, term in zip(TERMS, terms)}
+        if not all(np.isfinite(term).all() for term in found.values()):
+            raise ValueError(f"{self.folder}: the model gave numbers that are none - export the detector anew")
+        score = self.joined(found)
+        p_value = _p_values(score, self.known_scores)
+        return {"score": score, "p_value": p_value, "anomalous": score > self.facts["threshold"], **found, "heat": heat}
+
+    def joined(self, terms: dict[str, np.ndarray]) -> np.ndarray:
+        """One score from the terms, as detector.json says."""
+        by, lam = self.facts["by"], self.facts["lambda"]
+        if by == "fused":
+            return -np.sum([np.log(_p_values(terms[name], self.known[name])) for name in TERMS], axis=0)
+        return lam * terms["L_n"] + (1 - lam) * terms["L_o"] if by == "a" else terms[by]
+
+    def _prepared(self, images: np.ndarray) -> np.ndarray:
+        """Checked and averaged down: float32 N x r x r x C in [0, 255]."""
+        side, channels = self.facts["resolution"], self.facts["channels"]
+        wanted = f"give uint8, N x {side} x {side} x {channels}"
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+            kind = getattr(images, "dtype", type(images).__name__)
+            raise ValueError(f"images of type {kind} - {wanted}, 0 to 255; of floats in [0, 1] np.rint(255 * x)")
+        if images.ndim == 3 and channels == 1:
+            images = images[..., None]
+        if images.ndim != 4:
+            raise ValueError(f"images of shape {images.shape} - {wanted}")
+        n, height, width, found = images.shape
+        if found != channels:
+            raise ValueError(f"images with {found} channels for a detector of {channels} - {wanted}")
+        if height != width or height < side or height % side:
+            raise ValueError(f"images of {height}x{width} for a detector of {side}x{side} - {wanted}")
+        factor = height // side
+        return images.reshape(n, side, factor, side, factor, channels).mean(axis=(2, 4), dtype=np.float32)
+
+
+def _p_values(scores: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(1 + training images that score as high or higher) / (1 + training images); known: ascending."""
+    return (1 + len(known) - np.searchsorted(known, scores, side="left")) / (1 + len(known))
+
+
+def _onnx(folder: Path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=onnxruntime.get_available_providers())
+    return lambda pixels: session.run(None, {"images": pixels})
+
+
+def _torch(folder: Path):
+    import torch
+
+    model = torch.export.load(folder / "model.pt2").module()
+
+    def run(pixels: np.ndarray) -> list[np.ndarray]:
+        with torch.no_grad():
+            return [each.numpy() for each in model(torch.from_numpy(pixels))]
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Score images with the detector in this folder.")
+    parser.add_argument("images", help="a .npy file: uint8, N x H x W x C")
+    parser.add_argument("--out", default="scores.csv", help="where the scores go, in the order of the images")
+    parser.add_argument("--heat", help="a .npy file for the heat maps")
+    options = parser.parse_args()
+    try:
+        detector = Detector()
+        found = detector.score(np.load(options.images, allow_pickle=False))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    heat = found.pop("heat")
+    staged = f"{options.out}.partial"
+    with open(staged, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *found])
+        writer.writerows([i, *row] for i, row in enumerate(zip(*(column.tolist() for column in found.values()))))
+    os.replace(staged, options.out)
+    if options.heat:
+        np.save(options.heat, heat)
+    print(detector.facts["meaning"])
+    print(f"wrote {options.out}: {len(heat)} images, {int(found['anomalous'].sum())} of them anomalous")
+
+
+if __name__ == "__main__":
+    main()
