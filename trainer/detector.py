@@ -125,7 +125,8 @@ class AnomalyDetector:
         """images: uint8, N x H x W x C; H = W = a whole multiple of the detector's resolution."""
         parts = [self._score_batch(q) for q in self.batches(images, batch)]
         if not parts:
-            return Scores(*np.zeros((5 if "critic" in self.networks else 3, 0)))
+            empty = np.zeros((5 if "critic" in self.networks else 3, 0))
+            return Scores(*empty, z_hat=np.zeros((0, self.config.latent_size), np.float32))
         columns = [torch.cat(column).cpu().numpy() for column in zip(*parts)]
         return Scores(*(column.astype(np.float64) for column in columns[1:]), z_hat=columns[0])
 
