@@ -29,6 +29,7 @@ OTHER_VALUES: dict[str, tuple[list[str], Any]] = {  # words on the command line,
     "preset": (["--preset", "kth"], "kth"),
     "workers": (["--workers", "1:2"], "1:2"),
     "start_from": (["--from", "s3://bucket/run"], "s3://bucket/run"),
+    "exclude": (["--exclude", "audit/exclude.txt"], "audit/exclude.txt"),
     "method": (["--method", "fanogan"], "fanogan"),
     "fanogan": (["--fanogan.width", "8"], FAnoGanOptions(width=8)),
     "search": (["--search.steps", "9", "--search.restarts", "2"], SearchOptions(steps=9, restarts=2)),
@@ -59,7 +60,7 @@ OTHER_VALUES: dict[str, tuple[list[str], Any]] = {  # words on the command line,
 }
 WHERE_AND_HOW = {
     *("cache_limit", "data", "out", "workers", "cache", "log_images", "pictures", "checkpoint_images"),
-    *("keep", "best_by", "patience"),
+    *("keep", "best_by", "patience", "exclude"),
 }
 
 
@@ -198,7 +199,7 @@ def test_all_differing_options_are_named() -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["trian"], r"trian: .*train, evaluate, score or bench"),
+        (["trian"], r"trian: .*train, evaluate, score, audit, export or bench"),
         (["--preset", "demo"], r"--preset: .*train"),
         (["train", "--preset", "kht"], r"--preset kht .*kth, cifar-car, cells-small, cifar-small, study, demo"),
         (["train", "--preset=kht"], r"--preset kht "),
