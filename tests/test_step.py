@@ -95,6 +95,19 @@ def test_several_passes_have_the_gradients_of_one(kind: str, microbatch: int) ->
         torch.testing.assert_close(also[name], seen[name], rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.usefixtures("in_float64")
+def test_compiled_losses_have_the_gradients_of_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as one graph, gradient penalty included; what a backend makes of the graph is its own affair."""
+    monkeypatch.setattr(growing, "BACKEND", "aot_eager")
+    eager, compiled = step_of("fade", double=True), step_of("fade", double=True, compile=True)
+    for at in (500, 500 + BATCH):  # with another alpha, by the same graph
+        seen, also = eager.run(at), compiled.run(at)
+    for name, gradient in gradients(eager.networks).items():  # type: ignore[arg-type]
+        torch.testing.assert_close(gradients(compiled.networks)[name], gradient, rtol=1e-7, atol=1e-10)  # type: ignore[arg-type]
+    for name, value in seen.items():
+        torch.testing.assert_close(also[name], value, rtol=1e-7, atol=1e-10)
+
+
 def test_bf16_gradients_point_where_those_of_float32_do() -> None:
     exact, fast = step_of("fade"), step_of("fade", precision="bf16")
     exact.run(500)

@@ -97,6 +97,8 @@ class TrainConfig:
 
     precision: Precision = "auto"
     """auto: bf16 autocast where the device computes it natively, float32 elsewhere."""
+    compile: bool = False
+    """Compile each phase's losses with torch.compile: a minute a phase, and worth it only where launches cost most."""
     log_images: int = 20_000
     """Images between two lines of metrics."""
     pictures: int = 2

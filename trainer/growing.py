@@ -17,6 +17,8 @@ from trainer.objectives import CriticLoss, GeneratorEncoderLoss, GeneratorLoss
 from trainer.parts import CHECKS, CRITIC_BACKWARD, DATA, EMA, FAKES, GENERATOR_ENCODER, LATENTS, OPTIMISER, part
 from trainer.step import Step
 
+BACKEND = "inductor"
+"""What compiles."""
 Where = tuple[int, Tensor | None]
 """Resolution and alpha."""
 Losses = tuple[Tensor, dict[str, Tensor]]
@@ -31,6 +33,8 @@ class GrowingStep(Step):
         """Wake the layers of this phase, and start reduction and Adam's moments anew."""
         n, c = self.networks, self.config
         self.phase = phase
+        if c.compile:
+            torch.compiler.reset()  # the graphs of the phase before, of which only so many may be kept
         awake = {
             name: wake(network, phase.resolution, phase.fading)
             for name, network in n.by_name().items()
@@ -40,8 +44,8 @@ class GrowingStep(Step):
         learners = [parameter for network in awake.values() for parameter in network]
         self.generator_values = tuple(p.detach() for p in awake["generator"])
         self.ema_parameters = tuple(used_parameters(n.ema, phase.resolution, phase.fading))
-        self.critic_loss = self._reduced(CriticLoss(n.critic, c.penalty, c.drift, self.bf16))
-        self.generator_loss = self._reduced(self._generator_objective())
+        self.critic_loss = self._reduced(self._compiled(CriticLoss(n.critic, c.penalty, c.drift, self.bf16)))
+        self.generator_loss = self._reduced(self._compiled(self._generator_objective()))
         # Adam works element by element, so one optimiser serves generator and encoder, joint or not.
         self.optimisers = {"critic_adam": self._adam(critic), "generator_adam": self._adam(learners)}
         self.trained = [*critic, *learners]
@@ -97,6 +101,12 @@ class GrowingStep(Step):
     def _passes(self, inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
         """The batch in parts of --microbatch images, whole minibatch-stddev groups each."""
         return list(zip(*(tensor.split(self.config.microbatch or len(tensor)) for tensor in inputs)))
+
+    def _compiled(self, objective: nn.Module) -> nn.Module:
+        """The objective as it is, or with --compile as one graph a phase, whose shapes do not change."""
+        if not self.config.compile:
+            return objective
+        return torch.compile(objective, backend=BACKEND, dynamic=False, fullgraph=True)  # type: ignore[return-value]
 
     def _generator_objective(self) -> nn.Module:
         n, c = self.networks, self.config

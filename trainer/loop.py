@@ -139,8 +139,16 @@ def _introduce(monitor: Monitor, start: Start, step: Step, group: Group, trouble
             monitor.say(line)
     stand_by = group.everybody - group.size
     idle = f", {stand_by} standing by since the batches do not divide among {group.everybody}" if stand_by else ""
-    numbers = "bf16 autocast" if step.bf16 else "float32"
+    numbers = f"{precision_taken(step)}, {'compiled' if step.config.compile else 'eager'}"
     monitor.say(f"{numbers} on {step.device}, {group.size} worker(s){idle}, from {start.images_seen:,} images")
+
+
+def precision_taken(step: Step) -> str:
+    """What networks compute in, and why."""
+    asked = "" if step.config.precision == "auto" else " as asked"
+    if step.bf16:
+        return f"bf16 autocast{asked or ', which this device computes natively'}"
+    return f"float32{asked or ', since this device has no native bf16'}"
 
 
 def _all_phases(run: Run, phases: tuple[Phase, ...], start: Start) -> bool:

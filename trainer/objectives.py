@@ -6,6 +6,7 @@ would silently skip the reduction of its gradients.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -30,6 +31,15 @@ def frozen(network: nn.Module, *args: Where) -> Tensor:
     return functional_call(network, constants, args)
 
 
+def _slope(score: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The gradient of a sum of scores at images, which has gradients of its own."""
+    if torch.compiler.is_compiling():  # which has no double backward, yet traces through this
+        return torch.func.grad(score)(images)
+    images.requires_grad_(True)
+    (slope,) = torch.autograd.grad(score(images), images, create_graph=True)
+    return slope
+
+
 class CriticLoss(nn.Module):
     """E[D(fake)] - E[D(real)] + penalty E[(|grad D(x_hat)| - 1)^2] + drift E[D(real)^2].
 
@@ -48,8 +58,8 @@ class CriticLoss(nn.Module):
             with part(CRITIC_FORWARD):
                 real_scores, fake_scores = self.critic(torch.cat([real, fake]), *where).chunk(2)
             with part(PENALTY):
-                mixed = torch.lerp(real, fake, u).detach().requires_grad_(True)
-                (slope,) = torch.autograd.grad(self.critic(mixed, *where).sum(), mixed, create_graph=True)
+                mixed = torch.lerp(real, fake, u).detach()
+                slope = _slope(lambda images: self.critic(images, *where).sum(), mixed)
         norm = slope.flatten(1).norm(dim=1)
         penalty = (norm - 1).square().mean()
         wasserstein = real_scores.mean() - fake_scores.mean()

@@ -67,6 +67,8 @@ _NOTHING = nullcontext()
 
 def part(name: str) -> AbstractContextManager[None]:
     """What the block does is this part of a step."""
+    if torch.compiler.is_compiling():
+        return _NOTHING  # within a graph there are no parts
     return _stopwatch.part(name) if _stopwatch else _NOTHING
 
 
