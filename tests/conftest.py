@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,12 @@ def run(dataset: Path) -> Path:
     out = dataset.parent / "run"
     trainer(["train", "--data", str(dataset), "--out", str(out), "--cache", str(out.parent / "cache"), *TINY])
     return out
+
+
+@pytest.fixture(scope="session")
+def scored(run: Path) -> Path:
+    """The same run, into which the first who asks for verdicts writes its calibration."""
+    return Path(shutil.copytree(run, run.parent / "scored"))
 
 
 @pytest.fixture(scope="session")

@@ -27,18 +27,18 @@ FORBIDDEN = ("ray", "trainer", "data_tools", "sklearn", "matplotlib", "boto3", "
 
 
 @pytest.fixture(scope="module")
-def folders(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The run's detector in each format."""
     place = tmp_path_factory.mktemp("carried")
     for form in FORMATS:
-        cache = str(run.parent / "cache")
-        trainer(["export", str(run), "--out", str(place / form), "--format", form, "--cache", cache])
+        cache = str(scored.parent / "cache")
+        trainer(["export", str(scored), "--out", str(place / form), "--format", form, "--cache", cache])
     return {form: place / form for form in FORMATS}
 
 
 @pytest.fixture(scope="module")
-def judge(run: Path) -> Judge:
-    return Judge.load(str(run), cache=str(run.parent / "cache"))
+def judge(scored: Path) -> Judge:
+    return Judge.load(str(scored), cache=str(scored.parent / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_constant_and_grey_images_are_scored(folders: dict[str, Path], judge: Ju
 
 
 def test_a_folder_whose_scores_differ_is_not_written(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Off(command.ScoringGraph):
         def forward(self, images):  # type: ignore[no-untyped-def]
@@ -133,21 +133,21 @@ def test_a_folder_whose_scores_differ_is_not_written(
             return normalised * 1.001, *others
 
     monkeypatch.setattr(command, "ScoringGraph", Off)
-    words = ["export", str(run), "--out", str(tmp_path / "carried"), "--format", "torch"]
-    refuses(lambda: trainer([*words, "--cache", str(run.parent / "cache")]), "not written", "0.001", "0.0001")
+    words = ["export", str(scored), "--out", str(tmp_path / "carried"), "--format", "torch"]
+    refuses(lambda: trainer([*words, "--cache", str(scored.parent / "cache")]), "not written", "0.001", "0.0001")
     assert not list(tmp_path.iterdir())
 
 
-def test_other_scores_and_thresholds(run: Path, data: Dataset, judge: Judge, tmp_path: Path) -> None:
+def test_other_scores_and_thresholds(scored: Path, data: Dataset, judge: Judge, tmp_path: Path) -> None:
     words = [
         "export",
-        str(run),
+        str(scored),
         "--out",
         str(tmp_path / "a"),
         "--format",
         "torch",
         "--cache",
-        str(run.parent / "cache"),
+        str(scored.parent / "cache"),
     ]
     trainer([*words, "--by", "a", "--lam", "0.9", "--contamination", "0.1"])
     images = data.images("test-anomaly")

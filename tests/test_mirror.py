@@ -38,13 +38,13 @@ def test_a_broken_image_is_named_by_its_url(store: LocalStore) -> None:
     assert open_storage(f"{place}-shards").names() == []
 
 
-def test_images_on_s3_are_scored_into_a_list_on_s3(store: LocalStore, run: Path, videos: Path) -> None:
+def test_images_on_s3_are_scored_into_a_list_on_s3(store: LocalStore, scored: Path, videos: Path) -> None:
     place = f"{store.url}/scoring"
     frames = sorted((videos / "seq_00").iterdir())
     for frame in frames:
         write_bytes(open_storage(f"{place}/images"), f"deep/{frame.name}", frame.read_bytes())
-    words = f"score {run} {place}/images --out {place}/lists/scores.csv --heatmaps {place}/maps"
-    words += f" --cache {run.parent}/cache"
+    words = f"score {scored} {place}/images --out {place}/lists/scores.csv --heatmaps {place}/maps"
+    words += f" --cache {scored.parent}/cache"
     trainer(words.split())
     rows = list(csv.DictReader(io.StringIO(read_bytes(open_storage(f"{place}/lists"), "scores.csv").decode())))
     assert sorted(row["image"] for row in rows) == [f"{place}/images/deep/{frame.name}" for frame in frames]
