@@ -155,9 +155,11 @@ def heat(run: str) -> Iterator[Row]:
             for defect in DEFECTS:
                 images, masks = with_defects(normal, defect, 0)
                 plain = maps(images)
-                for name, each in (("plain", plain), ("calibrated", scale.applied(plain).astype(np.float32))):
+                measured = scale.applied(plain).astype(np.float32)
+                centred = measured - np.median(measured, axis=(1, 2), keepdims=True)
+                for name, each in (("no", plain), ("yes", measured), ("and centred", centred)):
                     found = full_size(each, side)
-                    row = {"run": run, "map": kind, "blurred": blur, "calibrated": name == "calibrated"}
+                    row = {"run": run, "map": kind, "blurred": blur, "calibrated": name}
                     yield row | {"defect": defect, "pixel auroc": roc_auc_score(masks.ravel(), found.ravel())}
 
 

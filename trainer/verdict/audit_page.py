@@ -44,7 +44,7 @@ def write_page(path: Path, ranking: Ranking, judge: Judge, limit: Threshold) -> 
                 "p": float(ranking.judged.p_value[i]),
                 "excluded": bool(ranking.judged.score[i] > limit.value),
                 "key": origin.pop("key"),
-                "origin": ", ".join(f"{name} {value}" for name, value in origin.items()),
+                "origin": ", ".join(f"{name} {value}" for name, value in origin.items() if value not in ("", None)),
                 "parts": [
                     {"name": name, "p": 10**-s, "width": 100 * s / np.log10(len(judge.known) + 1)}
                     for name, s in surprise.items()

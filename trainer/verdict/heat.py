@@ -23,6 +23,12 @@ def residual(detector: AnomalyDetector, queries: Tensor) -> Tensor:
         return (min_max(queries) - min_max(matches)).abs().mean(1)
 
 
+def difference(detector: AnomalyDetector, queries: Tensor) -> Tensor:
+    """|Q - R|, the mean over channels: unlike w, it does not spread one bright pixel over the whole image."""
+    with torch.no_grad():
+        return (queries - detector.scorer.generate(detector.scorer.encode(queries))).abs().mean(1)
+
+
 def critic(detector: AnomalyDetector, queries: Tensor) -> Tensor:
     """|gradient of the critic's score| by pixel, the sum over channels: what would have to change to look real."""
     return _gradient(detector.scorer.criticise, queries).abs().sum(1)
@@ -37,6 +43,7 @@ def encoder(detector: AnomalyDetector, queries: Tensor) -> Tensor:
 
 KINDS: dict[str, Callable[[AnomalyDetector, Tensor], Tensor]] = {
     "residual": residual,
+    "difference": difference,
     "critic": critic,
     "encoder": encoder,
 }
