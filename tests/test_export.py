@@ -155,3 +155,23 @@ def test_other_scores_and_thresholds(scored: Path, data: Dataset, judge: Judge, 
     np.testing.assert_allclose(Detector(tmp_path / "a").score(images)["score"], expected, rtol=1e-5)
     assert json.loads((tmp_path / "a" / "detector.json").read_text())["by"] == "a"
     refuses(lambda: trainer(words), str(tmp_path / "a"), "not empty")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("form", "packages"), [("onnx", ["numpy", "onnxruntime"]), ("torch", ["numpy", "torch==2.13.0"])]
+)
+def test_it_scores_in_an_environment_with_its_runtime_and_numpy_alone(
+    folders: dict[str, Path], judge: Judge, data: Dataset, tmp_path: Path, form: str, packages: list[str]
+) -> None:
+    python = tmp_path / "venv/bin/python"
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
+    np.save(tmp_path / "images.npy", data.images("test-anomaly"))
+    words = [str(python), str(folders[form] / "score.py"), "images.npy"]
+    subprocess.run(words, cwd=tmp_path, env={"PATH": ""}, check=True)
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    ours = judge.judged(data.images("test-anomaly"))
+    for name in TERMS:
+        np.testing.assert_allclose([float(row[name]) for row in rows], ours.terms[name], rtol=1e-4, atol=1e-6)

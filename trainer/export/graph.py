@@ -40,5 +40,5 @@ class ScoringGraph(nn.Module):
         normalised = difference.flatten(1).norm(dim=1) / queries[0].numel()
         norm = -z_hat.norm(dim=1) / math.sqrt(z_hat.shape[1])
         distance = direction_distance(z_hat, self.directions)  # type: ignore[arg-type]
-        heat = (blurred(difference.abs().mean(1)) - self.middle) / self.spread
+        heat = (blurred((queries - matches).abs().mean(1)) - self.middle) / self.spread
         return normalised, norm, -self.scorer.criticise(queries), distance, heat

@@ -31,8 +31,8 @@ MOST = 20_000
 """Training images, at most, that calibrate and among which latents' neighbours are found."""
 MOST_MAPS = 2_000
 """Of these, at most, whose heat maps say what is usual at a pixel."""
-HEAT = "residual"
-"""The kind of map that is shown."""
+HEAT = "difference"
+"""The kind of map that is shown: of those of heat.py it found made defects best."""
 BLOCK = 2048
 
 
