@@ -46,7 +46,7 @@ test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not lab'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not lab'
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
