@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from data_tools.cache import open_cache
 from data_tools.errors import UserError
+from data_tools.progress import progress
 from data_tools.reader import open_dataset
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from data_tools.training_set import TrainingSet
@@ -62,7 +63,7 @@ def calibrated(detector: AnomalyDetector, data: TrainingSet) -> Calibration:
     count = min(len(data), MOST)
     blocks = [np.arange(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
     maps, latents, columns = [], [], []
-    for block in blocks:
+    for block in progress(blocks, "calibrating", "blocks", len(blocks)):
         images = data.at(block)
         scores = detector.score(images)
         assert scores.z_hat is not None
