@@ -25,18 +25,18 @@ from trainer.__main__ import main as trainer
 torch.set_num_threads(1)  # tests run side by side
 
 
-LONGEST = ("test_sweep.py", "test_local_cluster.py", "test_peers.py", "test_keys.py", "test_tuning_report.py")
-"""Begun first, so that both cores end together."""
-WHOLE = (*LONGEST[:2], "test_tuning_report.py", "test_serve.py", "test_export.py", "test_judge.py", "test_exclusion.py")
+CLUSTERS = ("test_sweep.py", "test_local_cluster.py", "test_keys.py")
+"""One after the other, and first: each starts Ray, and two at a time only wait for one another on two cores."""
+WHOLE = ("test_tuning_report.py", "test_serve.py", "test_export.py", "test_judge.py", "test_exclusion.py")
 """Kept on one core each: what their tests share takes long to make."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.name in WHOLE:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-    places = {name: i for i, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+        name = item.path.name
+        if name in CLUSTERS or name in WHOLE:
+            item.add_marker(pytest.mark.xdist_group("clusters" if name in CLUSTERS else name))
+    items.sort(key=lambda item: item.path.name not in CLUSTERS)
 
 
 def _as_they_are(pool: str, drafts: Sequence[Any]) -> Iterator[Patch]:

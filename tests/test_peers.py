@@ -62,6 +62,7 @@ def test_a_peer_that_was_interrupted_ends_as_one_that_was_not(
     assert [line for line in said(again) if "critic" in line] == [line for line in said(run) if "critic" in line]
 
 
+@pytest.mark.slow
 def test_two_workers_of_a_peer_go_on_to_the_same_bits(dataset: Path, tmp_path: Path) -> None:
     whole = train("fanogan", dataset, tmp_path / "whole", "--workers", "2")
     parts = cut_back(whole, 80, tmp_path / "parts")

@@ -152,6 +152,7 @@ def test_the_same_command_again_trains_nothing(swept: Path, dataset: Path, capfd
     assert tables_of(swept) == tables
 
 
+@pytest.mark.slow
 def test_what_an_interruption_leaves_is_gone_on_with_to_the_same_bytes(
     swept: Path, dataset: Path, tmp_path: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_what_an_interruption_leaves_is_gone_on_with_to_the_same_bytes(
     assert tables_of(out) == tables_of(swept)
 
 
+@pytest.mark.slow
 def test_unlabelled_images_get_label_free_figures_alone(run: Path, tmp_path: Path) -> None:
     data_tools(f"images {run / 'pictures'} --out {tmp_path / 'data'} --resolution 8 --channels 1".split())
     out = tmp_path / "sweep"
@@ -230,6 +232,7 @@ def test_a_trial_that_fails_for_good_is_named_and_the_others_go_on(
     assert (blocked / "run" / "diary.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_sweep_in_s3_is_the_one_in_a_folder(swept: Path, dataset: Path, url: str) -> None:
     words = words_of(dataset, f"{url}/sweep", dataset.parent / "cache", "--method", "proposed", "--gamma", "0.1")
     tuning(words)
