@@ -323,6 +323,7 @@ def test_a_disk_that_is_full_while_decoding(place: Place, capsys: pytest.Capture
     assert not place.out.exists()
 
 
+@pytest.mark.slow
 def test_an_altered_shard_found_by_ray_workers(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     alter(place.dataset / "train-normal-000000.tar")
     fails(capsys, place, TRAIN + " --workers 2", "train-normal-000000.tar", "altered")

@@ -92,6 +92,7 @@ def swept(dataset: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_each_combination_is_trained_once(swept: Path) -> None:
     names = {f"{method}_gamma-{gamma}_seed-0" for method in ("proposed", "fanogan") for gamma in ("0", "0.1")}
     assert {path.name for path in (swept / "trials").iterdir()} == names
@@ -101,10 +102,12 @@ def test_each_combination_is_trained_once(swept: Path) -> None:
         assert (swept / "trials" / name / "run" / "finished.json").exists()
 
 
+@pytest.mark.slow
 def test_every_lambda_is_as_if_scored_by_hand(swept: Path, dataset: Path) -> None:
     assert check_by_hand(swept, dataset, dataset.parent / "cache") >= 101
 
 
+@pytest.mark.slow
 def test_the_plain_baselines_see_the_same_samples(swept: Path, dataset: Path) -> None:
     """Of the trainings at gamma 0.1, averaged down to the networks' resolution."""
     data = open_dataset(str(dataset), open_cache(str(dataset.parent / "cache")))
@@ -121,6 +124,7 @@ def test_the_plain_baselines_see_the_same_samples(swept: Path, dataset: Path) ->
         assert float(row["auc"]) == pytest.approx(expected[row["score"]], abs=1e-12), row["score"]
 
 
+@pytest.mark.slow
 def test_the_choice_of_lambda_goes_by_what_needs_no_label(swept: Path) -> None:
     measures, choices = rows_of(swept / "label_free.csv"), rows_of(swept / "choice.csv")
     assert len(choices) == 4
@@ -133,6 +137,7 @@ def test_the_choice_of_lambda_goes_by_what_needs_no_label(swept: Path) -> None:
         assert float(choice["auc_paper"]) == pytest.approx(float(paper["auc"]), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_tensorboard_has_tunes_curves_and_hyperparameters(swept: Path) -> None:
     (folder,) = (swept / "tune").glob("attempt-1/proposed_gamma-0.1_seed-0")
     events = EventAccumulator(str(folder))
@@ -143,6 +148,7 @@ def test_tensorboard_has_tunes_curves_and_hyperparameters(swept: Path) -> None:
     assert plugins == {b"hparams"}
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(swept: Path, dataset: Path, capfd: pytest.CaptureFixture[str]) -> None:
     files = sorted((swept / "trials").rglob("*"))
     before, tables = {path: path.stat().st_mtime_ns for path in files if path.is_file()}, tables_of(swept)
