@@ -64,6 +64,11 @@ def groups(shards: Sequence[Shard], window: int) -> list[tuple[Shard, ...]]:
     return [tuple(shards[i : i + size]) for i in range(0, len(shards), size)]
 
 
+def kept_count(shard: Shard, excluded: Excluded) -> int:
+    """How many images of a shard stay."""
+    return shard.samples - len(excluded.get(shard.name, ()))
+
+
 def kept_rows(shards: Sequence[Shard], excluded: Excluded) -> np.ndarray:
     """The rows that stay of the images of these shards, one shard after the other: int64, ascending."""
     firsts = np.cumsum([0, *(shard.samples for shard in shards)])

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_tools.contamination import chosen_anomalies, normal_pool
 from data_tools.errors import UserError
-from data_tools.exclusion import Excluded, groups, kept_rows
+from data_tools.exclusion import Excluded, groups, kept_count, kept_rows
 from data_tools.manifest import Shard
 from data_tools.order import SampleOrder, WindowedOrder
 from data_tools.reader import Dataset
@@ -49,7 +49,7 @@ def training_set(
     excluded = excluded or {}
     chosen = _chosen(dataset, gamma, seed, excluded)
     shards = dataset.manifest.of(normal_pool(dataset))
-    if excluded and not any(shard.samples > len(excluded.get(shard.name, ())) for shard in shards):
+    if excluded and not any(kept_count(shard, excluded) for shard in shards):
         raise UserError("--exclude: leaves no image to train on - shorten the list")
     anomalies = dataset.images("train-anomaly") if len(chosen) else dataset.decoded(())
     if window:
@@ -130,9 +130,9 @@ class WindowedSet:
     ) -> None:
         self.dataset, self.anomalies, self.chosen = dataset, anomalies.view(np.ndarray), chosen
         self.excluded = excluded
-        shards = [(shard, len(kept_rows([shard], excluded))) for shard in dataset.manifest.of(normal_pool(dataset))]
-        self.shards = [shard for shard, kept in shards if kept]
-        self.order = WindowedOrder([kept for _, kept in shards if kept], len(chosen), seed, window)
+        shards = dataset.manifest.of(normal_pool(dataset))
+        self.shards = [shard for shard in shards if kept_count(shard, excluded)]
+        self.order = WindowedOrder([kept_count(shard, excluded) for shard in self.shards], len(chosen), seed, window)
         self.ahead = ThreadPoolExecutor(1, "next-window")
         self.open: dict[tuple[int, int], Future[Decoded]] = {}
 

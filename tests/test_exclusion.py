@@ -117,3 +117,12 @@ def test_a_start_that_was_killed_can_be_made_again(cleaned: tuple[Path, Path], d
     shutil.copy(run / "excluded.json", tmp_path / "run")  # written before config.json
     trainer([*words_of(dataset, tmp_path / "run", dataset.parent / "cache"), "--exclude", str(excluded)])
     assert bits(tmp_path / "run") == bits(run)
+
+
+def test_the_list_of_a_killed_start_is_not_trained_by_without_the_option(
+    cleaned: tuple[Path, Path], full: Path, dataset: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copy(cleaned[0] / "excluded.json", tmp_path / "run")
+    trainer(words_of(dataset, tmp_path / "run", dataset.parent / "cache"))
+    assert bits(tmp_path / "run") == bits(full)

@@ -15,7 +15,7 @@ from data_tools.cache import open_cache
 from data_tools.reader import Dataset, open_dataset
 from tests.conftest import refuses
 from trainer.__main__ import main as trainer
-from trainer.export import command
+from trainer.export import formats
 from trainer.export.standalone import Detector
 from trainer.verdict.calibration import HEAT
 from trainer.verdict.heat import heat_maps
@@ -127,12 +127,12 @@ def test_constant_and_grey_images_are_scored(folders: dict[str, Path], judge: Ju
 def test_a_folder_whose_scores_differ_is_not_written(
     scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Off(command.ScoringGraph):
+    class Off(formats.ScoringGraph):
         def forward(self, images):  # type: ignore[no-untyped-def]
             normalised, *others = super().forward(images)
             return normalised * 1.001, *others
 
-    monkeypatch.setattr(command, "ScoringGraph", Off)
+    monkeypatch.setattr(formats, "ScoringGraph", Off)
     words = ["export", str(scored), "--out", str(tmp_path / "carried"), "--format", "torch"]
     refuses(lambda: trainer([*words, "--cache", str(scored.parent / "cache")]), "not written", "0.001", "0.0001")
     assert not list(tmp_path.iterdir())

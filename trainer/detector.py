@@ -36,6 +36,21 @@ def min_max(images: Tensor) -> Tensor:
     return ((flat - low) / span).view_as(images)
 
 
+def residual_map(queries: Tensor, matches: Tensor) -> Tensor:
+    """|w(Q) - w(R)|, the mean over channels: N x C x r x r each -> N x r x r, in [0, 1]."""
+    return (min_max(queries) - min_max(matches)).abs().mean(1)
+
+
+def normalised_residual(queries: Tensor, matches: Tensor) -> Tensor:
+    """L_n (eq. 3), N."""
+    return (min_max(queries) - min_max(matches)).flatten(1).norm(dim=1) / queries[0].numel()
+
+
+def negated_norm(z_hat: Tensor) -> Tensor:
+    """L_o (eq. 4), N."""
+    return -z_hat.norm(dim=1) / math.sqrt(z_hat.shape[1])
+
+
 @dataclass(frozen=True)
 class Scores:
     """One row a query, float64 arrays of length N; the greater, the more anomalous.
@@ -132,7 +147,7 @@ class AnomalyDetector:
 
     def heatmap(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """|w(Q) - w(R)|, averaged over channels: float32, N x r x r, in [0, 1]."""
-        maps = [(min_max(q) - min_max(self._match(q)[0])).abs().mean(1) for q in self.batches(images, batch)]
+        maps = [residual_map(q, self._match(q)[0]) for q in self.batches(images, batch)]
         return torch.cat(maps).cpu().numpy() if maps else np.zeros((0, self.resolution, self.resolution), np.float32)
 
     def reconstruct(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
@@ -165,11 +180,8 @@ class AnomalyDetector:
     @torch.no_grad()
     def _score_batch(self, queries: Tensor) -> list[Tensor]:
         matches, z_hat = self._match(queries)
-        count = queries[0].numel()
-        normalised = (min_max(queries) - min_max(matches)).flatten(1).norm(dim=1) / count
-        norm = -z_hat.norm(dim=1) / math.sqrt(z_hat.shape[1])
         residual = (queries - matches).flatten(1).norm(dim=1)
-        terms = [z_hat, normalised, norm, residual]
+        terms = [z_hat, normalised_residual(queries, matches), negated_norm(z_hat), residual]
         if "critic" in self.networks:
             terms += [izi_f(queries, matches, self.scorer.features), -self.scorer.criticise(queries)]
         return terms

@@ -50,6 +50,8 @@ def prepare(config: TrainConfig) -> State:
         values = {"dataset_digest": dataset.manifest.digest, **config.to_json()}
         if excluded:
             write_bytes(run, EXCLUDED, excluded_to_json(excluded))
+        else:
+            run.remove(EXCLUDED)
         try:
             write_bytes(run, CONFIG, (json.dumps(values, indent=2) + "\n").encode(), new=True)
         except FileExistsError:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import shutil
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import torch
 import tyro
 
 import trainer.export.standalone as standalone
@@ -20,13 +15,16 @@ from data_tools.cache import DEFAULT_LIMIT, open_cache
 from data_tools.errors import UserError
 from data_tools.mirror import sent
 from data_tools.reader import open_dataset
+from data_tools.storage import open_storage
 from trainer.checkpoint import chosen_checkpoint
 from trainer.detector import PAPER_LAMBDA
-from trainer.export.graph import OUTPUTS, ScoringGraph
+from trainer.export.formats import Format, write_model
+from trainer.export.parity import difference
 from trainer.run_folder import read_config, run_images
 from trainer.verdict.calibration import run_of
 from trainer.verdict.judge import Judge, asked_threshold
 from trainer.verdict.terms import TERMS
+from trainer.verdict.thresholds import Threshold
 
 CHECKED = 256
 """Training images that the scores are compared on."""
@@ -41,7 +39,7 @@ class Export:
     """The run's URL, or one checkpoint's."""
     out: str
     """The folder, new or empty."""
-    format: Literal["torch", "onnx"] = "onnx"
+    format: Format = "onnx"
     """onnx: for onnxruntime and whatever else reads it; torch: a torch.export program."""
     best: bool = False
     """The best checkpoint instead of the newest."""
@@ -59,11 +57,7 @@ class Export:
     """Bytes that folder may hold; what was used for longest goes first."""
 
     def __call__(self) -> None:
-        if (
-            "://" not in self.out
-            and Path(self.out).exists()
-            and (not Path(self.out).is_dir() or any(Path(self.out).iterdir()))
-        ):
+        if open_storage(self.out).tree():
             raise UserError(f"--out {self.out}: is not empty - give a new folder")
         checkpoint = chosen_checkpoint(self.run, self.best)
         judge = Judge.load(checkpoint, False, self.cache, self.cache_limit, self.by, self.lam)
@@ -79,22 +73,7 @@ class Export:
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True)
             try:
-                write_model(judge, self.format, staged)
-                facts = {
-                    "format": self.format,
-                    "resolution": judge.detector.resolution,
-                    "channels": judge.detector.channels,
-                    "by": self.by,
-                    "lambda": self.lam,
-                    "threshold": limit.value,
-                    "meaning": limit.sentences(),
-                    "terms": TERMS,
-                    "checkpoint": checkpoint,
-                    "model_sha256": hashlib.sha256((staged / model_name(self.format)).read_bytes()).hexdigest(),
-                }
-                (staged / "detector.json").write_text(json.dumps(facts, indent=2) + "\n")
-                np.savez(staged / "calibration.npz", score=judge.known, **judge.calibration.terms)  # type: ignore[arg-type]
-                shutil.copy(standalone.__file__, staged / "score.py")
+                self._write(staged, judge, limit, checkpoint)
                 worst = difference(judge, staged, images)
                 if not worst <= TOLERANCE:
                     raise UserError(
@@ -110,52 +89,19 @@ class Export:
         print(f"wrote {self.out}: scores as ours to {worst:.1g} on {len(images)} training images")
         print(f"next: python {self.out}/score.py IMAGES.npy")
 
-
-def model_name(form: str) -> str:
-    return "model.onnx" if form == "onnx" else "model.pt2"
-
-
-def write_model(judge: Judge, form: str, folder: Path) -> None:
-    """Write the graph; any number of images at a time."""
-    side, channels = judge.detector.resolution, judge.detector.channels
-    graph, example = ScoringGraph(judge).eval(), torch.zeros(2, side, side, channels)
-    shapes = {"images": {0: torch.export.Dim("images", min=1)}}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(graph, (example,), dynamic_shapes=shapes)
-        if form == "torch":
-            torch.export.save(program, folder / model_name(form))
-            return
-        try:
-            import onnxscript  # noqa: F401
-        except ImportError:
-            raise UserError("--format onnx needs packages that are missing - pip install 'stratagan[onnx]'") from None
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that there is no torchvision
-        torch.onnx.export(
-            program,
-            (),
-            folder / model_name(form),
-            input_names=["images"],
-            output_names=list(OUTPUTS),
-            external_data=False,
-            optimize=False,  # its optimiser takes the 1e-8 under our square roots for 0; the runtime has one of its own
-            verbose=False,
-        )
-
-
-def difference(judge: Judge, folder: Path, images: np.ndarray) -> float:
-    """The greatest difference of a folder's numbers from ours, relative to their size or, if greater, the median's.
-
-    Of every term, and of the score that follows from our terms: ranks among the training images may turn over a
-    difference in the last digit.
-    """
-    carried = standalone.Detector(folder)
-    found, ours = carried.score(images), judge.judged(images)
-    pairs = [(found[name], ours.terms[name]) for name in TERMS]
-    pairs += [(carried.joined(ours.terms), ours.score)]
-    return max(_relative(a, b) for a, b in pairs)
-
-
-def _relative(found: np.ndarray, ours: np.ndarray) -> float:
-    size = np.maximum(np.abs(ours), np.median(np.abs(ours)))
-    return float(np.max(np.abs(found - ours) / np.maximum(size, np.finfo(np.float32).tiny)))
+    def _write(self, folder: Path, judge: Judge, limit: Threshold, checkpoint: str) -> None:
+        write_model(judge, self.format, folder)
+        facts = {
+            "format": self.format,
+            "resolution": judge.detector.resolution,
+            "channels": judge.detector.channels,
+            "by": self.by,
+            "lambda": self.lam,
+            "threshold": limit.value,
+            "meaning": limit.sentences(),
+            "terms": TERMS,
+            "checkpoint": checkpoint,
+        }
+        (folder / "detector.json").write_text(json.dumps(facts, indent=2) + "\n")
+        np.savez(folder / "calibration.npz", score=judge.known, **judge.calibration.terms)  # type: ignore[arg-type]
+        shutil.copy(standalone.__file__, folder / "score.py")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 from torch import Tensor, nn
 
 from trainer.batches import faded
-from trainer.detector import min_max
+from trainer.detector import negated_norm, normalised_residual
 from trainer.methods import scorer
-from trainer.verdict.heat import blurred
+from trainer.verdict.heat import blurred, difference_map
 from trainer.verdict.judge import Judge
 from trainer.verdict.terms import direction_distance
 
@@ -36,9 +35,7 @@ class ScoringGraph(nn.Module):
         queries = faded(images.permute(0, 3, 1, 2) / 127.5 - 1, self.alpha)
         z_hat = self.scorer.encode(queries)
         matches = self.scorer.generate(z_hat)
-        difference = min_max(queries) - min_max(matches)
-        normalised = difference.flatten(1).norm(dim=1) / queries[0].numel()
-        norm = -z_hat.norm(dim=1) / math.sqrt(z_hat.shape[1])
-        distance = direction_distance(z_hat, self.directions)  # type: ignore[arg-type]
-        heat = (blurred((queries - matches).abs().mean(1)) - self.middle) / self.spread
-        return normalised, norm, -self.scorer.criticise(queries), distance, heat
+        residual, norm = normalised_residual(queries, matches), negated_norm(z_hat)
+        distance = direction_distance(z_hat, self.directions)
+        heat = (blurred(difference_map(queries, matches)) - self.middle) / self.spread
+        return residual, norm, -self.scorer.criticise(queries), distance, heat

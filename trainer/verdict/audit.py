@@ -18,6 +18,7 @@ from data_tools.mirror import sent
 from data_tools.progress import progress
 from data_tools.reader import open_dataset
 from data_tools.training_set import BLOCK, all_images
+from trainer.checkpoint import chosen_checkpoint
 from trainer.detector import PAPER_LAMBDA
 from trainer.evaluation import PROVENANCE
 from trainer.run_folder import read_config, read_excluded, run_images
@@ -68,18 +69,20 @@ class Audit:
     def __call__(self) -> None:
         if self.shown < 1:
             raise UserError(f"--shown {self.shown} is below 1 - give the number of images on the page")
-        judge = Judge.load(self.run, self.best, self.cache, self.cache_limit, self.by, self.lam)
+        checkpoint = chosen_checkpoint(self.run, self.best)
+        run = run_of(checkpoint)
+        judge = Judge.load(checkpoint, False, self.cache, self.cache_limit, self.by, self.lam)
         expected = 0.02 if self.contamination is None and self.false_alarms is None else self.contamination
         limit = asked_threshold(judge, self.false_alarms, expected)
         assert limit
-        ranking = self._ranked(judge)
+        ranking = self._ranked(run, judge)
         junk = int((ranking.judged.score > limit.value).sum())
-        place = self.out or f"{_run(self.run)}/audit"
+        place = self.out or f"{run}/audit"
         with sent(Path(place)) as folder:
             staged = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True)
-            write_table(staged / "audit.csv", ranking, self.by, limit)
+            _write_table(staged / "audit.csv", ranking, self.by, limit)
             _write_exclusions(staged / "exclude.txt", ranking, junk, limit)
             write_page(staged / "index.html", ranking, judge, limit)
             shutil.rmtree(folder, ignore_errors=True)
@@ -88,9 +91,8 @@ class Audit:
         print(f"{len(ranking.origins):,} training images ranked, {junk:,} of them to exclude: {place}/index.html")
         print(f"next: python -m trainer train … --exclude {place}/exclude.txt --out ANOTHER")
 
-    def _ranked(self, judge: Judge) -> Ranking:
+    def _ranked(self, run: str, judge: Judge) -> Ranking:
         """One pass over the training images; of the images themselves only the worst so far are held."""
-        run = _run(self.run)
         config, _ = read_config(run)
         dataset = open_dataset(config.data, open_cache(self.cache, self.cache_limit))
         count = len(run_images(run, config, dataset))
@@ -113,13 +115,7 @@ class Audit:
         return Ranking(Judged(terms, score[order], p_value), [origins[i] for i in order], worst)
 
 
-def _run(url: str) -> str:
-    """The run of a run's or a checkpoint's URL."""
-    url = url.rstrip("/")
-    return run_of(url) if url.rpartition("/")[0].endswith("/checkpoints") else url
-
-
-def write_table(path: Path, ranking: Ranking, by: str, limit: Threshold) -> None:
+def _write_table(path: Path, ranking: Ranking, by: str, limit: Threshold) -> None:
     """A row an image: rank, whether excluded, score, p-value, terms, provenance."""
     judged, others = ranking.judged, [name for name in PROVENANCE if name != "key"]
     with path.open("w", newline="") as file:

@@ -53,9 +53,7 @@ def write_page(path: Path, ranking: Ranking, judge: Judge, limit: Threshold) -> 
         )
     template = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / "audit.html").read_text())
     side = worst.shape[1] * -(-LEAST_SIDE // worst.shape[1])
-    page = template.render(
-        run=judge.by, items=items, count=len(ranking.origins), limit=limit, by=judge.by, side=side, terms=TERMS
-    )
+    page = template.render(items=items, count=len(ranking.origins), limit=limit, by=judge.by, side=side, terms=TERMS)
     path.write_text(page)
 
 

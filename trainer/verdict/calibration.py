@@ -20,7 +20,7 @@ from data_tools.errors import UserError
 from data_tools.progress import progress
 from data_tools.reader import open_dataset
 from data_tools.storage import open_storage, read_bytes, write_bytes
-from data_tools.training_set import TrainingSet
+from data_tools.training_set import BLOCK, TrainingSet
 from trainer.checkpoint import CheckpointInfo
 from trainer.detector import AnomalyDetector
 from trainer.methods import can_score
@@ -34,7 +34,6 @@ MOST_MAPS = 2_000
 """Of these, at most, whose heat maps say what is usual at a pixel."""
 HEAT = "difference"
 """The kind of map that is shown: of those of heat.py it found made defects best."""
-BLOCK = 2048
 
 
 @dataclass(frozen=True)

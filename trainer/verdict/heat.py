@@ -10,23 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.detector import AnomalyDetector, min_max
+from trainer.detector import AnomalyDetector, residual_map
 
 SIGMA = 0.03
 """Width of the blur, as a share of the image's side: single pixels of a gradient say little."""
 
 
+def difference_map(queries: Tensor, matches: Tensor) -> Tensor:
+    """|Q - R|, the mean over channels: N x C x r x r each -> N x r x r."""
+    return (queries - matches).abs().mean(1)
+
+
 def residual(detector: AnomalyDetector, queries: Tensor) -> Tensor:
     """|w(Q) - w(R)|, the mean over channels."""
     with torch.no_grad():
-        matches = detector.scorer.generate(detector.scorer.encode(queries))
-        return (min_max(queries) - min_max(matches)).abs().mean(1)
+        return residual_map(queries, detector.scorer.generate(detector.scorer.encode(queries)))
 
 
 def difference(detector: AnomalyDetector, queries: Tensor) -> Tensor:
     """|Q - R|, the mean over channels: unlike w, it does not spread one bright pixel over the whole image."""
     with torch.no_grad():
-        return (queries - detector.scorer.generate(detector.scorer.encode(queries))).abs().mean(1)
+        return difference_map(queries, detector.scorer.generate(detector.scorer.encode(queries)))
 
 
 def critic(detector: AnomalyDetector, queries: Tensor) -> Tensor:

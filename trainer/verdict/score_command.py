@@ -28,7 +28,7 @@ PLAIN = ("L_n", "L_o", "L_r")
 
 
 class Part(NamedTuple):
-    """What is known of some images: a column of text or numbers each, and their heat maps in colour."""
+    """What is known of some images: their score, and further columns by name."""
 
     score: np.ndarray
     columns: dict[str, np.ndarray]

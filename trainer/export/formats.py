@@ -1,0 +1,48 @@
+"""The graph as a file: ONNX, or a torch.export program."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from data_tools.errors import UserError
+from trainer.export.graph import OUTPUTS, ScoringGraph
+from trainer.verdict.judge import Judge
+
+Format = Literal["torch", "onnx"]
+
+
+def model_name(form: Format) -> str:
+    return "model.onnx" if form == "onnx" else "model.pt2"
+
+
+def write_model(judge: Judge, form: Format, folder: Path) -> None:
+    """Write the graph; any number of images at a time."""
+    side, channels = judge.detector.resolution, judge.detector.channels
+    graph, example = ScoringGraph(judge).eval(), torch.zeros(2, side, side, channels)
+    shapes = {"images": {0: torch.export.Dim("images", min=1)}}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(graph, (example,), dynamic_shapes=shapes)
+        if form == "torch":
+            torch.export.save(program, folder / model_name(form))
+            return
+        try:
+            import onnxscript  # noqa: F401
+        except ImportError:
+            raise UserError("--format onnx needs packages that are missing - pip install 'stratagan[onnx]'") from None
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that there is no torchvision
+        torch.onnx.export(
+            program,
+            (),
+            folder / model_name(form),
+            input_names=["images"],
+            output_names=list(OUTPUTS),
+            external_data=False,
+            optimize=False,  # its optimiser takes the 1e-8 under our square roots for 0; the runtime has one of its own
+            verbose=False,
+        )
