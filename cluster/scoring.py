@@ -10,7 +10,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -24,8 +24,8 @@ from data_tools.errors import UserError
 from data_tools.sources.images import decode_image
 from data_tools.storage import Storage, absolute, open_storage, read_bytes, write_bytes
 from trainer.checkpoint import chosen_checkpoint
-from trainer.detector import AnomalyDetector
-from trainer.ray_session import has_gpus, ray_session, room
+from trainer.ray_session import has_gpus, on_a_worker, ray_session, room
+from trainer.verdict.assessor import Assessor, Criterion
 
 PLAN = "plan.json"
 BATCH = 256
@@ -39,11 +39,10 @@ class ScoringConfig:
     run: str
     images: str
     out: str
-    best: bool
-    lam: float
-    threshold: float | None
-    heatmaps: bool
-    actors: int  # 0: as many as the cluster has room for
+    best: bool = False
+    criterion: Criterion = field(default_factory=Criterion)
+    heatmaps: bool = False
+    actors: int = 0  # as many as the cluster has room for
 
 
 @dataclass(frozen=True)
@@ -60,26 +59,37 @@ class Scored:
 def score_images(config: ScoringConfig) -> Scored:
     """Score what is not scored yet.
 
-    UserError: no run, no images, lambda out of range, or OUT holds other scores.
+    UserError: no run, no images, a criterion that cannot be, or OUT holds other scores.
     """
-    if not 0 <= config.lam <= 1:
-        raise UserError(f"--lam {config.lam} is outside [0, 1] - give e.g. 0.05")
+    config.criterion.check()
     if config.actors < 0:
         raise UserError(f"--actors {config.actors} is below 0 - give 0 for as many as there is room for")
     config = replace(config, **{name: absolute(getattr(config, name)) for name in ("run", "images", "out")})
     units = find_units(open_storage(config.images))
-    checkpoint = _planned(config)
+    plan = _plan(config)
     there = set(open_storage(config.out).names())
     _check_same(config, units, there)
     waiting = [(i, unit) for i, unit in enumerate(units) if part_name(i, unit) not in there]
     begun, images, errors = time.monotonic(), 0, 0
     if waiting:
         with ray_session(config.actors):
-            for done in _score_on_ray(config, checkpoint, waiting):
+            if meaning := prepared(plan["checkpoint"], config.criterion):
+                print(meaning, flush=True)
+            write_bytes(open_storage(config.out), PLAN, (json.dumps(plan, indent=2) + "\n").encode())
+            for done in _score_on_ray(config, plan["checkpoint"], waiting):
                 images, errors = images + int(done["images"]), errors + int(done["errors"])
                 rate = images / (time.monotonic() - begun)
                 print(f"{images:,} images, {errors:,} with errors, {rate:,.0f} images/s", flush=True)
     return Scored(images, errors, time.monotonic() - begun, len(units), len(units) - len(waiting))
+
+
+def prepared(checkpoint: str, criterion: Criterion) -> str:
+    """Let one worker calibrate, where nobody has, before many want to; returns what the threshold means."""
+    return on_a_worker(_meaning, checkpoint, criterion)
+
+
+def _meaning(checkpoint: str, criterion: Criterion) -> str:
+    return Assessor.load(checkpoint, criterion).meaning
 
 
 def part_name(number: int, unit: Unit) -> str:
@@ -87,18 +97,17 @@ def part_name(number: int, unit: Unit) -> str:
     return f"part-{number:06d}-{unit.digest}.parquet"
 
 
-def _planned(config: ScoringConfig) -> str:
-    """The checkpoint that scores everything under OUT: the one that the first call took."""
+def _plan(config: ScoringConfig) -> dict[str, Any]:
+    """What scores everything under OUT, the checkpoint that the first call took with it."""
     storage = open_storage(config.out)
-    wanted = {key: value for key, value in asdict(config).items() if key not in ("out", "actors")}
+    wanted = {key: value for key, value in asdict(config).items() if key not in ("out", "actors", "criterion")}
+    wanted |= asdict(config.criterion)
     try:
         plan = json.loads(read_bytes(storage, PLAN))
     except FileNotFoundError:
         if foreign := storage.names():
             raise UserError(f"--out {config.out}: holds {foreign[0]} - give an empty folder") from None
-        checkpoint = chosen_checkpoint(config.run, config.best)
-        write_bytes(storage, PLAN, (json.dumps(wanted | {"checkpoint": checkpoint}, indent=2) + "\n").encode())
-        return checkpoint
+        return wanted | {"checkpoint": chosen_checkpoint(config.run, config.best)}
     except ValueError:
         raise UserError(f"{config.out}/{PLAN}: is damaged - give another --out") from None
     for key, value in wanted.items():
@@ -106,7 +115,7 @@ def _planned(config: ScoringConfig) -> str:
             raise UserError(
                 f"--out {config.out}: holds scores with {key} {plan.get(key)}, not {value} - give another --out"
             )
-    return plan["checkpoint"]
+    return plan
 
 
 def _check_same(config: ScoringConfig, units: list[Unit], there: set[str]) -> None:
@@ -140,39 +149,38 @@ class _Scorer:
         import torch
 
         torch.set_num_threads(1)
-        self.config, self.detector = config, AnomalyDetector.load(checkpoint)
+        self.config, self.assessor = config, Assessor.load(checkpoint, config.criterion)
         self.images, self.out = open_storage(config.images), open_storage(config.out)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
         unit = Unit(str(batch["kind"][0]), tuple(str(name) for name in batch["names"][0]))
-        table = score_unit(self.images, unit, self.detector, self.config)
+        table = score_unit(self.images, unit, self.assessor, self.config.heatmaps)
         file = io.BytesIO()
         pyarrow.parquet.write_table(table, file)
         write_bytes(self.out, part_name(int(batch["number"][0]), unit), file.getvalue())
         return {"images": [len(table)], "errors": [len(table) - table["error"].null_count]}
 
 
-def score_unit(storage: Storage, unit: Unit, detector: AnomalyDetector, config: ScoringConfig) -> pyarrow.Table:
-    """A unit's table: source, key, L_n, L_o, L_r, score = a, anomalous (with a threshold), heatmap, error.
+def score_unit(storage: Storage, unit: Unit, assessor: Assessor, heatmaps: bool) -> pyarrow.Table:
+    """A unit's table: source, key, score, `assessor.columns`, anomalous (with a threshold), heatmap, error.
 
     A broken image has an error and no numbers.
     """
-    number = pyarrow.float64()
     columns: dict[str, pyarrow.DataType] = {"source": pyarrow.string(), "key": pyarrow.string()}
-    columns |= dict.fromkeys(("L_n", "L_o", "L_r", "score"), number)
-    columns |= {} if config.threshold is None else {"anomalous": pyarrow.bool_()}
-    columns |= {"heatmap": pyarrow.binary()} if config.heatmaps else {}
+    columns |= dict.fromkeys(("score", *assessor.columns), pyarrow.float64())
+    columns |= {} if assessor.above is None else {"anomalous": pyarrow.bool_()}
+    columns |= {"heatmap": pyarrow.binary()} if heatmaps else {}
     schema = pyarrow.schema([*columns.items(), ("error", pyarrow.string())])
     source, found, tables = "" if unit.kind == "files" else unit.names[0], iter(items(storage, unit)), []
     while part := list(islice(found, BATCH)):
-        rows = [{"source": source, **row} for row in _rows(part, detector, config)]
+        rows = [{"source": source, **row} for row in _rows(part, assessor, heatmaps)]
         tables.append(pyarrow.Table.from_pylist(rows, schema))
     return pyarrow.concat_tables(tables) if tables else schema.empty_table()
 
 
-def _rows(part: list[Item], detector: AnomalyDetector, config: ScoringConfig) -> list[dict[str, Any]]:
+def _rows(part: list[Item], assessor: Assessor, heatmaps: bool) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [{"key": item.key, "error": item.error or None} for item in part]
-    whole, images = [], []
+    whole, images, detector = [], [], assessor.detector
     for item, row in zip(part, rows):
         if not item.error:
             try:
@@ -184,14 +192,13 @@ def _rows(part: list[Item], detector: AnomalyDetector, config: ScoringConfig) ->
     if not images:
         return rows
     stacked = np.stack(images)
-    scores = detector.score(stacked)
-    a = scores.anomaly(config.lam)
+    found = assessor.assessed(stacked)
     for i, row in enumerate(whole):
-        row |= {"L_n": scores.L_n[i], "L_o": scores.L_o[i], "L_r": scores.L_r[i], "score": a[i]}
-        if config.threshold is not None:
-            row["anomalous"] = bool(a[i] > config.threshold)
-    if config.heatmaps:
-        for row, heat in zip(whole, detector.heatmap(stacked)):
+        row |= {"score": found.score[i], **{name: column[i] for name, column in found.columns.items()}}
+        if found.anomalous is not None:
+            row["anomalous"] = bool(found.anomalous[i])
+    if heatmaps:
+        for row, heat in zip(whole, assessor.heat(stacked)):
             row["heatmap"] = png_of(heat)
     return rows
 

@@ -25,7 +25,8 @@ from cluster.scoring import png_of
 from data_tools.errors import UserError
 from data_tools.sources.images import decode_image
 from trainer.checkpoint import chosen_checkpoint
-from trainer.detector import PAPER_LAMBDA, AnomalyDetector, Scores
+from trainer.detector import PAPER_LAMBDA
+from trainer.verdict.assessor import Assessed, Assessor, Criterion
 
 BATCH, WAIT_SECONDS = 16, 0.005
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -40,26 +41,31 @@ class Settings(BaseModel):
 
     run: str = Field(description="URL of a run, or of one checkpoint")
     best: Annotated[bool, Field(description="the best checkpoint instead of the newest")] = False
+    by: Annotated[str, Field(description="fused, a, or one term: L_n, L_o, D, L_k")] = "fused"
     lam: Annotated[float, Field(ge=0, le=1, description="lambda in a = lambda L_n + (1 - lambda) L_o")] = PAPER_LAMBDA
-    threshold: Annotated[float | None, Field(description="anomalous when a is above this")] = None
+    false_alarms: Annotated[float | None, Field(description="share of normal images that may be anomalous")] = None
+    contamination: Annotated[float | None, Field(description="or share of anomalies among training images")] = None
+    threshold: Annotated[float | None, Field(description="or anomalous when the score is above this")] = None
     max_bytes: Annotated[int, Field(ge=1, description="of a request's body")] = 16 * 2**20
     max_pixels: Annotated[int, Field(ge=1, description="of an image")] = 16 * 2**20
     max_images: Annotated[int, Field(ge=1, description="in a request")] = 64
+
+    def criterion(self) -> Criterion:
+        return Criterion(self.by, self.lam, self.false_alarms, self.contamination, self.threshold)
 
 
 class Verdict(BaseModel):
     """What is said of one image. The greater a score, the more anomalous the image."""
 
     name: str = Field(description="the file's name, where it has one")
-    score: float = Field(description="a = lambda L_n + (1 - lambda) L_o")
-    L_n: float = Field(description="the normalised residual")
-    L_o: float = Field(description="the norm of the latent vector, negated")
-    L_r: float = Field(description="the plain residual")
+    score: float = Field(description="of the kind that /health names in `by`")
+    p_value: Annotated[
+        float | None, Field(description="the share of training images that score as high; null with by a")
+    ] = None
+    terms: dict[str, float] = Field(description="what the score is made of, and what else the networks say")
     threshold: Annotated[float | None, Field(description="above this an image is called anomalous")] = None
     anomalous: Annotated[bool | None, Field(description="null without a threshold")] = None
-    heatmap: Annotated[
-        str | None, Field(description="PNG in base64: where the image differs from its closest match")
-    ] = None
+    heatmap: Annotated[str | None, Field(description="PNG in base64: black is usual there, white is rare")] = None
 
 
 class Answer(BaseModel):
@@ -74,8 +80,10 @@ class Facts(BaseModel):
     run: str
     resolution: int
     channels: int
+    by: str
     lam: float
     threshold: float | None
+    meaning: str = Field(description="what the threshold means; empty where none was derived from training images")
 
 
 api = FastAPI(title="StrataGAN detector", version="1")
@@ -101,8 +109,9 @@ class Detector:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = Settings(**settings)
         self.run = chosen_checkpoint(self.settings.run, self.settings.best)
-        self.detector = AnomalyDetector.load(self.run)
-        self.detector.score(self._black(BATCH))  # the first images take longest
+        self.assessor = Assessor.load(self.run, self.settings.criterion())
+        self.detector = self.assessor.detector
+        self.assessor.assessed(self._black(BATCH))  # the first images take longest
         self.images = Counter("stratagan_images", "Images scored.")
         self.refused = Counter("stratagan_refused", "Requests refused.", tag_keys=("status",))
         self.seconds = Histogram("stratagan_request_seconds", "From a request to its answer.", boundaries=LATENCIES)
@@ -110,10 +119,15 @@ class Detector:
     @api.get("/health")
     async def health(self) -> Facts:
         """Ready: the detector is loaded."""
-        s = self.settings
-        detector = self.detector
+        assessor, detector = self.assessor, self.detector
         return Facts(
-            run=self.run, resolution=detector.resolution, channels=detector.channels, lam=s.lam, threshold=s.threshold
+            run=self.run,
+            resolution=detector.resolution,
+            channels=detector.channels,
+            by=assessor.criterion.by,
+            lam=assessor.criterion.lam,
+            threshold=assessor.above,
+            meaning=assessor.meaning,
         )
 
     @api.post(
@@ -154,23 +168,22 @@ class Detector:
     def _score(self, wanted: list[tuple[np.ndarray, bool]]) -> list[Verdict]:
         images = self._black(BATCH)
         images[: len(wanted)] = [image for image, _ in wanted]
-        scores = self.detector.score(images, BATCH)
-        heat = self.detector.heatmap(images, BATCH) if any(with_map for _, with_map in wanted) else None
+        found = self.assessor.assessed(images)
+        heat = self.assessor.heat(images) if any(with_map for _, with_map in wanted) else None
         return [
-            self._verdict(scores, i, heat[i] if heat is not None and with_map else None)
+            self._verdict(found, i, heat[i] if heat is not None and with_map else None)
             for i, (_, with_map) in enumerate(wanted)
         ]
 
-    def _verdict(self, scores: Scores, i: int, heat: np.ndarray | None) -> Verdict:
-        a, threshold = float(scores.anomaly(self.settings.lam)[i]), self.settings.threshold
+    def _verdict(self, found: Assessed, i: int, heat: np.ndarray | None) -> Verdict:
+        terms = {name: float(column[i]) for name, column in found.columns.items()}
         return Verdict(
             name="",
-            score=a,
-            L_n=float(scores.L_n[i]),
-            L_o=float(scores.L_o[i]),
-            L_r=float(scores.L_r[i]),
-            threshold=threshold,
-            anomalous=None if threshold is None else a > threshold,
+            score=float(found.score[i]),
+            p_value=terms.pop("p_value", None),
+            terms=terms,
+            threshold=self.assessor.above,
+            anomalous=None if found.anomalous is None else bool(found.anomalous[i]),
             heatmap=None if heat is None else base64.b64encode(png_of(heat)).decode(),
         )
 

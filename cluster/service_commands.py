@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated
 
 import tyro
@@ -14,8 +14,8 @@ from cluster.commands import no_command
 from data_tools.errors import UserError
 from data_tools.storage import absolute
 from trainer.checkpoint import chosen_checkpoint
-from trainer.detector import PAPER_LAMBDA
 from trainer.ray_session import ray_session
+from trainer.verdict.assessor import Criterion
 
 Run = Annotated[str, tyro.conf.arg(name="run")]
 
@@ -32,10 +32,8 @@ class Score:
     """URL for the scores: Parquet files."""
     best: bool = False
     """The best checkpoint instead of the newest."""
-    lam: float = PAPER_LAMBDA
-    """lambda in a = lambda L_n + (1 - lambda) L_o."""
-    threshold: float | None = None
-    """Add a column: anomalous when a is above this."""
+    criterion: tyro.conf.OmitArgPrefixes[Criterion] = field(default_factory=Criterion)
+    """By what, and above what an image is called anomalous: a column more."""
     heatmaps: bool = False
     """Add a column: heat maps, as grey PNGs."""
     actors: int = 0
@@ -46,7 +44,7 @@ class Score:
 
         no_command(command)
         config = ScoringConfig(
-            self.from_run, self.images, self.out, self.best, self.lam, self.threshold, self.heatmaps, self.actors
+            self.from_run, self.images, self.out, self.best, self.criterion, self.heatmaps, self.actors
         )
         done = score_images(config)
         if done.units_before:
@@ -63,10 +61,8 @@ class Serve:
     """URL of a run, or of one checkpoint."""
     best: bool = False
     """The best checkpoint instead of the newest."""
-    lam: float = PAPER_LAMBDA
-    """lambda in a = lambda L_n + (1 - lambda) L_o."""
-    threshold: float | None = None
-    """An image is called anomalous when a is above this."""
+    criterion: tyro.conf.OmitArgPrefixes[Criterion] = field(default_factory=Criterion)
+    """By what, and above what an image is called anomalous."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 8000
@@ -76,20 +72,22 @@ class Serve:
 
     def run(self, command: Sequence[str]) -> None:
         no_command(command)
-        if not 0 <= self.lam <= 1:
-            raise UserError(f"--lam {self.lam} is outside [0, 1] - give e.g. 0.05")
+        self.criterion.check()
         if self.replicas < 1:
             raise UserError(f"--replicas {self.replicas}: must be at least 1")
         url = absolute(self.from_run)
-        chosen_checkpoint(url, self.best)  # one that is not there is said before Ray starts
+        checkpoint = chosen_checkpoint(url, self.best)  # one that is not there is said before Ray starts
         with ray_session(self.replicas + 1):
             from ray import serve
             from ray.serve.config import HTTPOptions
 
+            from cluster.scoring import prepared
             from cluster.serve import Detector, Settings
             from trainer.ray_session import has_gpus
 
-            settings = Settings(run=url, best=self.best, lam=self.lam, threshold=self.threshold)
+            if meaning := prepared(checkpoint, self.criterion):
+                print(meaning, flush=True)
+            settings = Settings(run=checkpoint, **asdict(self.criterion))
             placed = {"num_cpus": 1, "num_gpus": 1 if has_gpus(self.replicas) else 0}
             deployment = Detector.options(num_replicas=self.replicas, ray_actor_options=placed)
             serve.start(http_options=HTTPOptions(host=self.host, port=self.port))

@@ -24,7 +24,10 @@ from cluster.scoring import ScoringConfig, part_name, score_images, score_unit
 from data_tools.reader import open_dataset
 from data_tools.storage import open_storage
 from tests.conftest import refuses
-from trainer.detector import AnomalyDetector
+from trainer.verdict.assessor import Assessor, Criterion
+from trainer.verdict.judge import Judge
+from trainer.verdict.overlay import strength
+from trainer.verdict.terms import TERMS
 from tuning.sweep import averaged
 
 BROKEN = (b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40))
@@ -32,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def config_of(run: Path, images: Path | str, out: Path | str) -> ScoringConfig:
-    return ScoringConfig(str(run), str(images), str(out), False, 0.05, None, False, 2)
+    return ScoringConfig(str(run), str(images), str(out), actors=2)
 
 
 def png(image: np.ndarray) -> bytes:
@@ -51,26 +54,26 @@ def write_tar(path: Path, files: dict[str, bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def detector(run: Path) -> AnomalyDetector:
-    return AnomalyDetector.load(run)
+def judge(run: Path, dataset: Path) -> Judge:
+    return Judge.load(str(run), cache=str(dataset.parent / "cache"))
 
 
 @pytest.fixture(scope="module")
-def patches(dataset: Path, detector: AnomalyDetector) -> np.ndarray:
+def patches(dataset: Path, judge: Judge) -> np.ndarray:
     """Images of the detector's own size, which nothing resizes."""
     images = open_dataset(str(dataset)).images("test-normal")
-    return averaged(images, images.shape[1] // detector.resolution)
+    return averaged(images, images.shape[1] // judge.detector.resolution)
 
 
-def table_of(folder: Path, detector: AnomalyDetector, config: ScoringConfig) -> list[dict]:
-    storage = open_storage(str(folder))
-    tables = [score_unit(storage, unit, detector, config) for unit in find_units(storage)]
+def table_of(folder: Path, run: Path, criterion: Criterion, heatmaps: bool = False) -> list[dict]:
+    storage, assessor = open_storage(str(folder)), Assessor.load(str(run), criterion)
+    tables = [score_unit(storage, unit, assessor, heatmaps) for unit in find_units(storage)]
     return pyarrow.concat_tables(tables).to_pylist()
 
 
 @pytest.mark.parametrize("kind", ["tar", "files", "table", "structs"])
-def test_every_source_gives_the_detectors_scores_and_names_what_is_broken(
-    kind: str, tmp_path: Path, run: Path, detector: AnomalyDetector, patches: np.ndarray
+def test_every_source_gives_the_judges_scores_and_names_what_is_broken(
+    kind: str, tmp_path: Path, run: Path, judge: Judge, patches: np.ndarray
 ) -> None:
     contents = {f"p{i}": png(patch) for i, patch in enumerate(patches)} | {f"x{i}": b for i, b in enumerate(BROKEN)}
     if kind == "tar":
@@ -83,24 +86,22 @@ def test_every_source_gives_the_detectors_scores_and_names_what_is_broken(
         cells = [{"bytes": content, "path": None} if kind == "structs" else content for content in contents.values()]
         table = pyarrow.table({"key": list(contents), "image": cells})
         pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    rows = table_of(tmp_path, detector, config_of(run, tmp_path, "out"))
-    expected = detector.score(patches)
+    rows = table_of(tmp_path, run, Criterion())
+    expected = judge.judged(patches)
     found = {row["key"].removesuffix(".png"): row for row in rows}
     assert found.keys() == contents.keys() and len(rows) == len(contents)
     for i in range(len(patches)):
         row = found[f"p{i}"]
         assert row["error"] is None
-        for name in ("L_n", "L_o", "L_r"):
-            assert row[name] == pytest.approx(getattr(expected, name)[i], rel=1e-5)
-        assert row["score"] == pytest.approx(0.05 * row["L_n"] + 0.95 * row["L_o"], rel=1e-12)
+        for name in TERMS:
+            assert row[name] == pytest.approx(expected.terms[name][i], rel=1e-5)
+        assert row["p_value"] == expected.p_value[i] and row["score"] == pytest.approx(expected.score[i], rel=1e-12)
     for i in range(len(BROKEN)):
         row = found[f"x{i}"]
         assert row["error"].startswith(row["key"]) and "\n" not in row["error"] and row["score"] is None
 
 
-def test_a_tar_that_ends_too_soon_keeps_what_could_be_read(
-    tmp_path: Path, run: Path, detector: AnomalyDetector, patches: np.ndarray
-) -> None:
+def test_a_tar_that_ends_too_soon_keeps_what_could_be_read(tmp_path: Path, run: Path, patches: np.ndarray) -> None:
     write_tar(tmp_path / "whole/a.tar", {f"p{i}.png": png(patch) for i, patch in enumerate(patches)})
     (tmp_path / "cut").mkdir()
     content = (tmp_path / "whole/a.tar").read_bytes()
@@ -108,19 +109,32 @@ def test_a_tar_that_ends_too_soon_keeps_what_could_be_read(
     (tmp_path / "cut/b.tar").write_bytes(b"no tar")
     (tmp_path / "cut/c.parquet").write_bytes(b"no table")
     pyarrow.parquet.write_table(pyarrow.table({"label": [1]}), tmp_path / "cut/d.parquet")
-    rows = table_of(tmp_path / "cut", detector, config_of(run, tmp_path, "out"))
+    rows = table_of(tmp_path / "cut", run, Criterion())
     assert [row["key"] for row in rows if not row["error"]] == ["p0", "p1"]
     assert [row["key"] for row in rows if row["error"]] == ["a.tar", "b.tar", "c.parquet", "d.parquet"]
 
 
-def test_verdicts_and_heat_maps(tmp_path: Path, run: Path, detector: AnomalyDetector, patches: np.ndarray) -> None:
+def test_verdicts_and_heat_maps(tmp_path: Path, run: Path, judge: Judge, patches: np.ndarray) -> None:
     write_tar(tmp_path / "a.tar", {f"p{i}.png": png(patch) for i, patch in enumerate(patches)})
-    a = detector.score(patches).anomaly(0.05)
-    config = dataclasses.replace(config_of(run, tmp_path, "out"), threshold=float(np.median(a)), heatmaps=True)
-    rows = table_of(tmp_path, detector, config)
-    assert [row["anomalous"] for row in rows] == [row["score"] > np.median(a) for row in rows]
+    limit = judge.threshold("contamination", 0.3)
+    rows = table_of(tmp_path, run, Criterion(contamination=0.3), heatmaps=True)
+    assert [row["anomalous"] for row in rows] == [row["score"] > limit.value for row in rows]
     maps = np.stack([np.asarray(Image.open(io.BytesIO(row["heatmap"]))) for row in rows])
-    np.testing.assert_allclose(maps / 255, detector.heatmap(patches), atol=0.51 / 255)
+    np.testing.assert_allclose(maps / 255, strength(judge.heat(patches)), atol=0.51 / 255)
+
+
+def test_the_papers_score_needs_no_training_images(
+    tmp_path: Path, run: Path, judge: Judge, patches: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tar(tmp_path / "a.tar", {f"p{i}.png": png(patch) for i, patch in enumerate(patches)})
+    monkeypatch.setattr(Judge, "load", lambda *_: pytest.fail("calibrated"))
+    a = judge.detector.score(patches).anomaly(0.3)
+    rows = table_of(tmp_path, run, Criterion("a", 0.3, threshold=float(np.median(a))), heatmaps=True)
+    np.testing.assert_allclose([row["score"] for row in rows], a, rtol=1e-12)
+    assert [row["anomalous"] for row in rows] == (a > np.median(a)).tolist()
+    assert rows[0].keys() >= {"L_n", "L_o", "L_r"} and "p_value" not in rows[0]
+    maps = np.stack([np.asarray(Image.open(io.BytesIO(row["heatmap"]))) for row in rows])
+    np.testing.assert_allclose(maps / 255, judge.detector.heatmap(patches), atol=0.51 / 255)
 
 
 def test_units_are_the_same_at_every_look(tmp_path: Path) -> None:
@@ -153,7 +167,11 @@ def test_on_ray_through_s3_and_again(url: str, tmp_path: Path, run: Path, patche
     assert (again.images, again.units, again.units_before) == (0, 3, 3)
     out.remove(part_name(1, names[1]))
     assert score_images(config).images == len(patches)
-    refuses(lambda: score_images(dataclasses.replace(config, lam=0.5)), "lam", "--out")
+    other = dataclasses.replace(config, criterion=Criterion(lam=0.5))
+    refuses(lambda: score_images(other), "lam", "--out")
+    too_few = dataclasses.replace(config, criterion=Criterion(false_alarms=1e-6), out=f"{url}/none")
+    refuses(lambda: score_images(too_few), "--false-alarms", "too small")  # found by a worker
+    assert not open_storage(f"{url}/none").names()
     storage.remove("2.tar")
     refuses(lambda: score_images(config), "--images", "has changed")
 
@@ -161,7 +179,9 @@ def test_on_ray_through_s3_and_again(url: str, tmp_path: Path, run: Path, patche
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"lam": 1.5}, ["--lam", "1.5"]),
+        ({"criterion": Criterion(lam=1.5)}, ["--lam", "1.5"]),
+        ({"criterion": Criterion("norm")}, ["--by norm", "fused"]),
+        ({"criterion": Criterion(threshold=1.0, false_alarms=0.1)}, ["--false-alarms", "--threshold", "exclude"]),
         ({"actors": -1}, ["--actors", "-1"]),
         ({"run": "nowhere"}, ["nowhere"]),
         ({"images": "nowhere"}, ["nowhere", "no tars"]),

@@ -24,12 +24,14 @@ from PIL import Image
 
 from cluster.store import free_ports
 from data_tools.reader import open_dataset
-from trainer.detector import AnomalyDetector
+from trainer.verdict.judge import Judge
+from trainer.verdict.overlay import strength
+from trainer.verdict.terms import TERMS
 from tuning.sweep import averaged
 
 ROOT = Path(__file__).parents[1]
 PNG = {"Content-Type": "image/png"}
-THRESHOLD = -0.5
+FALSE_ALARMS = 0.2
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Service:
     """A service that runs, and the detector that it should answer like."""
 
     url: str
-    detector: AnomalyDetector
+    judge: Judge
 
     def post(self, body: Any, headers: dict[str, str] | None = None, **options: Any) -> requests.Response:
         return requests.post(f"{self.url}/score", data=body, headers=headers or PNG, timeout=60, **options)
@@ -50,10 +52,11 @@ def encoded(image: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 @pytest.fixture(scope="module")
-def service(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(run: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     (port,) = free_ports(1)
+    judge = Judge.load(str(run), cache=str(dataset.parent / "cache"))
     log = tmp_path_factory.mktemp("serve") / "log"
-    words = ["serve", "--run", str(run), "--port", str(port), "--threshold", str(THRESHOLD)]
+    words = ["serve", "--run", str(run), "--port", str(port), "--false-alarms", str(FALSE_ALARMS)]
     with log.open("w") as file:
         process = subprocess.Popen([sys.executable, "-m", "cluster", *words], cwd=ROOT, stdout=file, stderr=file)
     url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 180
@@ -61,7 +64,7 @@ def service(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         while "serving" not in log.read_text():
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
-        yield Service(url, AnomalyDetector.load(run))
+        yield Service(url, judge)
     finally:
         process.send_signal(signal.SIGTERM)
         status = process.wait(60)
@@ -73,31 +76,31 @@ def service(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 @pytest.fixture(scope="module")
 def patches(dataset: Path, service: Service) -> np.ndarray:
     images = open_dataset(str(dataset)).images("test-normal")
-    return averaged(images, images.shape[1] // service.detector.resolution)
+    return averaged(images, images.shape[1] // service.judge.detector.resolution)
 
 
 def test_answers_are_the_detectors(service: Service, patches: np.ndarray) -> None:
-    expected, a = service.detector.score(patches), service.detector.score(patches).anomaly(0.05)
+    expected, limit = service.judge.judged(patches), service.judge.threshold("false-alarms", FALSE_ALARMS)
     for i in range(4):
         answer = service.post(encoded(patches[i]))
         assert answer.status_code == 200, answer.text
         (found,) = answer.json()["images"]
-        assert found["score"] == pytest.approx(a[i], rel=1e-5) and found["L_n"] == pytest.approx(
-            expected.L_n[i], rel=1e-5
-        )
-        assert found["threshold"] == THRESHOLD and found["anomalous"] == (found["score"] > THRESHOLD)
+        assert found["score"] == pytest.approx(expected.score[i], rel=1e-9)
+        assert found["p_value"] == pytest.approx(expected.p_value[i], rel=1e-9)
+        assert found["terms"] == pytest.approx({name: expected.terms[name][i] for name in TERMS}, rel=1e-5)
+        assert found["threshold"] == limit.value and found["anomalous"] == (found["score"] > limit.value)
         assert found["heatmap"] is None
     (with_map,) = service.post(encoded(patches[0]), params={"heatmap": "true"}).json()["images"]
     heat = np.asarray(Image.open(io.BytesIO(base64.b64decode(with_map["heatmap"]))))
-    np.testing.assert_allclose(heat / 255, service.detector.heatmap(patches[:1])[0], atol=0.51 / 255)
+    np.testing.assert_allclose(heat / 255, strength(service.judge.heat(patches[:1]))[0], atol=0.51 / 255)
 
 
 def test_several_images_in_a_form_keep_their_order_and_names(service: Service, patches: np.ndarray) -> None:
     files = [("image", (f"{i}.png", encoded(patch), "image/png")) for i, patch in enumerate(patches)]
     answer = requests.post(f"{service.url}/score", files=files, timeout=60).json()["images"]
     assert [found["name"] for found in answer] == [name for _, (name, _, _) in files]
-    a = service.detector.score(patches).anomaly(0.05)
-    np.testing.assert_allclose([found["score"] for found in answer], a, rtol=1e-5)
+    expected = service.judge.judged(patches).score
+    np.testing.assert_allclose([found["score"] for found in answer], expected, rtol=1e-9)
 
 
 def test_an_answer_does_not_depend_on_what_else_is_asked(service: Service, patches: np.ndarray) -> None:
@@ -112,7 +115,8 @@ def test_an_answer_does_not_depend_on_what_else_is_asked(service: Service, patch
 
 def test_health_documentation_and_metrics(service: Service, patches: np.ndarray) -> None:
     facts = requests.get(f"{service.url}/health", timeout=30).json()
-    assert facts["resolution"] == service.detector.resolution and facts["channels"] == 1
+    assert facts["resolution"] == service.judge.detector.resolution and facts["channels"] == 1
+    assert facts["by"] == "fused" and f"{facts['threshold']:.4g}" in facts["meaning"]
     assert requests.get(f"{service.url}/-/healthz", timeout=30).status_code == 200
     described = requests.get(f"{service.url}/openapi.json", timeout=30).json()["paths"]["/score"]["post"]
     assert described["requestBody"]["content"].keys() == {"image/*", "multipart/form-data"}

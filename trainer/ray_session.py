@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from data_tools.errors import UserError
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -33,6 +35,20 @@ def ray_session(cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def on_a_worker(function: Callable[..., Any], *args: Any) -> Any:
+    """What a function returns on one worker, with a GPU where the cluster has any; its UserError is raised here."""
+    import ray
+    from ray.exceptions import RayTaskError
+
+    remote = ray.remote(num_cpus=1, num_gpus=1 if has_gpus(1) else 0)(function)
+    try:
+        return ray.get(remote.remote(*args))
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
 
 
 def has_gpus(workers: int) -> bool:

@@ -22,6 +22,14 @@ SCORES = ("fused", "a", *TERMS)
 """What an image may be judged by: all terms together, the paper's a(Q), or one term."""
 
 
+def check_score(by: str, lam: float) -> None:
+    """UserError for a score that is none of SCORES, and for a lambda outside [0, 1]."""
+    if by not in SCORES:
+        raise UserError(f"--by {by} is unknown - give one of {', '.join(SCORES)}")
+    if not 0 <= lam <= 1:
+        raise UserError(f"--lam {lam} is outside [0, 1] - give e.g. 0.05")
+
+
 @dataclass(frozen=True)
 class Judged:
     """Of N images: every term (float64 N each), their one score, the greater the more anomalous, and its p-value."""
@@ -45,10 +53,7 @@ class Judge:
     lam: float = PAPER_LAMBDA
 
     def __post_init__(self) -> None:
-        if self.by not in SCORES:
-            raise UserError(f"--by {self.by} is unknown - give one of {', '.join(SCORES)}")
-        if not 0 <= self.lam <= 1:
-            raise UserError(f"--lam {self.lam} is outside [0, 1] - give e.g. 0.05")
+        check_score(self.by, self.lam)
 
     @staticmethod
     def load(

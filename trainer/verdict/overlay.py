@@ -14,12 +14,17 @@ MOST = 0.85
 COLOURS = matplotlib.colormaps["inferno"]
 
 
+def strength(heat: np.ndarray) -> np.ndarray:
+    """Heat in interquartile ranges as shares of the fullest colour, in [0, 1]."""
+    return np.clip((heat - USUAL) / (RARE - USUAL), 0, 1)
+
+
 def overlaid(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Images in grey with what is unusual in colour: uint8 N x H x W x C, float N x H x W -> uint8 N x H x W x 3."""
     grey = images.mean(axis=3, keepdims=True)
-    strength = np.clip((heat - USUAL) / (RARE - USUAL), 0, 1)
-    colours = COLOURS(0.4 + 0.55 * strength)[..., :3] * 255  # from purple to yellow, on any grey
-    cover = (strength > 0)[..., None] * (0.35 + (MOST - 0.35) * strength[..., None])
+    shares = strength(heat)
+    colours = COLOURS(0.4 + 0.55 * shares)[..., :3] * 255  # from purple to yellow, on any grey
+    cover = (shares > 0)[..., None] * (0.35 + (MOST - 0.35) * shares[..., None])
     return np.rint(grey * (1 - cover) + colours * cover).astype(np.uint8)
 
 
