@@ -136,14 +136,19 @@ class AnomalyDetector:
             network.to(device).requires_grad_(False).eval()
         return AnomalyDetector(config, networks, resolution, channels, alpha, device)
 
-    def score(self, images: np.ndarray, batch: int = 64) -> Scores:
-        """images: uint8, N x H x W x C; H = W = a whole multiple of the detector's resolution."""
-        parts = [self._score_batch(q) for q in self.batches(images, batch)]
+    def score(self, images: np.ndarray, batch: int = 64, with_A: bool = True) -> Scores:
+        """images: uint8, N x H x W x C; H = W = a whole multiple of the detector's resolution.
+
+        with_A: A too, where the critic is there; it takes two more passes of the critic.
+        """
+        parts = [self._score_batch(q, with_A) for q in self.batches(images, batch)]
         if not parts:
-            empty = np.zeros((5 if "critic" in self.networks else 3, 0))
-            return Scores(*empty, z_hat=np.zeros((0, self.config.latent_size), np.float32))
-        columns = [torch.cat(column).cpu().numpy() for column in zip(*parts)]
-        return Scores(*(column.astype(np.float64) for column in columns[1:]), z_hat=columns[0])
+            further = (["D", "A"] if with_A else ["D"]) if "critic" in self.networks else []
+            none = {name: np.zeros(0) for name in ["L_n", "L_o", "L_r", *further]}
+            return Scores(**none, z_hat=np.zeros((0, self.config.latent_size), np.float32))
+        columns = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+        z_hat = columns.pop("z_hat")
+        return Scores(**{name: column.astype(np.float64) for name, column in columns.items()}, z_hat=z_hat)
 
     def heatmap(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """|w(Q) - w(R)|, averaged over channels: float32, N x r x r, in [0, 1]."""
@@ -178,10 +183,16 @@ class AnomalyDetector:
         return self.scorer.generate(z_hat), z_hat
 
     @torch.no_grad()
-    def _score_batch(self, queries: Tensor) -> list[Tensor]:
+    def _score_batch(self, queries: Tensor, with_A: bool) -> dict[str, Tensor]:
         matches, z_hat = self._match(queries)
-        residual = (queries - matches).flatten(1).norm(dim=1)
-        terms = [z_hat, normalised_residual(queries, matches), negated_norm(z_hat), residual]
+        found = {
+            "z_hat": z_hat,
+            "L_n": normalised_residual(queries, matches),
+            "L_o": negated_norm(z_hat),
+            "L_r": (queries - matches).flatten(1).norm(dim=1),
+        }
         if "critic" in self.networks:
-            terms += [izi_f(queries, matches, self.scorer.features), -self.scorer.criticise(queries)]
-        return terms
+            found["D"] = -self.scorer.criticise(queries)
+            if with_A:
+                found["A"] = izi_f(queries, matches, self.scorer.features)
+        return found

@@ -64,7 +64,7 @@ def calibrated(detector: AnomalyDetector, data: TrainingSet) -> Calibration:
     maps, latents, columns = [], [], []
     for block in progress(blocks, "calibrating", "blocks", len(blocks)):
         images = data.at(block)
-        scores = detector.score(images)
+        scores = detector.score(images, with_A=False)
         assert scores.z_hat is not None
         latents.append(scores.z_hat)
         columns.append(scores.columns())

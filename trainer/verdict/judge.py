@@ -101,7 +101,7 @@ class Judge:
         return Judged(terms, score, p_values(score, self.known, known))
 
     def _computed(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        scores = self.detector.score(images)
+        scores = self.detector.score(images, with_A=False)
         assert scores.z_hat is not None
         columns = scores.columns()
         columns["L_k"] = direction_distances(scores.z_hat, self.calibration.directions)
