@@ -60,7 +60,8 @@ class Verdict(BaseModel):
     name: str = Field(description="the file's name, where it has one")
     score: float = Field(description="of the kind that /health names in `by`")
     p_value: Annotated[
-        float | None, Field(description="the share of training images that score as high; null with by a")
+        float | None,
+        Field(description="share of training images that score as high; null where by is a and no share given"),
     ] = None
     terms: dict[str, float] = Field(description="what the score is made of, and what else the networks say")
     threshold: Annotated[float | None, Field(description="above this an image is called anomalous")] = None

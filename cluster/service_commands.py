@@ -87,7 +87,7 @@ class Serve:
 
             if meaning := prepared(checkpoint, self.criterion):
                 print(meaning, flush=True)
-            settings = Settings(run=checkpoint, **asdict(self.criterion))
+            settings = Settings(run=url, best=self.best, **asdict(self.criterion))
             placed = {"num_cpus": 1, "num_gpus": 1 if has_gpus(self.replicas) else 0}
             deployment = Detector.options(num_replicas=self.replicas, ray_actor_options=placed)
             serve.start(http_options=HTTPOptions(host=self.host, port=self.port))
