@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import shutil
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from tests.runs import TINY, unhurried, words_of
 from trainer.__main__ import main as trainer
 
 torch.set_num_threads(1)  # tests run side by side
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # begun in a script's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 CLUSTERS = ("test_sweep.py", "test_local_cluster.py", "test_keys.py")
