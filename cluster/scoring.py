@@ -19,12 +19,13 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
+from cluster.calibration import calibrated_once
 from cluster.images import Item, Unit, find_units, items
 from data_tools.errors import UserError
 from data_tools.sources.images import decode_image
 from data_tools.storage import Storage, absolute, open_storage, read_bytes, write_bytes
 from trainer.checkpoint import chosen_checkpoint
-from trainer.ray_session import has_gpus, on_a_worker, ray_session, room
+from trainer.ray_session import has_gpus, ray_session, room
 from trainer.verdict.assessor import Assessor, Criterion
 
 PLAN = "plan.json"
@@ -73,8 +74,9 @@ def score_images(config: ScoringConfig) -> Scored:
     begun, images, errors = time.monotonic(), 0, 0
     if waiting:
         with ray_session(config.actors):
-            if meaning := prepared(plan["checkpoint"], config.criterion):
+            if meaning := calibrated_once(plan["checkpoint"], config.criterion):
                 print(meaning, flush=True)
+            plan = _plan(config, plan["checkpoint"])  # somebody may have begun here meanwhile
             write_bytes(open_storage(config.out), PLAN, (json.dumps(plan, indent=2) + "\n").encode())
             for done in _score_on_ray(config, plan["checkpoint"], waiting):
                 images, errors = images + int(done["images"]), errors + int(done["errors"])
@@ -83,22 +85,16 @@ def score_images(config: ScoringConfig) -> Scored:
     return Scored(images, errors, time.monotonic() - begun, len(units), len(units) - len(waiting))
 
 
-def prepared(checkpoint: str, criterion: Criterion) -> str:
-    """Let one worker calibrate, where nobody has, before many want to; returns what the threshold means."""
-    return on_a_worker(_meaning, checkpoint, criterion)
-
-
-def _meaning(checkpoint: str, criterion: Criterion) -> str:
-    return Assessor.load(checkpoint, criterion).meaning
-
-
 def part_name(number: int, unit: Unit) -> str:
     """The name of a unit's file."""
     return f"part-{number:06d}-{unit.digest}.parquet"
 
 
-def _plan(config: ScoringConfig) -> dict[str, Any]:
-    """What scores everything under OUT, the checkpoint that the first call took with it."""
+def _plan(config: ScoringConfig, checkpoint: str = "") -> dict[str, Any]:
+    """What scores everything under OUT, the checkpoint that the first call took with it.
+
+    checkpoint: the one for a first call, by default the run's newest or best.
+    """
     storage = open_storage(config.out)
     wanted = {key: value for key, value in asdict(config).items() if key not in ("out", "actors", "criterion")}
     wanted |= asdict(config.criterion)
@@ -107,7 +103,7 @@ def _plan(config: ScoringConfig) -> dict[str, Any]:
     except FileNotFoundError:
         if foreign := storage.names():
             raise UserError(f"--out {config.out}: holds {foreign[0]} - give an empty folder") from None
-        return wanted | {"checkpoint": chosen_checkpoint(config.run, config.best)}
+        return wanted | {"checkpoint": checkpoint or chosen_checkpoint(config.run, config.best)}
     except ValueError:
         raise UserError(f"{config.out}/{PLAN}: is damaged - give another --out") from None
     for key, value in wanted.items():

@@ -81,11 +81,11 @@ class Serve:
             from ray import serve
             from ray.serve.config import HTTPOptions
 
-            from cluster.scoring import prepared
+            from cluster.calibration import calibrated_once
             from cluster.serve import Detector, Settings
             from trainer.ray_session import has_gpus
 
-            if meaning := prepared(checkpoint, self.criterion):
+            if meaning := calibrated_once(checkpoint, self.criterion):
                 print(meaning, flush=True)
             settings = Settings(run=url, best=self.best, **asdict(self.criterion))
             placed = {"num_cpus": 1, "num_gpus": 1 if has_gpus(self.replicas) else 0}

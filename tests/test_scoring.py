@@ -22,7 +22,7 @@ from cluster import scoring
 from cluster.images import Unit, find_units
 from cluster.scoring import ScoringConfig, part_name, score_images, score_unit
 from data_tools.reader import open_dataset
-from data_tools.storage import open_storage
+from data_tools.storage import open_storage, read_bytes, write_bytes
 from tests.conftest import refuses
 from trainer.verdict.assessor import Assessor, Criterion
 from trainer.verdict.judge import Judge
@@ -152,7 +152,9 @@ def rows_of(out: Path) -> list[dict]:
     return pyarrow.parquet.read_table([str(path) for path in sorted(out.glob("part-*.parquet"))]).to_pylist()
 
 
-def test_on_ray_through_s3_and_again(url: str, tmp_path: Path, run: Path, patches: np.ndarray) -> None:
+def test_on_ray_through_s3_and_again(
+    url: str, tmp_path: Path, run: Path, patches: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     storage = open_storage(f"{url}/images")
     for shard in range(3):
         write_tar(tmp_path / f"{shard}.tar", {f"{shard}-{i}.png": png(patch) for i, patch in enumerate(patches)})
@@ -172,6 +174,14 @@ def test_on_ray_through_s3_and_again(url: str, tmp_path: Path, run: Path, patche
     too_few = dataclasses.replace(config, criterion=Criterion(false_alarms=1e-6), out=f"{url}/none")
     refuses(lambda: score_images(too_few), "--false-alarms", "too small")  # found by a worker
     assert not open_storage(f"{url}/none").names()
+
+    def other_begins() -> str:
+        write_bytes(open_storage(f"{url}/both"), "plan.json", read_bytes(out, "plan.json").replace(b"0.05", b"0.5"))
+        return ""
+
+    monkeypatch.setattr(scoring, "calibrated_once", lambda *_: other_begins())
+    refuses(lambda: score_images(dataclasses.replace(config, out=f"{url}/both")), "lam", "--out")
+    assert open_storage(f"{url}/both").names() == ["plan.json"]
     storage.remove("2.tar")
     refuses(lambda: score_images(config), "--images", "has changed")
 

@@ -36,7 +36,7 @@ FALSE_ALARMS = 0.2
 
 @dataclass(frozen=True)
 class Service:
-    """A service that runs, and the detector that it should answer like."""
+    """A service that runs, and the judge that it should answer like."""
 
     url: str
     judge: Judge
@@ -79,7 +79,7 @@ def patches(dataset: Path, service: Service) -> np.ndarray:
     return averaged(images, images.shape[1] // service.judge.detector.resolution)
 
 
-def test_answers_are_the_detectors(service: Service, patches: np.ndarray) -> None:
+def test_answers_are_the_judges(service: Service, patches: np.ndarray) -> None:
     expected, limit = service.judge.judged(patches), service.judge.threshold("false-alarms", FALSE_ALARMS)
     for i in range(4):
         answer = service.post(encoded(patches[i]))

@@ -1,0 +1,18 @@
+"""The calibration of a run made once, by one worker of the cluster, before many processes want it."""
+
+from __future__ import annotations
+
+from trainer.ray_session import on_a_worker
+from trainer.verdict.assessor import Assessor, Criterion
+
+
+def calibrated_once(checkpoint: str, criterion: Criterion) -> str:
+    """Calibrate a checkpoint where nobody has; returns what the threshold means, for a person, or nothing.
+
+    Within a `ray_session`. UserError as of `Assessor.load`.
+    """
+    return "" if criterion.is_plain else on_a_worker(_meaning, checkpoint, criterion)
+
+
+def _meaning(checkpoint: str, criterion: Criterion) -> str:
+    return Assessor.load(checkpoint, criterion).meaning
