@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trainer.ray_session import on_a_worker
-from trainer.verdict.assessor import Assessor, Criterion
+from trainer.on_ray.session import on_a_worker
+from trainer.scoring.assessor import Assessor, Criterion
 
 
 def calibrated_once(checkpoint: str, criterion: Criterion) -> str:

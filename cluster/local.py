@@ -32,7 +32,7 @@ from cluster.children import child
 from cluster.local_state import LOCK, STATE, LocalState
 from cluster.store import OVERRIDES, LocalStore, free_ports, local_store
 from data_tools.errors import UserError
-from trainer.ray_session import ENVIRONMENT
+from trainer.on_ray.session import ENVIRONMENT
 
 TOKEN, EXPORTS = "token", "environment.sh"
 READY_SECONDS, BUSY_SECONDS = 120.0, 1.0

@@ -24,9 +24,9 @@ from cluster.images import Item, Unit, find_units, items
 from data_tools.errors import UserError
 from data_tools.sources.images import decode_image
 from data_tools.storage import Storage, absolute, open_storage, read_bytes, write_bytes
-from trainer.checkpoint import chosen_checkpoint
-from trainer.ray_session import has_gpus, ray_session, room
-from trainer.verdict.assessor import Assessor, Criterion
+from trainer.on_ray.session import has_gpus, ray_session, room
+from trainer.run.checkpoint import chosen_checkpoint
+from trainer.scoring.assessor import Assessor, Criterion
 
 PLAN = "plan.json"
 BATCH = 256

@@ -24,9 +24,9 @@ from starlette.datastructures import UploadFile
 from cluster.scoring import png_of
 from data_tools.errors import UserError
 from data_tools.sources.images import decode_image
-from trainer.checkpoint import chosen_checkpoint
-from trainer.detector import PAPER_LAMBDA
-from trainer.verdict.assessor import Assessed, Assessor, Criterion
+from trainer.run.checkpoint import chosen_checkpoint
+from trainer.scoring.assessor import Assessed, Assessor, Criterion
+from trainer.scoring.inference import PAPER_LAMBDA
 
 BATCH, WAIT_SECONDS = 16, 0.005
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")

@@ -13,9 +13,9 @@ import tyro
 from cluster.commands import no_command
 from data_tools.errors import UserError
 from data_tools.storage import absolute
-from trainer.checkpoint import chosen_checkpoint
-from trainer.ray_session import ray_session
-from trainer.verdict.assessor import Criterion
+from trainer.on_ray.session import ray_session
+from trainer.run.checkpoint import chosen_checkpoint
+from trainer.scoring.assessor import Criterion
 
 Run = Annotated[str, tyro.conf.arg(name="run")]
 
@@ -83,7 +83,7 @@ class Serve:
 
             from cluster.calibration import calibrated_once
             from cluster.serve import Detector, Settings
-            from trainer.ray_session import has_gpus
+            from trainer.on_ray.session import has_gpus
 
             if meaning := calibrated_once(checkpoint, self.criterion):
                 print(meaning, flush=True)

@@ -13,18 +13,18 @@ from typing import Any, Protocol
 import tyro
 
 from data_tools.cache_commands import Clear, List
+from data_tools.dataset.patch import Plan
+from data_tools.dataset.writer import SAMPLES_PER_SHARD, check_target, write_dataset
 from data_tools.errors import UserError, run_command
 from data_tools.inspect import Inspect, Verify
-from data_tools.mirror import as_url, brought
-from data_tools.patch import Plan
+from data_tools.simulator.simulate import Simulate
 from data_tools.sources.baxter import Baxter
 from data_tools.sources.cifar10 import Cifar10
 from data_tools.sources.common import check_at_least
 from data_tools.sources.ctc import Ctc
 from data_tools.sources.images import Images
-from data_tools.sources.simulate import Simulate
 from data_tools.storage import absolute
-from data_tools.writer import SAMPLES_PER_SHARD, check_target, write_dataset
+from data_tools.storage.transfer import as_url, brought
 
 USAGE = """usage: python -m data_tools COMMAND ...
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from data_tools.cache import clear, entries, open_cache, readable_size
+from data_tools.dataset.cache import clear, entries, open_cache, readable_size
 
 
 @dataclass(frozen=True)

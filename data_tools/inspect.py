@@ -13,13 +13,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from data_tools.dataset.manifest import MANIFEST, Manifest, read_manifest
+from data_tools.dataset.patch import POOLS
+from data_tools.dataset.shards import check_shard, read_shard
 from data_tools.errors import UserError
-from data_tools.manifest import MANIFEST, Manifest, read_manifest
-from data_tools.mirror import as_url, sent
-from data_tools.patch import POOLS
 from data_tools.progress import progress
-from data_tools.shards import check_shard, read_shard
 from data_tools.storage import Storage, open_storage
+from data_tools.storage.transfer import as_url, sent
 
 GAP = 2
 

@@ -31,10 +31,10 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from cluster.children import end_with_parent
 from cluster.store import LocalStore, local_store
 from data_tools.storage import open_storage, read_bytes
-from trainer.checkpoint import newest_checkpoint, read_info
-from trainer.growth import Phase, phase_at, schedule
-from trainer.monitor import EVENTS, METRICS, NO_CURVES
-from trainer.run_folder import read_config
+from trainer.run.checkpoint import newest_checkpoint, read_info
+from trainer.run.folder import read_config
+from trainer.run.monitor import EVENTS, METRICS, NO_CURVES
+from trainer.schedule import Phase, phase_at, schedule
 
 ROOT = Path(__file__).resolve().parent.parent
 VIDEOS = "simulate {} --sequences 2 --frames 4 --size 160 --cells 16 --debris 8 --seed 0"

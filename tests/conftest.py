@@ -17,8 +17,8 @@ import torch
 
 from cluster.store import LocalStore, local_store
 from data_tools.__main__ import main as data_tools
+from data_tools.dataset.patch import Patch, Plan
 from data_tools.errors import UserError
-from data_tools.patch import Patch, Plan
 from tests.proxy import FaultProxy
 from tests.runs import TINY, unhurried, words_of
 from trainer.__main__ import main as trainer

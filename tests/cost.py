@@ -18,18 +18,18 @@ import torch
 
 from cluster.store import local_store
 from data_tools.__main__ import main as data_tools
-from data_tools.cache import open_cache
-from data_tools.reader import open_dataset
-from data_tools.training_set import training_set
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.reader import open_dataset
+from data_tools.dataset.training_set import training_set
 from tests.proxy import FaultProxy
-from trainer.group import Group
-from trainer.growing import GrowingStep
-from trainer.growth import schedule
-from trainer.loop import Run, Surroundings, snapshot_of
-from trainer.monitor import Monitor
-from trainer.networks import Networks
+from trainer.methods.growing import GrowingStep
+from trainer.networks.progressive import Networks
 from trainer.presets import preset
-from trainer.saving import Saver
+from trainer.run.monitor import Monitor
+from trainer.run.saving import Saver
+from trainer.schedule import schedule
+from trainer.training.group import Group
+from trainer.training.loop import Run, Surroundings, snapshot_of
 
 SPEEDS = {"full speed": None, "5 MB/s": 5_000_000.0}  # of the link to the store, bytes a second
 STEPS, CHECKPOINTS = 60, 4

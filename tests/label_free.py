@@ -26,20 +26,20 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from data_tools.cache import open_cache
-from data_tools.reader import Dataset, open_dataset
-from data_tools.training_set import all_images
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.reader import Dataset, open_dataset
+from data_tools.dataset.training_set import all_images
 from tests.defects import DEFECTS, with_defects
-from trainer.checkpoint import newest_checkpoint, read_info
+from trainer.commands.export import Export
 from trainer.config import TrainConfig
-from trainer.evaluation import auc, test_images
-from trainer.export.command import Export
 from trainer.export.standalone import Detector
-from trainer.run_folder import run_images
-from trainer.verdict.heat import KINDS, HeatScale, blurred, full_size
-from trainer.verdict.judge import Judge
-from trainer.verdict.p_values import p_values
-from trainer.verdict.terms import TERMS, direction_distances, unit_length
+from trainer.run.checkpoint import newest_checkpoint, read_info
+from trainer.run.folder import run_images
+from trainer.scoring.evaluation import auc, test_images
+from trainer.scoring.heat import KINDS, HeatScale, blurred, full_size
+from trainer.scoring.judge import Judge
+from trainer.scoring.p_values import p_values
+from trainer.scoring.terms import TERMS, direction_distances, unit_length
 from tuning.baselines import baseline_scores
 from tuning.label_free import CORRUPTIONS, corrupted, separation
 from tuning.sweep import BASELINE_IMAGES, averaged

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.patch import Patch
-from data_tools.writer import write_dataset
+from data_tools.dataset.patch import Patch
+from data_tools.dataset.writer import write_dataset
 from tests.conftest import plan_of
 
 LAMBDAS = [0.0, 0.05, 0.5, 0.9, 0.99, 0.999, 0.9999, 1.0]

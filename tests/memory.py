@@ -12,10 +12,10 @@ import torch
 from trainer.bench.machine import forget_peak_memory, peak_memory
 from trainer.bench.made_up import MadeUpImages
 from trainer.config import TrainConfig
-from trainer.group import Group
-from trainer.growing import GrowingStep
-from trainer.growth import Phase
-from trainer.networks import Networks
+from trainer.methods.growing import GrowingStep
+from trainer.networks.progressive import Networks
+from trainer.schedule import Phase
+from trainer.training.group import Group
 
 
 def peaks(microbatch: int) -> tuple[float, float]:

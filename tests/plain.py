@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.config import TrainConfig
-from trainer.layers import EqualisedConv, EqualisedLinear
-from trainer.networks import STDDEV_GROUP, Critic, Encoder, Generator, Networks, resolutions
+from trainer.networks.layers import EqualisedConv, EqualisedLinear
+from trainer.networks.progressive import STDDEV_GROUP, Critic, Encoder, Generator, Networks, resolutions
 
 
 def conv(layer: EqualisedConv, x: Tensor) -> Tensor:

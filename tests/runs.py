@@ -15,10 +15,10 @@ import pytest
 import tyro
 
 from data_tools.storage import open_storage, read_bytes, write_bytes
-from trainer import saving
-from trainer.checkpoint import Snapshot, checkpoint_names, newest_checkpoint
 from trainer.config import TrainConfig
 from trainer.presets import preset
+from trainer.run import saving
+from trainer.run.checkpoint import Snapshot, checkpoint_names, newest_checkpoint
 
 TINY = shlex.split(
     "--preset demo --resolution 8 --width 8 --fade-images 64 --stable-images 64 --final-images 96"

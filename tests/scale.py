@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.cache import open_cache
-from data_tools.contamination import contaminants
-from data_tools.manifest import MANIFEST, Manifest
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.contamination import contaminants
+from data_tools.dataset.manifest import MANIFEST, Manifest
+from data_tools.dataset.reader import open_dataset
+from data_tools.dataset.training_set import TrainingSet, training_set
 from data_tools.processes import cores
-from data_tools.reader import open_dataset
 from data_tools.storage import open_storage, write_bytes
-from data_tools.training_set import TrainingSet, training_set
 
 GAMMA = 0.05
 ROTATIONS, TEST_SIZE, FRAMES, FRAME_SIZE = 3, 256, 12, 1024
@@ -48,7 +48,7 @@ def needs(patches: int) -> tuple[int, int]:
 
 
 def simulate(videos: str, patches: int) -> dict[str, Any]:
-    from data_tools.sources.simulate import Simulate
+    from data_tools.simulator.simulate import Simulate
 
     count = -(-int(needs(patches)[0] * MARGIN) // (FRAMES * CELLS))
     cells, debris = (-(-int(wanted * MARGIN) // (count * FRAMES)) for wanted in needs(patches))
@@ -67,8 +67,8 @@ def part_of(videos: Path, patches: int, wanted: int, out: Path) -> None:
 
 
 def shard(videos: str, url: str, patches: int, server: int) -> dict[str, Any]:
+    from data_tools.dataset.writer import write_dataset
     from data_tools.sources.baxter import Baxter
-    from data_tools.writer import write_dataset
 
     begun = time.perf_counter()
     plan = Baxter(Path(videos), resolution=64, rotations=ROTATIONS, test_size=TEST_SIZE, seed=0).plan()

@@ -22,17 +22,17 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.plain import PlainStep
-from trainer.batches import to_float
 from trainer.bench.machine import matmul_peak
 from trainer.bench.made_up import MadeUpImages
 from trainer.bench.operations import Operations
 from trainer.config import TrainConfig
-from trainer.detector import best_device
-from trainer.group import Group
-from trainer.growing import GrowingStep
-from trainer.growth import Phase
-from trainer.networks import Networks
-from trainer.step import has_native_bf16
+from trainer.methods.growing import GrowingStep
+from trainer.networks.progressive import Networks
+from trainer.schedule import Phase
+from trainer.scoring.inference import best_device
+from trainer.training.batches import to_float
+from trainer.training.group import Group
+from trainer.training.step import has_native_bf16
 
 ROUNDS, SECONDS, BATCH = 5, 1.5, 32
 Run = Callable[[int], object]

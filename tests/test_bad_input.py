@@ -22,13 +22,13 @@ import tifffile
 from PIL import Image
 
 from data_tools.__main__ import main as data_tools
+from data_tools.dataset.patch import Patch
+from data_tools.dataset.writer import write_dataset
 from data_tools.errors import run_command
-from data_tools.patch import Patch
-from data_tools.writer import write_dataset
 from tests.conftest import plan_of
 from tests.runs import TINY
 from trainer.__main__ import main as trainer
-from trainer.checkpoint import checksum
+from trainer.run.checkpoint import checksum
 
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {"data_tools": data_tools, "trainer": trainer}
 

@@ -15,9 +15,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data_tools.patch import POOLS, Patch
+from data_tools.dataset.patch import POOLS, Patch
+from data_tools.simulator.simulate import Simulate
 from data_tools.sources.baxter import Baxter
-from data_tools.sources.simulate import Simulate
 from tests.conftest import check_any_part_can_be_cut_elsewhere, refuses
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "cells" / "ldc_baxter"

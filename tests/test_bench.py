@@ -11,7 +11,7 @@ import pytest
 
 from data_tools.errors import UserError
 from trainer.__main__ import main as trainer
-from trainer.parts import PARTS
+from trainer.training.timing import PARTS
 
 SMALL = shlex.split(
     "bench --preset demo --resolution 8 --width 8 --minibatch.4 16 --minibatch.8 16 --seconds 0.1 --precision float32"

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from data_tools.__main__ import main as data_tools
-from data_tools.cache import entries, open_cache
-from data_tools.patch import Patch
-from data_tools.reader import open_dataset
-from data_tools.training_set import WindowedSet, training_set
-from data_tools.writer import write_dataset
+from data_tools.dataset.cache import entries, open_cache
+from data_tools.dataset.patch import Patch
+from data_tools.dataset.reader import open_dataset
+from data_tools.dataset.training_set import WindowedSet, training_set
+from data_tools.dataset.writer import write_dataset
 from tests.conftest import plan_of, refuses
 
 SIDE, SHARD = 16, 20

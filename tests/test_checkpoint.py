@@ -22,7 +22,10 @@ from data_tools.storage import open_storage, read_bytes, write_bytes
 from tests.runs import bits as last_bits
 from tests.runs import config_of, cut_back, said, unhurried, upload, words_of
 from trainer.__main__ import main as trainer
-from trainer.checkpoint import (
+from trainer.config import TrainConfig
+from trainer.networks.progressive import Networks
+from trainer.presets import demo
+from trainer.run.checkpoint import (
     FORMAT_VERSION,
     DamagedError,
     Snapshot,
@@ -37,11 +40,8 @@ from trainer.checkpoint import (
     weights_of,
     write_checkpoint,
 )
-from trainer.config import TrainConfig
-from trainer.detector import AnomalyDetector
-from trainer.networks import Networks
-from trainer.presets import demo
-from trainer.resume import find_start
+from trainer.run.resume import find_start
+from trainer.scoring.inference import AnomalyDetector
 
 CONFIG = dataclasses.replace(demo(), resolution=8, width=8, gamma=0.02, minibatch={4: 8, 8: 16})
 NAMES = ("generator", "critic", "encoder", "ema")

@@ -13,9 +13,9 @@ import tyro
 from data_tools.errors import UserError
 from trainer.__main__ import chosen_preset, main
 from trainer.config import TrainConfig, differing_options
-from trainer.growth import schedule
-from trainer.peers.options import FAnoGanOptions, SearchOptions
+from trainer.methods.options import FAnoGanOptions, SearchOptions
 from trainer.presets import PRESETS, cifar_car, kth, preset
+from trainer.schedule import schedule
 
 NAN, INF = float("nan"), float("inf")
 FIELDS = [f.name for f in dataclasses.fields(TrainConfig)]

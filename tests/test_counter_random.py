@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from data_tools.order import SampleOrder
-from trainer.batches import worker_positions
-from trainer.counter_random import drawn, latents, mixing, philox, uniforms
+from data_tools.dataset.order import SampleOrder
+from trainer.training.batches import worker_positions
+from trainer.training.random import drawn, latents, mixing, philox, uniforms
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from data_tools.patch import Patch
+from data_tools.dataset.patch import Patch
 from data_tools.sources.ctc import Ctc
 from tests.conftest import check_any_part_can_be_cut_elsewhere, refuses
 

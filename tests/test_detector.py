@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 
 from data_tools.errors import UserError
-from trainer.checkpoint import Snapshot, weights_of, write_checkpoint
-from trainer.detector import AnomalyDetector, Scores, min_max
-from trainer.networks import Networks
+from trainer.networks.progressive import Networks
 from trainer.presets import demo
+from trainer.run.checkpoint import Snapshot, weights_of, write_checkpoint
+from trainer.scoring.inference import AnomalyDetector, Scores, min_max
 
 R, WIDTH = 16, 8
 RNG = np.random.default_rng(11)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.runs import TINY
-from trainer.checkpoint import checkpoint_names
-from trainer.ray_session import ENVIRONMENT
+from trainer.on_ray.session import ENVIRONMENT
+from trainer.run.checkpoint import checkpoint_names
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGER = [*TINY, "--final-images", "9600", "--log-images", "160", "--checkpoint-images", "640", "--pictures", "1"]

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from data_tools.cache import open_cache
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.patch import Patch
+from data_tools.dataset.reader import Dataset, open_dataset
+from data_tools.dataset.writer import write_dataset
 from data_tools.errors import UserError
-from data_tools.patch import Patch
-from data_tools.reader import Dataset, open_dataset
-from data_tools.writer import write_dataset
 from tests.conftest import plan_of
-from trainer import evaluation
-from trainer.detector import AnomalyDetector, Scores
-from trainer.evaluation import ScoreTable, auc, lambda_curve, lambda_grid, summary
-from trainer.networks import Networks
+from trainer.networks.progressive import Networks
 from trainer.presets import demo
+from trainer.scoring import evaluation
+from trainer.scoring.evaluation import ScoreTable, auc, lambda_curve, lambda_grid, summary
+from trainer.scoring.inference import AnomalyDetector, Scores
 
 R = 8
 RNG = np.random.default_rng(3)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_tools.cache import open_cache
-from data_tools.exclusion import find_excluded, read_keys
-from data_tools.reader import Dataset, open_dataset
-from data_tools.training_set import all_images, training_set
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.exclusion import find_excluded, read_keys
+from data_tools.dataset.reader import Dataset, open_dataset
+from data_tools.dataset.training_set import all_images, training_set
 from tests.conftest import refuses
 from tests.runs import bits, cut_back, words_of
 from tests.test_reader import values, write

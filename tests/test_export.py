@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.cache import open_cache
-from data_tools.reader import Dataset, open_dataset
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.reader import Dataset, open_dataset
 from tests.conftest import refuses
 from trainer.__main__ import main as trainer
 from trainer.export import formats
 from trainer.export.standalone import Detector
-from trainer.verdict.calibration import HEAT
-from trainer.verdict.heat import heat_maps
-from trainer.verdict.judge import Judge
-from trainer.verdict.terms import TERMS
+from trainer.scoring.calibration import HEAT
+from trainer.scoring.heat import heat_maps
+from trainer.scoring.judge import Judge
+from trainer.scoring.terms import TERMS
 
 FORMATS = ("onnx", "torch")
 FORBIDDEN = ("ray", "trainer", "data_tools", "sklearn", "matplotlib", "boto3", "PIL", "scipy")

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-import data_tools.retry
+import data_tools.storage.retry
 from cluster.store import LocalStore
-from data_tools.cache import FACTS, IMAGES, PROVENANCE, open_cache
+from data_tools.dataset.cache import FACTS, IMAGES, PROVENANCE, open_cache
+from data_tools.dataset.manifest import MANIFEST, read_manifest
+from data_tools.dataset.patch import Patch, Plan
+from data_tools.dataset.reader import FEW, open_dataset
+from data_tools.dataset.writer import RECEIPT, write_dataset
 from data_tools.errors import UserError, run_command
 from data_tools.inspect import Verify
-from data_tools.manifest import MANIFEST, read_manifest
-from data_tools.patch import Patch, Plan
-from data_tools.reader import FEW, open_dataset
 from data_tools.storage import open_storage, read_bytes, write_bytes
-from data_tools.writer import RECEIPT, write_dataset
 from tests.proxy import FaultProxy
 
 # tests.conftest is imported where it is needed: it brings torch, for which the killed writers below would wait.
@@ -134,7 +134,7 @@ def test_every_sample_arrives_once_and_whole_through_cuts_refusals_and_restarts(
 def test_a_store_that_stays_away_is_reported_soon(
     url: str, proxy: FaultProxy, store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_tools.retry, "PATIENCE", 3.0)
+    monkeypatch.setattr(data_tools.storage.retry, "PATIENCE", 3.0)
     images = write(url, 600, 16, 100)
     proxy.slow(200_000)
     reading = Reading(url, tmp_path)

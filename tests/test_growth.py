@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.growth import phase_at, schedule
 from trainer.presets import PRESETS, cifar_car, kth
+from trainer.schedule import phase_at, schedule
 
 
 def test_kth_phases():

@@ -17,15 +17,15 @@ from torch.multiprocessing.spawn import spawn
 
 from data_tools.errors import run_command
 from tests.runs import bits, config_of, cut_back, lines, said, unhurried, words_of
-from trainer import growing
 from trainer.__main__ import main as trainer
-from trainer.checkpoint import checkpoint_names, read_info, read_tensors
 from trainer.config import TrainConfig
-from trainer.group import Group, check_agreement, fitting_size
-from trainer.health import FiniteWatch, NotFiniteError, warnings
-from trainer.loop import Surroundings, train
-from trainer.networks import STDDEV_GROUP, Networks
-from trainer.run_folder import prepare
+from trainer.methods import growing
+from trainer.networks.progressive import STDDEV_GROUP, Networks
+from trainer.run.checkpoint import checkpoint_names, read_info, read_tensors
+from trainer.run.folder import prepare
+from trainer.training.group import Group, check_agreement, fitting_size
+from trainer.training.health import FiniteWatch, NotFiniteError, warnings
+from trainer.training.loop import Surroundings, train
 
 NAN, INF = float("nan"), float("inf")
 CPU = torch.device("cpu")

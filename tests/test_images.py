@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_tools.patch import Patch
+from data_tools.dataset.patch import Patch
 from data_tools.sources.images import Images, find_images, read_image
 from tests.conftest import check_any_part_can_be_cut_elsewhere, refuses
 

@@ -11,20 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.cache import open_cache
-from data_tools.exclusion import read_keys
-from data_tools.reader import Dataset, open_dataset
-from data_tools.training_set import all_images, training_set
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.exclusion import read_keys
+from data_tools.dataset.reader import Dataset, open_dataset
+from data_tools.dataset.training_set import all_images, training_set
 from tests.conftest import refuses
 from tests.runs import TINY, words_of
 from trainer.__main__ import main as trainer
-from trainer.checkpoint import newest_checkpoint, read_info
-from trainer.verdict import calibration
-from trainer.verdict.calibration import calibrated, calibration_of
-from trainer.verdict.heat import KINDS, HeatScale, blurred, full_size, heat_maps
-from trainer.verdict.judge import Judge
-from trainer.verdict.overlay import overlaid
-from trainer.verdict.terms import TERMS, direction_distances, fused, unit_length
+from trainer.report.overlay import overlaid
+from trainer.run.checkpoint import newest_checkpoint, read_info
+from trainer.scoring import calibration
+from trainer.scoring.calibration import calibrated, calibration_of
+from trainer.scoring.heat import KINDS, HeatScale, blurred, full_size, heat_maps
+from trainer.scoring.judge import Judge
+from trainer.scoring.terms import TERMS, direction_distances, fused, unit_length
 
 GAMMA = 0.1
 

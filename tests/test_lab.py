@@ -18,7 +18,7 @@ import pytest
 
 from data_tools.__main__ import main as data_tools
 from tests.lab import DISK, Lab, Node, unavailable, until
-from trainer.checkpoint import newest_checkpoint, read_info
+from trainer.run.checkpoint import newest_checkpoint, read_info
 
 pytestmark = pytest.mark.lab
 

@@ -15,11 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data_tools.storage import open_storage, read_bytes
 from trainer.config import TrainConfig
-from trainer.figures import save_picture, tile
-from trainer.group import Group
-from trainer.growth import schedule
-from trainer.means import RunningMeans
-from trainer.monitor import Monitor
+from trainer.report.figures import save_picture, tile
+from trainer.run.monitor import Monitor
+from trainer.schedule import schedule
+from trainer.training.group import Group
+from trainer.training.means import RunningMeans
 
 PHASES = schedule(TrainConfig(resolution=16, fade_images=6000, stable_images=6000, final_images=8000))
 RNG = np.random.default_rng(5)

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer.layers import EqualisedConv, downsample, leaky_relu, minibatch_stddev, pixel_norm, upsample
-from trainer.networks import Critic, Encoder, Generator, feature_maps, used_parameters, wake
+from trainer.networks.layers import EqualisedConv, downsample, leaky_relu, minibatch_stddev, pixel_norm, upsample
+from trainer.networks.progressive import Critic, Encoder, Generator, feature_maps, used_parameters, wake
 
 
 @pytest.mark.parametrize(

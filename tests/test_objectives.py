@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch.multiprocessing.spawn import spawn
 
-from trainer import objectives
-from trainer.networks import Critic, Encoder, Generator, wake
-from trainer.objectives import CriticLoss, Distance, GeneratorEncoderLoss
+from trainer.networks.progressive import Critic, Encoder, Generator, wake
+from trainer.training import losses as objectives
+from trainer.training.losses import CriticLoss, Distance, GeneratorEncoderLoss
 
 R, WIDTH, N = 8, 8, 8
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from data_tools.contamination import contaminants
-from data_tools.order import SampleOrder, WindowedOrder
-from trainer.batches import worker_positions
+from data_tools.dataset.contamination import contaminants
+from data_tools.dataset.order import SampleOrder, WindowedOrder
+from trainer.training.batches import worker_positions
 
 quick = settings(max_examples=150, deadline=None)
 sizes = st.lists(st.integers(1, 12), min_size=1, max_size=9)

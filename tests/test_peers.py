@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_tools.cache import open_cache
-from data_tools.reader import open_dataset
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.reader import open_dataset
 from tests.conftest import refuses
 from tests.runs import bits, cut_back, lines, said, words_of
 from trainer.__main__ import main as trainer
-from trainer.checkpoint import chosen_checkpoint
-from trainer.detector import AnomalyDetector
+from trainer.run.checkpoint import chosen_checkpoint
+from trainer.scoring.inference import AnomalyDetector
 
 SHORT = shlex.split(
     "--preset demo --resolution 8 --width 8 --fade-images 64 --stable-images 64 --final-images 96 --minibatch.4 16"

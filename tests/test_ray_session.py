@@ -8,7 +8,7 @@ import ray
 from ray import _raylet
 from ray.core.generated import autoscaler_pb2
 
-from trainer.ray_session import has_gpus, ray_session, room
+from trainer.on_ray.session import has_gpus, ray_session, room
 
 INSIDE: Any = _raylet
 MESSAGES: Any = autoscaler_pb2  # made by protobuf as it is imported

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_tools.cache import open_cache
-from data_tools.contamination import contaminants
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.contamination import contaminants
+from data_tools.dataset.patch import Patch
+from data_tools.dataset.reader import Dataset, open_dataset
+from data_tools.dataset.training_set import WholeSet, training_set
+from data_tools.dataset.writer import write_dataset
 from data_tools.errors import UserError
-from data_tools.patch import Patch
-from data_tools.reader import Dataset, open_dataset
-from data_tools.training_set import WholeSet, training_set
-from data_tools.writer import write_dataset
 from tests.conftest import plan_of
 
 NORMALS, ANOMALIES = 30, 10

@@ -11,7 +11,7 @@ from data_tools.storage import open_storage, read_bytes, write_bytes
 from tests.conftest import refuses
 from tests.made_up_sweep import Made, make_dataset, make_sweep, write_rows
 from tests.report_page import StandIn, read_csv, report
-from trainer.detector import AnomalyDetector
+from trainer.scoring.inference import AnomalyDetector
 from tuning.report.page import write_report
 
 SMALL = Made(gammas=(0.02,), methods=("proposed",))

@@ -23,11 +23,11 @@ from data_tools.storage import open_storage, read_bytes
 from tests.conftest import refuses
 from tests.runs import COUNTS, OFTEN, TINY, bits, config_of, cut_back, lines, said, unhurried, upload, words_of
 from trainer.__main__ import main as trainer
-from trainer.checkpoint import checkpoint_names, chosen_checkpoint, newest_checkpoint, read_info
 from trainer.config import TrainConfig
-from trainer.growth import schedule
-from trainer.loop import Surroundings, train
-from trainer.run_folder import prepare
+from trainer.run.checkpoint import checkpoint_names, chosen_checkpoint, newest_checkpoint, read_info
+from trainer.run.folder import prepare
+from trainer.schedule import schedule
+from trainer.training.loop import Surroundings, train
 
 
 def events(run: Path) -> Counter[tuple[str, int]]:
@@ -303,7 +303,7 @@ def test_stopping_between_two_lines_of_metrics_changes_no_bit(full: Path, datase
 def test_a_second_training_on_the_same_run_is_refused(
     full: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("trainer.resume.HANDOVER", 0.3)
+    monkeypatch.setattr("trainer.run.resume.HANDOVER", 0.3)
     cut = cut_back(full, 192, tmp_path / "run")
     command = words_of(dataset, cut, dataset.parent / "cache")
     before = {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()}

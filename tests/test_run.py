@@ -13,12 +13,12 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data_tools.reader import open_dataset
+from data_tools.dataset.reader import open_dataset
 from data_tools.sources.images import read_image
 from tests.runs import TINY, lines, said
 from trainer.__main__ import main as trainer
-from trainer.checkpoint import newest_checkpoint
-from trainer.detector import AnomalyDetector
+from trainer.run.checkpoint import newest_checkpoint
+from trainer.scoring.inference import AnomalyDetector
 
 
 def weights(run: Path) -> dict[str, bytes]:

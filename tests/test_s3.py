@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import data_tools.lease
-import data_tools.retry
-import data_tools.s3
+import data_tools.storage.lease
+import data_tools.storage.retry
+import data_tools.storage.s3
 from cluster.store import LocalStore
-from data_tools.cache import open_cache
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.manifest import MANIFEST
+from data_tools.dataset.patch import Patch
+from data_tools.dataset.reader import open_dataset
+from data_tools.dataset.writer import write_dataset
 from data_tools.errors import UserError
 from data_tools.inspect import Verify
-from data_tools.manifest import MANIFEST
-from data_tools.patch import Patch
-from data_tools.reader import open_dataset
 from data_tools.storage import Storage, open_storage, read_bytes, write_bytes
-from data_tools.writer import write_dataset
 from tests.conftest import plan_of, refuses
 from tests.proxy import FaultProxy
 
@@ -50,7 +50,7 @@ def test_a_dataset_on_s3_has_the_bytes_of_one_in_a_folder(url: str, tmp_path: Pa
     refuses(lambda: write(url), url, "holds a dataset already")
 
 
-@pytest.mark.parametrize("size", [0, 1, data_tools.s3.PART, 2 * data_tools.s3.PART + 12345])
+@pytest.mark.parametrize("size", [0, 1, data_tools.storage.s3.PART, 2 * data_tools.storage.s3.PART + 12345])
 def test_objects_of_any_size_come_back(url: str, tmp_path: Path, size: int) -> None:
     storage, content = open_storage(url), np.random.default_rng(size).bytes(size)
     write_bytes(storage, "x", content, new=True)
@@ -70,7 +70,7 @@ def test_objects_of_any_size_come_back(url: str, tmp_path: Path, size: int) -> N
 def test_an_upload_that_fails_leaves_no_object_and_no_parts(url: str, store: LocalStore) -> None:
     storage = open_storage(url)
     with pytest.raises(RuntimeError), storage.write("x") as file:
-        file.write(bytes(data_tools.s3.PART + 1))
+        file.write(bytes(data_tools.storage.s3.PART + 1))
         raise RuntimeError
     prefix = url.removeprefix(f"{store.url}/")
     assert storage.names() == []
@@ -91,8 +91,8 @@ def test_unfinished_uploads_of_a_killed_writer_are_dropped_and_those_further_dow
 def test_of_two_writers_the_second_is_refused_and_a_dead_one_is_followed(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_tools.lease, "BEAT", 0.1)
-    monkeypatch.setattr(data_tools.lease, "LEASE", 3.0)
+    monkeypatch.setattr(data_tools.storage.lease, "BEAT", 0.1)
+    monkeypatch.setattr(data_tools.storage.lease, "LEASE", 3.0)
     storage = open_storage(url)
     with storage.sole_writer() as still_ours:
         refuses(lambda: write(url), url, "another process is writing there")
@@ -105,7 +105,7 @@ def test_of_two_writers_the_second_is_refused_and_a_dead_one_is_followed(
 
 
 def test_who_lost_its_turn_stops_and_spoils_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_tools.lease, "BEAT", 0.05)
+    monkeypatch.setattr(data_tools.storage.lease, "BEAT", 0.05)
     storage = open_storage(url)
     with storage.sole_writer() as still_ours:
         write_bytes(storage, ".writer-000001", b"{}")  # what somebody does who takes us for dead
@@ -133,7 +133,7 @@ def test_eight_writers_at_once_make_one_dataset(url: str) -> None:
 
 
 def test_a_read_goes_on_where_the_connection_broke(url: str, proxy: FaultProxy, tmp_path: Path) -> None:
-    storage, content = open_storage(url), np.random.default_rng(0).bytes(3 * data_tools.s3.PART)
+    storage, content = open_storage(url), np.random.default_rng(0).bytes(3 * data_tools.storage.s3.PART)
     write_bytes(storage, "x", content)
     proxy.cut(20, after=(0, 2_000_000))
     proxy.refuse(10)
@@ -187,7 +187,7 @@ def test_lasting_troubles_take_one_line_and_little_time(
         patched.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
         refuses(lambda: open_dataset(url), "no AWS keys found", "AWS_ACCESS_KEY_ID")
     assert time.monotonic() - began < 15
-    monkeypatch.setattr(data_tools.retry, "PATIENCE", 2.0)
+    monkeypatch.setattr(data_tools.storage.retry, "PATIENCE", 2.0)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:planted@127.0.0.1:9")
     with pytest.raises(UserError, match=r"the storage has not answered for 2 s .* - check") as caught:
         open_dataset(url)

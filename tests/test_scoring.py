@@ -21,13 +21,13 @@ from PIL import Image
 from cluster import scoring
 from cluster.images import Unit, find_units
 from cluster.scoring import ScoringConfig, part_name, score_images, score_unit
-from data_tools.reader import open_dataset
+from data_tools.dataset.reader import open_dataset
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from tests.conftest import refuses
-from trainer.verdict.assessor import Assessor, Criterion
-from trainer.verdict.judge import Judge
-from trainer.verdict.overlay import strength
-from trainer.verdict.terms import TERMS
+from trainer.report.overlay import strength
+from trainer.scoring.assessor import Assessor, Criterion
+from trainer.scoring.judge import Judge
+from trainer.scoring.terms import TERMS
 from tuning.sweep import averaged
 
 BROKEN = (b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40))

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer.networks import Critic, Generator
-from trainer.peers.search import search
+from trainer.methods.latent_search import search
+from trainer.networks.progressive import Critic, Generator
 
 R, WIDTH = 8, 8
 torch.manual_seed(1)

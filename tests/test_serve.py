@@ -23,10 +23,10 @@ import requests
 from PIL import Image
 
 from cluster.store import free_ports
-from data_tools.reader import open_dataset
-from trainer.verdict.judge import Judge
-from trainer.verdict.overlay import strength
-from trainer.verdict.terms import TERMS
+from data_tools.dataset.reader import open_dataset
+from trainer.report.overlay import strength
+from trainer.scoring.judge import Judge
+from trainer.scoring.terms import TERMS
 from tuning.sweep import averaged
 
 ROOT = Path(__file__).parents[1]

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 from webdataset.compat import WebDataset
 
+from data_tools.dataset.manifest import MANIFEST, read_manifest
+from data_tools.dataset.patch import POOLS, Patch
+from data_tools.dataset.shards import check_shard, read_shard
+from data_tools.dataset.writer import write_dataset
 from data_tools.errors import UserError
-from data_tools.manifest import MANIFEST, read_manifest
-from data_tools.patch import POOLS, Patch
-from data_tools.shards import check_shard, read_shard
 from data_tools.storage import open_storage
-from data_tools.writer import write_dataset
 from tests.conftest import plan_of
 
 

@@ -19,7 +19,7 @@ import tifffile
 from sklearn.metrics import roc_auc_score
 
 from data_tools.errors import UserError
-from data_tools.sources.simulate import Simulate
+from data_tools.simulator.simulate import Simulate
 
 SMALL = Simulate(Path(), sequences=2, frames=20, size=192, cells=14, debris=5, seed=3)
 

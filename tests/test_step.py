@@ -16,13 +16,14 @@ from torch.multiprocessing.spawn import spawn
 
 from tests.hardware_bf16 import HardwareBf16
 from tests.plain import PlainStep
-from trainer import counter_random, growing
 from trainer.bench.made_up import MadeUpImages
 from trainer.config import TrainConfig
-from trainer.group import Group, form_group
-from trainer.growing import GrowingStep
-from trainer.growth import Phase
-from trainer.networks import Networks
+from trainer.methods import growing
+from trainer.methods.growing import GrowingStep
+from trainer.networks.progressive import Networks
+from trainer.schedule import Phase
+from trainer.training import random as counter_random
+from trainer.training.group import Group, form_group
 
 CPU = torch.device("cpu")
 R, WIDTH, BATCH = 16, 8, 16

@@ -20,13 +20,13 @@ from sklearn.metrics import roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_tools.__main__ import main as data_tools
-from data_tools.cache import open_cache
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.reader import open_dataset
+from data_tools.dataset.training_set import training_set
 from data_tools.errors import run_command
-from data_tools.reader import open_dataset
 from data_tools.storage import open_storage
-from data_tools.training_set import training_set
-from trainer.detector import AnomalyDetector
-from trainer.evaluation import test_images as images_to_test
+from trainer.scoring.evaluation import test_images as images_to_test
+from trainer.scoring.inference import AnomalyDetector
 from tuning.__main__ import main as tuning
 from tuning.baselines import baseline_scores
 from tuning.config import SweepConfig

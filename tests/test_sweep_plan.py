@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from data_tools.__main__ import main as data_tools
 from tests.conftest import refuses
-from trainer.evaluation import lambda_grid
 from trainer.presets import preset
+from trainer.scoring.evaluation import lambda_grid
 from tuning.__main__ import main as tuning
 from tuning.config import SweepConfig
 from tuning.lambdas import lambda_values

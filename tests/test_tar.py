@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.tar import ending, packed, unpacked
+from data_tools.dataset.tar import ending, packed, unpacked
 
 Files = list[tuple[str, bytes]]
 NAMES = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=130)

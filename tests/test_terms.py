@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.verdict.terms import TERMS, direction_distances, fused, unit_length
+from trainer.scoring.terms import TERMS, direction_distances, fused, unit_length
 
 RNG = np.random.default_rng(3)
 
@@ -67,7 +67,7 @@ def test_twins_keep_their_small_distance_in_float32() -> None:
 def test_many_queries_are_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
     z_hat, known = RNG.normal(size=(40, 6)), unit_length(RNG.normal(size=(50, 6)))
     whole = direction_distances(z_hat, known)
-    monkeypatch.setattr("trainer.verdict.terms.QUERIES", 7)
+    monkeypatch.setattr("trainer.scoring.terms.QUERIES", 7)
     np.testing.assert_allclose(direction_distances(z_hat, known), whole, rtol=1e-12)
 
 

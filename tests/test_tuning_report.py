@@ -14,7 +14,7 @@ from PIL import Image
 from tests.conftest import refuses
 from tests.made_up_sweep import LAMBDAS, METHODS, Made, make_dataset, make_sweep
 from tests.report_page import Page, StandIn, read_csv, report
-from trainer.detector import AnomalyDetector
+from trainer.scoring.inference import AnomalyDetector
 from tuning.report.latent_figures import embedding, subset
 
 

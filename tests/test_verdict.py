@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from tests.conftest import refuses
-from trainer.verdict.p_values import p_values
-from trainer.verdict.thresholds import threshold
+from trainer.scoring.p_values import p_values
+from trainer.scoring.thresholds import threshold
 
 
 def test_p_values_of_normals_are_uniform() -> None:

@@ -44,18 +44,18 @@ def main(argv: list[str]) -> None:
             raise UserError("--preset is missing - choose kth, cifar-car, cells-small, cifar-small, study or demo")
         default, program = preset(name or "kth"), f"python -m trainer {command}"
         if command == "train":
-            from trainer.commands import train_command
+            from trainer.commands.train import train_command
 
             train_command(tyro.cli(TrainConfig, args=words, default=default, prog=program))
         else:
-            from trainer.bench.command import Bench
+            from trainer.commands.bench import Bench
 
             tyro.cli(Bench, args=words, default=Bench(default), prog=program)()
     elif command in ("evaluate", "score", "audit", "export"):
-        from trainer.commands import Evaluate
-        from trainer.export.command import Export
-        from trainer.verdict.audit import Audit
-        from trainer.verdict.score_command import Score
+        from trainer.commands.audit import Audit
+        from trainer.commands.evaluate import Evaluate
+        from trainer.commands.export import Export
+        from trainer.commands.score import Score
 
         known = {"evaluate": Evaluate, "score": Score, "audit": Audit, "export": Export}
         tyro.cli(known[command], args=words, prog=f"python -m trainer {command}")()

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from data_tools.cache import DEFAULT_LIMIT
+from data_tools.dataset.cache import DEFAULT_LIMIT
 from data_tools.errors import UserError
-from trainer.networks import STDDEV_GROUP
-from trainer.objectives import Coupling, Distance
-from trainer.peers.options import FAnoGanOptions, SearchOptions
+from trainer.methods.options import FAnoGanOptions, SearchOptions
+from trainer.networks.progressive import STDDEV_GROUP
+from trainer.training.losses import Coupling, Distance
 
 Method = Literal["proposed", "fanogan", "search"]
 Precision = Literal["auto", "float32", "bf16"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from data_tools.errors import UserError
 from trainer.config import PAPER_MINIBATCH, TrainConfig
-from trainer.peers.options import FAnoGanOptions, SearchOptions
+from trainer.methods.options import FAnoGanOptions, SearchOptions
 
 
 def kth() -> TrainConfig:

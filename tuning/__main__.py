@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from data_tools.cache import DEFAULT_LIMIT
+from data_tools.dataset.cache import DEFAULT_LIMIT
 from data_tools.errors import UserError, run_command
 from data_tools.storage import absolute
 

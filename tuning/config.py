@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from data_tools.cache import DEFAULT_LIMIT
+from data_tools.dataset.cache import DEFAULT_LIMIT
 from data_tools.errors import UserError
 
 METHODS: dict[str, dict[str, str]] = {

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.cache import open_cache
-from data_tools.contamination import check_gamma
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.contamination import check_gamma
+from data_tools.dataset.reader import Dataset, open_dataset
 from data_tools.errors import UserError
-from data_tools.reader import Dataset, open_dataset
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from trainer.config import TrainConfig
-from trainer.evaluation import has_labels
 from trainer.presets import preset
+from trainer.scoring.evaluation import has_labels
 from tuning.config import METHODS, SweepConfig, differing_options
 from tuning.lambdas import lambda_values
 from tuning.options import Choice, concerns, parse, with_option

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.storage import Storage, open_storage, write_bytes
-from trainer.detector import PAPER_LAMBDA
+from trainer.scoring.inference import PAPER_LAMBDA
 from tuning.label_free import CORRUPTIONS, chosen_lambda, excess_mass, mass_volume, rank_agreement, separation
 from tuning.sweep_files import checked, csv_text
 from tuning.sweep_tables import CHOICE, MEASURES, TERMS, Sweep, Trial, read_sweep

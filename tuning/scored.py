@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_tools.contamination import normal_pool
-from data_tools.reader import Dataset
-from trainer.evaluation import has_labels, test_images
+from data_tools.dataset.contamination import normal_pool
+from data_tools.dataset.reader import Dataset
+from trainer.scoring.evaluation import has_labels, test_images
 
 MOST, SHARDS = 2000, 8
 """Training images, at most, that stand for all of them, and the shards that they come from."""

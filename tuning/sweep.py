@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.cache import open_cache
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.reader import open_dataset
+from data_tools.dataset.training_set import training_set
 from data_tools.errors import UserError
-from data_tools.reader import open_dataset
 from data_tools.storage import open_storage, write_bytes
-from data_tools.training_set import training_set
-from trainer.desk import followed, new_desk
-from trainer.evaluation import test_images
-from trainer.ray_session import ray_session, room
+from trainer.on_ray.session import ray_session, room
+from trainer.on_ray.supervisor import followed, new_desk
+from trainer.scoring.evaluation import test_images
 from tuning.baselines import baseline_scores
 from tuning.config import SweepConfig
 from tuning.optuna import check_optuna, known_trials, searcher

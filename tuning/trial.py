@@ -9,10 +9,10 @@ import torch
 
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, write_bytes
-from trainer.checkpoint import checkpoint_names
-from trainer.ray_session import has_gpus
-from trainer.run_folder import discard, prepare
-from trainer.worker import fit_on_ray
+from trainer.on_ray.session import has_gpus
+from trainer.on_ray.worker import fit_on_ray
+from trainer.run.checkpoint import checkpoint_names
+from trainer.run.folder import discard, prepare
 from tuning.config import SweepConfig
 from tuning.plan import Trial, trial_of
 from tuning.trial_tables import write_tables

@@ -7,17 +7,17 @@ import json
 
 import numpy as np
 
-from data_tools.cache import open_cache
-from data_tools.reader import Dataset, open_dataset
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.reader import Dataset, open_dataset
+from data_tools.dataset.training_set import training_set
 from data_tools.storage import open_storage, write_bytes
-from data_tools.training_set import training_set
-from trainer.checkpoint import CheckpointInfo, checkpoint_names, newest_checkpoint, read_info
 from trainer.config import TrainConfig
-from trainer.detector import AnomalyDetector, Scores
-from trainer.evaluation import PROVENANCE, summary
-from trainer.methods import can_score
-from trainer.run_folder import read_config, run_images
-from trainer.verdict.terms import direction_distances, fused, unit_length
+from trainer.methods.table import can_score
+from trainer.run.checkpoint import CheckpointInfo, checkpoint_names, newest_checkpoint, read_info
+from trainer.run.folder import read_config, run_images
+from trainer.scoring.evaluation import PROVENANCE, summary
+from trainer.scoring.inference import AnomalyDetector, Scores
+from trainer.scoring.terms import direction_distances, fused, unit_length
 from tuning.label_free import CORRUPTIONS, corrupted, uniform_images
 from tuning.scored import ScoredImages, scored_images
 from tuning.sweep_files import csv_text

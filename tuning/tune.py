@@ -12,9 +12,9 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from data_tools.s3 import S3
 from data_tools.storage import open_storage, write_bytes
-from trainer.growth import schedule
+from data_tools.storage.s3 import S3
+from trainer.schedule import schedule
 from tuning.config import SweepConfig
 from tuning.plan import read_options
 from tuning.trial import FAILED, run_trial, trial_at

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import tyro
 
+from data_tools.dataset.patch import Plan
 from data_tools.errors import UserError
-from data_tools.patch import Plan
 from data_tools.sources.common import check_at_least, check_resolution
 from data_tools.sources.frames import FRAME_ENDINGS, find_frames
 from data_tools.sources.objects import (

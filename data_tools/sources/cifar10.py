@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tyro
 
+from data_tools.dataset.patch import Patch, Plan
 from data_tools.errors import UserError
-from data_tools.patch import Patch, Plan
 from data_tools.sources.common import check_at_least, shuffled
 
 SIDE = 32

@@ -19,8 +19,8 @@ from typing import Literal
 
 import tyro
 
+from data_tools.dataset.patch import Plan
 from data_tools.errors import UserError
-from data_tools.patch import Plan
 from data_tools.sources.baxter import read_tracks
 from data_tools.sources.common import check_at_least, check_resolution
 from data_tools.sources.objects import (

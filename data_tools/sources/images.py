@@ -24,8 +24,8 @@ import numpy as np
 import tyro
 from PIL import Image, ImageOps
 
+from data_tools.dataset.patch import Patch, Plan
 from data_tools.errors import UserError
-from data_tools.patch import Patch, Plan
 from data_tools.sources.common import check_at_least, check_resolution, key_part, shuffled
 
 IMAGE_ENDINGS = frozenset(

@@ -18,8 +18,8 @@ from typing import Literal
 
 import numpy as np
 
+from data_tools.dataset.patch import Patch, Plan
 from data_tools.errors import UserError
-from data_tools.patch import Patch, Plan
 from data_tools.sources.common import key_part, shuffled
 from data_tools.sources.crop import Frame, cut
 from data_tools.sources.frames import eight_bit_table, frame_size, read_frame, read_mask

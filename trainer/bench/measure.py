@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from data_tools.training_set import TrainingSet
+from data_tools.dataset.training_set import TrainingSet
 from trainer.bench.machine import forget_peak_memory, peak_memory, settle
 from trainer.bench.operations import Operations
 from trainer.config import TrainConfig
-from trainer.group import Group, told_by_first
-from trainer.growth import Phase
-from trainer.methods import build_networks, build_step
-from trainer.parts import BETWEEN, REDUCTION, stopwatch
-from trainer.step import Step
+from trainer.methods.table import build_networks, build_step
+from trainer.schedule import Phase
+from trainer.training.group import Group, told_by_first
+from trainer.training.step import Step
+from trainer.training.timing import BETWEEN, REDUCTION, stopwatch
 
 BLOCKS = 5
 """Stretches of equal length whose median is the speed: a machine that stumbles spoils one of them."""

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from trainer.parts import PARTS
+from trainer.training.timing import PARTS
 
 
 def show(result: dict[str, Any], console: Console) -> None:

@@ -14,18 +14,18 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 
-from data_tools.cache import open_cache
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.reader import open_dataset
+from data_tools.dataset.training_set import training_set
 from data_tools.errors import UserError
-from data_tools.reader import open_dataset
-from data_tools.training_set import training_set
 from trainer.bench.machine import cores, matmul_peak, processor
 from trainer.bench.made_up import MadeUpImages
 from trainer.bench.measure import measure
 from trainer.config import TrainConfig
-from trainer.detector import best_device
-from trainer.group import form_group
-from trainer.growth import Phase
-from trainer.step import uses_bf16
+from trainer.schedule import Phase
+from trainer.scoring.inference import best_device
+from trainer.training.group import form_group
+from trainer.training.step import uses_bf16
 
 RESULT, REFUSED = "result.json", "refused.txt"
 

@@ -11,7 +11,7 @@ import torch
 
 from data_tools.errors import UserError
 from trainer.export.graph import OUTPUTS, ScoringGraph
-from trainer.verdict.judge import Judge
+from trainer.scoring.judge import Judge
 
 Format = Literal["torch", "onnx"]
 

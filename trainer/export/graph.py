@@ -7,12 +7,12 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from trainer.batches import faded
-from trainer.detector import negated_norm, normalised_residual
-from trainer.methods import scorer
-from trainer.verdict.heat import blurred, difference_map
-from trainer.verdict.judge import Judge
-from trainer.verdict.terms import direction_distance
+from trainer.methods.table import scorer
+from trainer.scoring.heat import blurred, difference_map
+from trainer.scoring.inference import negated_norm, normalised_residual
+from trainer.scoring.judge import Judge
+from trainer.scoring.terms import direction_distance
+from trainer.training.batches import faded
 
 OUTPUTS = ("L_n", "L_o", "D", "L_k", "heat")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from trainer.export.standalone import Detector
-from trainer.verdict.judge import Judge
-from trainer.verdict.terms import TERMS
+from trainer.scoring.judge import Judge
+from trainer.scoring.terms import TERMS
 
 
 def difference(judge: Judge, folder: Path, images: np.ndarray) -> float:

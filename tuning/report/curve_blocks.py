@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from trainer.detector import PAPER_LAMBDA
+from trainer.scoring.inference import PAPER_LAMBDA
 from tuning.report import figures
 from tuning.report.blocks import Block, drawn, listed
 from tuning.report.figure_style import METHOD_LINES, Band, gamma_title, line_of, score_title, title_of

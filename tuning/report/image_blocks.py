@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from data_tools.cache import open_cache
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.reader import open_dataset
 from data_tools.errors import UserError
-from data_tools.reader import open_dataset
-from trainer.detector import PAPER_LAMBDA
+from trainer.scoring.inference import PAPER_LAMBDA
 from tuning.report.blocks import Block, drawn, listed
 from tuning.report.figure_style import TITLES, gamma_title, score_title
 from tuning.report.latent_figures import FEWEST, TSNE_IMAGES, embedding, histograms_figure, maps_figure, subset
@@ -166,14 +166,14 @@ def _kind(sweep: Sweep) -> str:
 
 
 def _detector(sweep: Sweep, trial: Trial):
-    from trainer.detector import AnomalyDetector
+    from trainer.scoring.inference import AnomalyDetector
 
     return AnomalyDetector.load(f"{sweep.url}/trials/{trial.name}/run")
 
 
 def _shrunk(images: np.ndarray, resolution: int) -> np.ndarray:
     """uint8 N x H x W x C to float N x r x r x C in [-1, 1], as a detector of resolution r sees them."""
-    from trainer.batches import at_resolution, to_float
+    from trainer.training.batches import at_resolution, to_float
 
     return at_resolution(to_float(torch.from_numpy(images.copy())), resolution).permute(0, 2, 3, 1).numpy()
 

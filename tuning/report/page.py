@@ -11,8 +11,8 @@ import jinja2
 import matplotlib
 
 from data_tools.errors import UserError
-from data_tools.mirror import as_url, sent
 from data_tools.storage import absolute, open_storage
+from data_tools.storage.transfer import as_url, sent
 from tuning.report import curve_blocks, image_blocks
 from tuning.report.blocks import BEATS, Block, Section, listed
 from tuning.report.figure_style import STYLE, TITLES

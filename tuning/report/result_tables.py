@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.detector import PAPER_LAMBDA
+from trainer.scoring.inference import PAPER_LAMBDA
 from tuning.report.blocks import BEATS, Block, number
 from tuning.report.figure_style import gamma_title, title_of
 from tuning.report.published import DATASETS, GAMMAS, SOURCE, TABLE_1, published

@@ -1,0 +1,1 @@
+"""Datasets: shards, manifest, cache, and the order in which a training reads them."""

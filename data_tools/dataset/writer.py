@@ -1,0 +1,163 @@
+"""Write a dataset: shards in parallel processes, straight to their target, the manifest last.
+
+Beside each finished shard lies a receipt until all are there: what the shard was made from, and its checksum.
+A writer that was killed leaves shards and receipts; the same command again checks them and makes only what is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_tools.dataset.manifest import FORMAT_VERSION, MANIFEST, Manifest, Shard
+from data_tools.dataset.patch import POOLS, Patch, Plan
+from data_tools.dataset.shards import check_shard, write_shard
+from data_tools.errors import UserError
+from data_tools.processes import cores, in_processes
+from data_tools.progress import progress
+from data_tools.storage import Storage, open_storage, read_bytes, write_bytes
+
+SAMPLES_PER_SHARD = 4096
+RECEIPT = ".receipt"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One shard to make from its drafts. made_from: a checksum over all that decides its bytes."""
+
+    name: str
+    pool: str
+    drafts: Sequence[Any]
+    made_from: str
+
+
+def check_target(url: str) -> None:
+    """Raise UserError when a dataset cannot be written to `url`: one is there, or files of somebody else.
+
+    Shards without a manifest are what a killed writer leaves behind.
+    """
+    names = open_storage(url).names()
+    if MANIFEST in names:
+        raise UserError(f"--out {url}: holds a dataset already - give another folder, or remove this one")
+    foreign = [name for name in names if not _is_ours(name.removeprefix(".").removesuffix(".partial"))]
+    if foreign:
+        raise UserError(f"--out {url}: holds {foreign[0]}, which is no part of a dataset - give an empty folder")
+
+
+def write_dataset(
+    plan: Plan,
+    url: str,
+    resolution: int,
+    channels: int,
+    source: dict[str, Any],
+    samples_per_shard: int = SAMPLES_PER_SHARD,
+    processes: int = 1,
+    inputs: Path | None = None,
+) -> Manifest:
+    """Write the planned patches as shards, the manifest last; on any error the shards written so far are removed.
+
+    processes: 0 takes one a core. inputs: the folder the plan reads; shards of a killed writer are used again only
+    where its files are of the same sizes and times. Raises UserError when there is nothing to train on, and when
+    another process is writing to `url`.
+    """
+    if not any(plan.drafts.get(pool) for pool in ("train-normal", "train-unlabelled")):
+        raise UserError(f"--out {url}: nothing to train on, the source gave no normal training image - add some")
+    storage = open_storage(url)
+    with storage.sole_writer() as still_ours:
+        check_target(url)
+        state = _digest(source, resolution, channels, _fingerprint(inputs), FORMAT_VERSION)
+        jobs = list(_jobs(plan, samples_per_shard, state))
+        try:
+            made = _reusable(storage, jobs)
+            left = [job for job in jobs if job.name not in made]
+            kept = {*made, *(name + RECEIPT for name in made)}
+            for name in set(storage.names()) - kept:
+                storage.remove(name)
+            parts = in_processes(_make, (url, plan.cut), left, min(processes or cores(), len(left)))
+            for shard in progress(parts, "writing", "shards", len(left)):
+                made[shard.name] = shard
+                still_ours()
+            ordered = sorted(made.values(), key=lambda shard: (POOLS.index(shard.pool), shard.name))
+            manifest = Manifest(resolution, channels, tuple(ordered), source)
+            still_ours()
+            for job in jobs:  # before the manifest, so that no kill leaves them beside it
+                storage.remove(job.name + RECEIPT)
+            write_bytes(storage, MANIFEST, manifest.to_json().encode(), new=True)
+        except FileExistsError as error:
+            raise UserError(f"{error}: another process has written it - leave it to that one") from None
+        except BaseException:
+            _tidy(storage, still_ours)
+            raise
+    return manifest
+
+
+def _jobs(plan: Plan, samples_per_shard: int, state: str) -> Iterator[Job]:
+    for pool in POOLS:
+        drafts = plan.drafts.get(pool, ())
+        for number, start in enumerate(range(0, len(drafts), samples_per_shard)):
+            name = f"{pool}-{number:06d}.tar"
+            part = drafts[start : start + samples_per_shard]
+            yield Job(name, pool, part, _digest(state, name, start, len(part)))
+
+
+def _make(shared: tuple[str, Any], job: Job) -> Shard:
+    """In a worker process: make one shard and its receipt."""
+    url, cut = shared
+    storage = open_storage(url)
+    patches: Iterator[Patch] = cut(job.pool, job.drafts)
+    shard = write_shard(storage, job.name, job.pool, patches)
+    receipt = {"made_from": job.made_from, "shard": dataclasses.asdict(shard)}
+    write_bytes(storage, job.name + RECEIPT, json.dumps(receipt).encode())
+    return shard
+
+
+def _reusable(storage: Storage, jobs: list[Job]) -> dict[str, Shard]:
+    """The shards of a killed writer that are what these jobs would make, byte for byte."""
+    there, found = set(storage.names()), dict[str, Shard]()
+    candidates = [job for job in jobs if {job.name, job.name + RECEIPT} <= there]
+    for job in progress(candidates, "checking what an earlier writer left", "shards", len(candidates)):
+        with contextlib.suppress(UserError, ValueError, KeyError, TypeError, FileNotFoundError):
+            receipt = json.loads(read_bytes(storage, job.name + RECEIPT))
+            shard = Shard(**receipt["shard"])
+            if receipt["made_from"] == job.made_from and shard.name == job.name:
+                check_shard(storage, shard)
+                found[job.name] = shard
+    return found
+
+
+def _tidy(storage: Storage, still_ours: Callable[[], None]) -> None:
+    """Remove everything we wrote, unless the place is somebody else's by now or cannot be reached."""
+    with contextlib.suppress(UserError, OSError):
+        still_ours()
+        for name in storage.names():
+            if _is_ours(name.removeprefix(".").removesuffix(".partial")):
+                storage.remove(name)
+
+
+def _is_ours(name: str) -> bool:
+    name = name.removesuffix(RECEIPT)
+    return name == MANIFEST or (name.endswith(".tar") and name.rpartition("-")[0] in POOLS)
+
+
+def _fingerprint(folder: Path | None) -> str:
+    """A checksum over names, sizes and times of all files in a folder; "" without one."""
+    if folder is None:
+        return ""
+    files = []
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            facts = os.stat(os.path.join(place, name))
+            files.append([os.path.relpath(os.path.join(place, name), folder), facts.st_size, facts.st_mtime_ns])
+    return _digest(*files)
+
+
+def _digest(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

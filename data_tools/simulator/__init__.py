@@ -1,0 +1,1 @@
+"""Simulated cell videos."""

@@ -1,0 +1,267 @@
+"""Object storage by boto3: every request is tried again for a while, every read goes on where it broke off.
+
+Endpoint, region and keys come from the usual AWS variables and files; nothing here prints or stores them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from data_tools.errors import ChangedError, UserError
+from data_tools.storage.base import FETCHED, WRITER
+from data_tools.storage.lease import hold_lease
+from data_tools.storage.retry import persist
+
+PART = 8 * 2**20
+"""Bytes of one part of a large upload, and of one range of a parallel read."""
+CHUNK = 2**14
+"""Bytes of one read of a body: what a breaking connection can cost, since a read that fails gives nothing."""
+THREADS = 4
+CLIENT_SECONDS = 60
+
+
+@lru_cache(maxsize=4)
+def _client(settings: tuple[tuple[str, str], ...], process: int, turn: int) -> Any:
+    """A client costs 50 ms to make; the same one serves for a while, after which files of keys are read again."""
+    config = Config(
+        connect_timeout=5,
+        read_timeout=20,
+        max_pool_connections=4 * THREADS,
+        retries={"total_max_attempts": 1},  # `persist` tries again, by the clock instead of by count
+    )
+    return boto3.Session().client("s3", config=config)
+
+
+class S3:
+    """The objects under s3://bucket/prefix as a `Storage`."""
+
+    def __init__(self, url: str) -> None:
+        match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^\0]*)?", url)
+        if not match:  # not shown: people have put keys into URLs
+            raise UserError(
+                "s3://: no bucket and prefix follow - give a URL like s3://bucket/prefix; keys go into AWS variables"
+            )
+        self.bucket = match[1]
+        prefix = (match[2] or "").strip("/")
+        self.prefix = f"{prefix}/" if prefix else ""
+        self.url = f"s3://{self.bucket}/{prefix}".rstrip("/")
+        settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+        try:
+            self.client = _client(settings, os.getpid(), int(time.monotonic() / CLIENT_SECONDS))
+        except (BotoCoreError, ValueError) as error:  # the message of a ValueError may show an endpoint with keys in it
+            raise UserError(f"{self.url}: {type(error).__name__} - check the AWS variables and files") from None
+
+    def names(self) -> list[str]:
+        return [name for name in self._all_names() if not name.startswith(WRITER)]
+
+    def _all_names(self) -> list[str]:
+        return sorted(name for name, _ in self._list(Delimiter="/"))
+
+    def tree(self) -> list[tuple[str, float]]:
+        return sorted(item for item in self._list() if not item[0].endswith("/") and not item[0].startswith(WRITER))
+
+    def _list(self, **how: str) -> Iterator[tuple[str, float]]:
+        page: dict[str, Any] = {"IsTruncated": True}
+        more: dict[str, str] = {}
+        while page["IsTruncated"]:
+            options = dict(Bucket=self.bucket, Prefix=self.prefix, **how, **more)
+            page = persist(self.url, lambda options=options: self.client.list_objects_v2(**options))
+            for entry in page.get("Contents", ()):
+                if name := entry["Key"].removeprefix(self.prefix):
+                    yield name, entry["LastModified"].timestamp()
+            more = {"ContinuationToken": page.get("NextContinuationToken", "")}
+
+    def open(self, name: str) -> BinaryIO:
+        head = self._head(name)
+        return cast(BinaryIO, io.BufferedReader(_Stream(self._chunks(name, 0, head["ContentLength"], head["ETag"]))))
+
+    @contextlib.contextmanager
+    def fetch(self, name: str, scratch: Path) -> Iterator[Path]:
+        head = self._head(name)
+        size, etag = head["ContentLength"], head["ETag"]
+        with tempfile.NamedTemporaryFile(dir=scratch, prefix=FETCHED) as file:
+
+            def bring(start: int) -> None:
+                place = start
+                for chunk in self._chunks(name, start, min(start + PART, size), etag):
+                    place += os.pwrite(file.fileno(), chunk, place)
+
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(bring, range(0, size, PART)))
+            yield Path(file.name)
+
+    @contextlib.contextmanager
+    def write(self, name: str, new: bool = False) -> Iterator[IO[bytes]]:
+        upload = _Upload(self, name, new)
+        try:
+            yield cast(IO[bytes], upload)
+            upload.finish()
+        except BaseException:
+            with contextlib.suppress(UserError, OSError):
+                upload.abort()
+            raise
+
+    def remove(self, name: str) -> None:
+        persist(self._full(name), lambda: self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name))
+
+    @contextlib.contextmanager
+    def sole_writer(self) -> Iterator[Callable[[], None]]:
+        with hold_lease(self, self._all_names) as still_ours:
+            self._drop_unfinished_uploads()
+            try:
+                yield still_ours
+            finally:
+                self._drop_unfinished_uploads()  # of processes that were ended with their work
+
+    def _drop_unfinished_uploads(self) -> None:
+        """What a killed writer left: parts that no listing shows but that are paid for."""
+        with contextlib.suppress(UserError):  # some stores do not list them, some keys may not
+            pages = self.client.get_paginator("list_multipart_uploads")
+            options = dict(Bucket=self.bucket, Prefix=self.prefix)
+            found = persist(self.url, lambda: list(pages.paginate(**options).search("Uploads")))
+            for upload in filter(None, found):
+                if "/" in upload["Key"].removeprefix(self.prefix):
+                    continue  # of a dataset further down, which may be at work
+                abort = dict(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+                with contextlib.suppress(FileNotFoundError):
+                    persist(self.url, lambda abort=abort: self.client.abort_multipart_upload(**abort))
+
+    def _full(self, name: str) -> str:
+        return f"{self.url}/{name}"
+
+    def _head(self, name: str) -> dict[str, Any]:
+        place = dict(Bucket=self.bucket, Key=self.prefix + name)
+        try:
+            return persist(self._full(name), lambda: self.client.head_object(**place))
+        except FileNotFoundError:  # a HEAD does not say what is missing, a list says when it is the bucket
+            persist(self.url, lambda: self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1))
+            raise
+
+    def _chunks(self, name: str, start: int, end: int, etag: str) -> Iterator[bytes]:
+        """Bytes start .. end - 1 of an object; after a broken connection it goes on by Range from where it was.
+
+        UserError when the object is not the one of this ETag any more.
+        """
+        body: Any = None
+
+        def next_chunk() -> bytes:
+            nonlocal body
+            if body is None:
+                options = dict(Bucket=self.bucket, Key=self.prefix + name, IfMatch=etag)
+                body = self.client.get_object(**options, Range=f"bytes={start}-{end - 1}")["Body"]
+            try:
+                chunk = body.read(min(CHUNK, end - start))
+                if not chunk:
+                    raise ConnectionError("the answer ended early")
+                return chunk
+            except BaseException:
+                body.close()
+                body = None
+                raise
+
+        while start < end:
+            try:
+                chunk = persist(self._full(name), next_chunk)
+            except FileExistsError:  # the condition on the ETag
+                raise ChangedError(f"{self._full(name)}: was changed while it was read - run it again") from None
+            start += len(chunk)
+            yield chunk
+        if body is not None:
+            body.close()
+
+
+class _Stream(io.RawIOBase):
+    """Chunks as a file to read."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self.chunks, self.rest = chunks, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self.rest:
+            self.rest = memoryview(next(self.chunks, b""))
+        taken = self.rest[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self.rest = self.rest[len(taken) :]
+        return len(taken)
+
+
+class _Upload(io.RawIOBase):
+    """A file to write that becomes an object when it is finished: one request when small, else parts of `PART` bytes.
+
+    It is marked with a number of its own, so that a request whose answer was lost is not taken for somebody else's.
+    """
+
+    def __init__(self, storage: S3, name: str, new: bool) -> None:
+        self.storage, self.name, self.mark = storage, name, uuid.uuid4().hex
+        self.key = dict(Bucket=storage.bucket, Key=storage.prefix + name)
+        self.condition = {"IfNoneMatch": "*"} if new else {}
+        self.buffer, self.count, self.number, self.parts = bytearray(), 0, "", list[dict[str, Any]]()
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.count
+
+    def write(self, data: Any) -> int:
+        self.buffer += data
+        self.count += len(data)
+        while len(self.buffer) >= PART:
+            self._send_part()
+        return len(data)
+
+    def _send_part(self) -> None:
+        client, what = self.storage.client, self.storage._full(self.name)
+        if not self.number:
+            metadata = {"writer": self.mark}
+            begun = persist(what, lambda: client.create_multipart_upload(**self.key, Metadata=metadata))
+            self.number = begun["UploadId"]
+        place = dict(self.key, UploadId=self.number, PartNumber=len(self.parts) + 1)
+        body = bytes(memoryview(self.buffer)[:PART])
+        sent = persist(what, lambda: client.upload_part(**place, Body=body))
+        self.parts.append({"ETag": sent["ETag"], "PartNumber": place["PartNumber"]})
+        del self.buffer[:PART]
+
+    def finish(self) -> None:
+        client, what = self.storage.client, self.storage._full(self.name)
+        unheard: list[bool] = []
+        if self.number and self.buffer:
+            self._send_part()
+
+        def send() -> Any:
+            if not self.number:
+                body, metadata = bytes(self.buffer), {"writer": self.mark}
+                return client.put_object(**self.key, **self.condition, Body=body, Metadata=metadata)
+            parts = {"Parts": self.parts}
+            return client.complete_multipart_upload(
+                **self.key, **self.condition, UploadId=self.number, MultipartUpload=parts
+            )
+
+        try:
+            persist(what, send, lambda: unheard.append(True))
+        except (FileExistsError, FileNotFoundError):
+            if not unheard or self.storage._head(self.name)["Metadata"].get("writer") != self.mark:
+                raise
+
+    def abort(self) -> None:
+        if self.number:
+            upload = dict(self.key, UploadId=self.number)
+            persist(self.storage._full(self.name), lambda: self.storage.client.abort_multipart_upload(**upload))

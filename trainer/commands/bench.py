@@ -1,0 +1,92 @@
+"""`python -m trainer bench`: how fast a training would be, where its time goes, how near that is to the hardware."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+
+from data_tools.errors import UserError
+from data_tools.storage import open_storage, read_bytes, write_bytes
+from trainer.bench.machine import cores
+from trainer.bench.table import compare, show
+from trainer.bench.workers import Work, measured
+from trainer.config import TrainConfig
+from trainer.schedule import Phase, schedule
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure the steps of a training, whose options these are; --data may be left out, and nothing is kept."""
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    seconds: float = 3.0
+    """About how long each of three measurements of each phase takes."""
+    only: tuple[int, ...] = ()
+    """Resolutions to measure; all, if none is named."""
+    channels: int = 1
+    """Of the images, where no dataset is named."""
+    cores: int = 0
+    """CPU cores that each worker is pinned to, on Linux; 0: an equal share of those there are, and not pinned."""
+    json: str = ""
+    """File for the figures."""
+    against: str = ""
+    """Figures to compare with: a file of an earlier --json."""
+
+    def __call__(self) -> None:
+        self.config.validated()
+        earlier = _read(self.against) if self.against else None
+        if not self.seconds > 0:
+            raise UserError(f"--seconds {self.seconds} is not positive - give e.g. 3")
+        workers = max(self.config.worker_range()[1], 1)
+        self._check_room(workers)
+        work = Work(self.config, self._phases(), workers, self.cores, self.channels, self.seconds)
+        result = measured(work)
+        console = Console(width=None if os.isatty(1) else 160)
+        show(result, console)
+        if earlier:
+            compare(result, earlier, console)
+        if self.json:
+            folder, name = _split(self.json)
+            write_bytes(open_storage(folder), name, (json.dumps(result, indent=2) + "\n").encode())
+
+    def _check_room(self, workers: int) -> None:
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
+        if gpus is not None and workers > gpus:
+            raise UserError(f"--workers {workers} need a GPU each, and there are {gpus} - give fewer")
+        each = self.cores or (1 if gpus is None else 0)
+        if each * workers > len(cores()):
+            raise UserError(
+                f"--workers {workers} with {each} core(s) each are more than the {len(cores())} there are"
+                " - lower --workers or --cores"
+            )
+        if self.cores and not hasattr(os, "sched_setaffinity"):
+            raise UserError(f"--cores {self.cores}: this system pins no process to cores - leave it out")
+
+    def _phases(self) -> list[Phase]:
+        phases = [phase for phase in schedule(self.config) if not self.only or phase.resolution in self.only]
+        if not phases:
+            known = ", ".join(str(r) for r in sorted({phase.resolution for phase in schedule(self.config)}))
+            raise UserError(f"--only {' '.join(map(str, self.only))}: this training has {known} - give some of these")
+        return phases
+
+
+def _split(url: str) -> tuple[str, str]:
+    """A file's folder and its name."""
+    folder, slash, name = url.rpartition("/")
+    return folder + slash if slash else ".", name
+
+
+def _read(url: str) -> dict[str, Any]:
+    """An earlier measurement; UserError when it is none."""
+    folder, name = _split(url)
+    try:
+        found = json.loads(read_bytes(open_storage(folder), name))
+        return {"machine": found["machine"], "config": found["config"], "phases": found["phases"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--against {url}: no measurement ({error}) - give a file that --json wrote") from None

@@ -1,0 +1,57 @@
+"""python -m trainer evaluate: score the test set of a run's dataset."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from data_tools.dataset.cache import DEFAULT_LIMIT, open_cache
+from data_tools.dataset.reader import open_dataset
+from data_tools.errors import UserError
+from trainer.report.page import result_rows, write_report
+from trainer.run.checkpoint import chosen_checkpoint, read_info
+from trainer.run.folder import read_config
+from trainer.scoring.evaluation import check_fits, has_labels, score_table
+from trainer.scoring.inference import AnomalyDetector
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score the test set of a run's dataset; write the score table, figures and a report page."""
+
+    run: tyro.conf.Positional[str]
+    """The run's URL."""
+    best: bool = False
+    """The best checkpoint instead of the newest."""
+    data: str = ""
+    """Another dataset than the one trained on."""
+    cache: str = ""
+    """Folder for decoded images on this node (default: the user's cache folder)."""
+    cache_limit: str = DEFAULT_LIMIT
+    """Bytes that folder may hold; what was used for longest goes first."""
+
+    def __call__(self) -> None:
+        config, _ = read_config(self.run)
+        info = read_info(chosen_checkpoint(self.run, self.best))
+        detector = AnomalyDetector.from_checkpoint(info, with_critic=True)
+        url = self.data or config.data
+        dataset = open_dataset(url, open_cache(self.cache, self.cache_limit))
+        check_fits(detector, dataset, url)
+        if not has_labels(dataset):
+            raise UserError(
+                f"{url}: has no labelled test images of both kinds, so there is no AUC "
+                f"- rank images with: python -m trainer score {self.run} IMAGES --out scores.csv"
+            )
+        table = score_table(detector, dataset)
+        page = write_report(self.run, info, detector, dataset, table)
+        lines = Table(title=f"AUC after {info.images_seen:,} images at {info.resolution}x{info.resolution}")
+        for heading in ("score", "AUC", ""):
+            lines.add_column(heading)
+        for row in result_rows(table):
+            lines.add_row(row.name, f"{row.auc:.3f}", row.note)
+        Console(width=None if os.isatty(1) else 100).print(lines)
+        print(f"report: {page}")

@@ -1,0 +1,51 @@
+"""python -m trainer train: in this process or on Ray workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import threading
+
+from data_tools.errors import UserError
+from data_tools.storage import absolute
+from trainer.config import TrainConfig
+from trainer.run.checkpoint import checkpoint_names
+from trainer.run.folder import discard, prepare
+
+
+def train_command(config: TrainConfig) -> None:
+    """Train, in this process or on Ray workers."""
+    # Ray's workers run in folders of their own, and an evaluation may be started from another one.
+    paths = {name: absolute(getattr(config, name)) for name in ("data", "out", "cache", "start_from", "exclude")}
+    config = dataclasses.replace(config, **paths)
+    state = prepare(config)
+    if state == "finished":
+        print(f"{config.out}: this run is finished - evaluate it with: python -m trainer evaluate {config.out}")
+        return
+    try:
+        if config.worker_range()[1]:
+            from trainer.on_ray.worker import train_on_ray
+
+            train_on_ray(config)
+        else:
+            _train_here(config)
+    except (UserError, OSError):
+        if state == "new" and not checkpoint_names(config.out):
+            discard(config.out)  # it was new or empty, so all in it is ours and of no use
+        raise
+    print(f"finished: {config.out}\nnext: python -m trainer evaluate {config.out}")
+
+
+def _train_here(config: TrainConfig) -> None:
+    """Train in this process; SIGTERM, by which machines announce that they go, is answered by a checkpoint."""
+    from trainer.training.loop import Surroundings, train
+
+    told = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        train(config, Surroundings(stopped=told.is_set))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if told.is_set():
+        sys.exit(128 + signal.SIGTERM)

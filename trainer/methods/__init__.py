@@ -1,0 +1,1 @@
+"""Methods: the proposed one and its rivals."""

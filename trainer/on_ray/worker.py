@@ -1,0 +1,140 @@
+"""Ray Train around the loop: the same training on N workers, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from data_tools.errors import UnreachableError, UserError
+from trainer.config import TrainConfig
+from trainer.on_ray.session import has_gpus, ray_session
+from trainer.on_ray.supervisor import ATTEMPTS, followed, new_desk
+from trainer.training.loop import Surroundings, train
+
+RESIZED_EVERY = 30.0
+"""Seconds between two looks for room for more workers, where their number is a range."""
+
+
+def train_on_ray(config: TrainConfig) -> None:
+    """Train with Ray Train workers: on the cluster of RAY_ADDRESS, else on one started here.
+
+    Raises what `fit_on_ray` does.
+    """
+    _, most = config.worker_range()
+    # As many CPUs as workers at least, so that small machines can run them.
+    with ray_session(most):
+        fit_on_ray(config, max((os.cpu_count() or 1) // most, 1), hear=lambda line: print(line, flush=True))
+
+
+def fit_on_ray(
+    config: TrainConfig,
+    threads: int,
+    hear: Callable[[str], None],
+    cpus: int = 1,
+    callbacks: Sequence[Any] = (),
+    moved_in: Callable[[Any], None] = lambda room: None,
+) -> None:
+    """Train with Ray Train workers, from within a Ray program.
+
+    threads: of each worker. hear: is told what the workers say, from a thread. cpus: to claim for each worker.
+    callbacks: of Ray Train. moved_in: the first worker calls it with the placement group they run in. Workers that
+    fail or go with their node are started again, from the newest checkpoint. Raises UserError when that is no help.
+    """
+    import ray
+
+    desk = new_desk()
+    with followed(desk, hear, config.workers):
+        _fit(config, desk, threads, cpus, list(callbacks), moved_in)
+        verdict: Any = ray.get(desk.judged.remote())
+        if verdict:
+            raise verdict
+
+
+def _fit(
+    config: TrainConfig, desk: Any, threads: int, cpus: int, callbacks: list[Any], moved_in: Callable[[Any], None]
+) -> None:
+    """Train to the end, or to where the desk has judged."""
+    import ray
+    from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from trainer.on_ray.network import OnRaysInterface
+
+    fewest, most = config.worker_range()
+    gpu = has_gpus(fewest)
+    scaling = ScalingConfig(
+        num_workers=most if fewest == most else (fewest, most),
+        use_gpu=gpu,
+        resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {}),
+        elastic_resize_monitor_interval_s=RESIZED_EVERY,
+    )
+    for attempt in range(ATTEMPTS):
+        try:
+            with tempfile.TemporaryDirectory(prefix="stratagan-ray-") as place:  # Ray's notes; the run has its own
+                failures = FailureConfig(max_failures=-1)
+                TorchTrainer(
+                    _worker,
+                    train_loop_config={
+                        "config": config.to_json(),
+                        "threads": threads,
+                        "desk": desk,
+                        "moved_in": moved_in,
+                    },
+                    torch_config=OnRaysInterface(timeout_s=int(config.patience)),
+                    scaling_config=scaling,
+                    run_config=RunConfig(name="run", storage_path=place, failure_config=failures, callbacks=callbacks),
+                ).fit()
+            return
+        except ControllerError as error:  # Ray does not try again where a worker fails while the group forms
+            reason = str(error.controller_failure).splitlines()[0]
+            if attempt + 1 == ATTEMPTS:
+                raise UserError(
+                    f"--workers {config.workers}: no group of workers came about ({reason})"
+                    " - look at the cluster with `ray status`"
+                ) from error
+            ray.get(desk.hear.remote(f"warning: no group of workers came about ({reason}); trying again"))
+
+
+def _worker(values: dict[str, Any]) -> None:
+    import ray
+    import ray.train
+    import torch
+
+    desk, config = values["desk"], TrainConfig.from_json(values["config"])
+    first = ray.train.get_context().get_world_rank() == 0
+    if ray.get((desk.arrived if first else desk.judged).remote()):
+        return
+    if first:
+        values["moved_in"](ray.util.get_current_placement_group())
+    torch.set_num_threads(values["threads"])
+    around = Surroundings(
+        report=ray.train.report,
+        hear=lambda line: desk.hear.remote(line),
+        begun=lambda images_seen: ray.get(desk.begun.remote(images_seen)) if first else None,
+        ending_soon=_preemption_watch(),
+        node=ray.util.get_node_ip_address(),
+    )
+    try:
+        train(config, around)
+    except Exception as error:
+        for_good = isinstance(error, UserError) and not isinstance(error, UnreachableError)
+        ray.get(desk.failed.remote(error, for_good))
+        raise
+
+
+def _preemption_watch() -> Callable[[], bool]:
+    """Whether Ray has announced that a node of ours goes, once for each announcement; waits for all workers."""
+    from ray.train import get_preemption_info
+
+    known: set[str] = set()
+
+    def new_announcement() -> bool:
+        info = get_preemption_info()
+        nodes = set(info.preempted_node_ids) if info else set()
+        new = bool(nodes - known)
+        known.update(nodes)
+        return new
+
+    return new_announcement

@@ -1,0 +1,236 @@
+"""Checkpoints that cannot run code: safetensors for tensors, readable JSON for the rest, in a folder or in S3.
+
+A checkpoint is `checkpoints/images-000123456` under the run's URL. checkpoint.json, which holds the checksum of every
+other file, is written last and removed first: what has none is no checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from data_tools.errors import UserError
+from data_tools.storage import open_storage, read_bytes, write_bytes
+from trainer.config import TrainConfig
+from trainer.networks.progressive import NetworkSet
+
+FORMAT_VERSION = 2
+FACTS, BEST = "checkpoint.json", "best.json"
+WEIGHTS = {
+    "proposed": ("generator", "critic", "encoder", "ema"),
+    "fanogan": ("generator", "critic", "encoder"),
+    "search": ("generator", "critic", "ema"),
+}
+"""The networks of each method."""
+REMEDY = "delete this checkpoint, the one before it serves"
+
+
+class DamagedError(UserError):
+    """A checkpoint is not what was written; an earlier one serves."""
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What checkpoint.json says."""
+
+    url: str
+    images_seen: int
+    resolution: int  # at which the networks last trained
+    alpha: float | None  # fade factor, None outside a fade
+    channels: int
+    dataset_digest: str
+    config: TrainConfig
+    versions: dict[str, str]
+    sha256: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        return self.url.rstrip("/").rpartition("/")[2]
+
+    @property
+    def optimisers(self) -> list[str]:
+        """The optimisers whose moments are there; at a phase's end none are."""
+        files = [file.removesuffix(".safetensors") for file in self.sha256]
+        return [name for name in files if name not in WEIGHTS[self.config.method]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of a training, copied away from it; files: "critic" and so on to named tensors on the CPU."""
+
+    images_seen: int
+    resolution: int
+    alpha: float | None
+    channels: int
+    dataset_digest: str
+    config: TrainConfig
+    files: dict[str, dict[str, Tensor]]
+
+    @property
+    def name(self) -> str:
+        return f"images-{self.images_seen:09d}"
+
+
+def weights_of(networks: NetworkSet) -> dict[str, dict[str, Tensor]]:
+    """Copies of all weights on the CPU, by network."""
+    return {name: copied(network.state_dict()) for name, network in networks.by_name().items()}
+
+
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, contiguous, as a safetensors file wants them."""
+    return {name: torch.empty(each.shape, dtype=each.dtype).copy_(each.detach()) for name, each in tensors.items()}
+
+
+def write_checkpoint(run: str, snapshot: Snapshot, before_it_counts: Callable[[], object] = lambda: None) -> None:
+    """Write a whole checkpoint; at any failure there is none.
+
+    before_it_counts: done when all but checkpoint.json is written.
+    """
+    storage = open_storage(f"{run}/checkpoints/{snapshot.name}")
+    storage.remove(FACTS)  # of one that was damaged
+    sha256 = {}
+    for name, tensors in snapshot.files.items():
+        content = safetensors.torch.save(tensors)
+        write_bytes(storage, f"{name}.safetensors", content)
+        sha256[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "images_seen": snapshot.images_seen,
+        "resolution": snapshot.resolution,
+        "alpha": snapshot.alpha,
+        "channels": snapshot.channels,
+        "dataset_digest": snapshot.dataset_digest,
+        "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "sha256": sha256,
+        "config": snapshot.config.to_json(),
+    }
+    before_it_counts()
+    write_bytes(storage, FACTS, (json.dumps(facts | {"checksum": checksum(facts)}, indent=2) + "\n").encode())
+
+
+def checksum(facts: dict[str, Any]) -> str:
+    """What checkpoint.json says of its own other values."""
+    rest = {name: value for name, value in facts.items() if name != "checksum"}
+    rest = json.loads(json.dumps(rest))  # keys become text, by which they are sorted
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def remove_checkpoint(run: str, name: str) -> None:
+    """Remove a checkpoint, or what is left of one."""
+    storage = open_storage(f"{run}/checkpoints/{name}")
+    for file in sorted(storage.names(), key=lambda file: file != FACTS):
+        storage.remove(file)
+    if "://" not in run:
+        folder = Path(run) / "checkpoints" / name
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def checkpoint_names(run: str | Path, whole: bool = True) -> list[str]:
+    """The names of a run's checkpoints, the oldest first; with whole=False of those without checkpoint.json too."""
+    found = re.compile(r"(images-\d{9,})/" + (re.escape(FACTS) if whole else ".+"))
+    matches = [found.fullmatch(name) for name, _ in open_storage(f"{run}/checkpoints").tree()]
+    return sorted({match[1] for match in matches if match}, key=images_of)
+
+
+def images_of(name: str) -> int:
+    """The count of images in a checkpoint's name."""
+    return int(name.removeprefix("images-"))
+
+
+def newest_checkpoint(url: str | Path) -> str:
+    """The URL of a run's newest checkpoint, or the URL itself when it is a checkpoint's."""
+    url = str(url).rstrip("/")
+    if FACTS in open_storage(url).names():
+        return url
+    if not (names := checkpoint_names(url)):
+        raise UserError(f"{url}: holds no checkpoint - give the --out of a training run")
+    return f"{url}/checkpoints/{names[-1]}"
+
+
+def chosen_checkpoint(run: str, best: bool) -> str:
+    """The URL of a run's best checkpoint by best.json, or of its newest; UserError when there is none."""
+    if not best:
+        return newest_checkpoint(run)
+    try:
+        name = json.loads(read_bytes(open_storage(run), BEST))["checkpoint"]
+    except FileNotFoundError:
+        raise UserError(f"{run}: has no {BEST}, which takes labelled test images - leave out --best") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run}/{BEST}: damaged ({error!r}) - leave out --best, or give a checkpoint's URL") from None
+    return f"{run.rstrip('/')}/checkpoints/{name}"
+
+
+def read_info(url: str) -> CheckpointInfo:
+    """Read checkpoint.json; DamagedError when it is damaged, UserError when it is of a newer version."""
+    file = f"{url}/{FACTS}"
+    try:
+        facts: dict[str, Any] = json.loads(read_bytes(open_storage(url), FACTS))
+        version = facts["format_version"]
+        if version > FORMAT_VERSION:
+            raise UserError(f"{file}: format version {version} is newer than {FORMAT_VERSION} - update stratagan")
+        if facts["checksum"] != checksum(facts):
+            raise DamagedError(f"{file}: differs from its own checksum - {REMEDY}")
+        return CheckpointInfo(
+            url,
+            int(facts["images_seen"]),
+            int(facts["resolution"]),
+            facts["alpha"],
+            int(facts["channels"]),
+            facts["dataset_digest"],
+            TrainConfig.from_json(facts["config"]),
+            dict(facts["versions"]),
+            dict(facts["sha256"]),
+        )
+    except FileNotFoundError:
+        raise DamagedError(f"{file}: is missing - {REMEDY}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{file}: damaged ({error!r}) - {REMEDY}") from None
+
+
+def read_tensors(info: CheckpointInfo, name: str) -> dict[str, Tensor]:
+    """The tensors of one file, checked against its SHA-256; DamagedError when they are not what was written."""
+    file = f"{info.url}/{name}.safetensors"
+    storage = open_storage(info.url)
+    try:
+        content = read_bytes(storage, f"{name}.safetensors")
+        if hashlib.sha256(content).hexdigest() != info.sha256.get(f"{name}.safetensors"):
+            raise DamagedError(f"{file}: differs from the checksum in {FACTS} - {REMEDY}")
+        return safetensors.torch.load(content)
+    except FileNotFoundError:
+        raise DamagedError(f"{file}: is missing - {REMEDY}") from None
+    except SafetensorError as error:
+        raise DamagedError(f"{file}: no safetensors ({str(error).splitlines()[0]}) - {REMEDY}") from None
+
+
+def load_weights(info: CheckpointInfo, networks: Mapping[str, nn.Module]) -> None:
+    """Load the named networks' weights; DamagedError when they are not what was written or do not fit."""
+    for name, network in networks.items():
+        try:
+            network.load_state_dict(read_tensors(info, name))
+        except RuntimeError as error:
+            first = str(error).splitlines()[0]
+            raise DamagedError(
+                f"{info.url}/{name}.safetensors: does not fit its configuration ({first}) - {REMEDY}"
+            ) from None
+
+
+def check_checkpoint(info: CheckpointInfo) -> None:
+    """Read every file; DamagedError when one is not what was written."""
+    for name in WEIGHTS[info.config.method]:
+        if f"{name}.safetensors" not in info.sha256:
+            raise DamagedError(f"{info.url}/{FACTS}: does not list {name}.safetensors - {REMEDY}")
+    for file in info.sha256:
+        read_tensors(info, file.removesuffix(".safetensors"))

@@ -1,0 +1,127 @@
+"""Where a run starts: at the newest checkpoint that is whole, at another run's, or with new weights."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from data_tools.errors import BusyError, UserError
+from data_tools.storage import open_storage
+from trainer.config import TrainConfig
+from trainer.networks.progressive import NetworkSet
+from trainer.run.checkpoint import (
+    REMEDY,
+    CheckpointInfo,
+    DamagedError,
+    Snapshot,
+    check_checkpoint,
+    checkpoint_names,
+    load_weights,
+    newest_checkpoint,
+    read_info,
+    weights_of,
+)
+from trainer.schedule import phase_at, schedule
+
+HANDOVER = 30.0
+"""Seconds that an earlier process of the same run may take to end."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A count of images, the checkpoint to load, if any, and what to say about it."""
+
+    images_seen: int = 0
+    info: CheckpointInfo | None = None
+    has_moments: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def sole_trainer(url: str) -> Iterator[Callable[[], None]]:
+    """Be the only training that writes to the run; one that was killed a moment ago is waited for.
+
+    Yields a function that raises TakenOverError once the run is another process's.
+    """
+    deadline = time.monotonic() + HANDOVER
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                still_ours = stack.enter_context(open_storage(url).sole_writer())
+                break
+            except BusyError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+        yield still_ours
+
+
+def find_start(config: TrainConfig) -> Start:
+    """Where the run goes on; checkpoints that are damaged are passed over with a note, the older ones last."""
+    notes = []
+    for name in reversed(checkpoint_names(config.out)):
+        try:
+            info = read_info(f"{config.out}/checkpoints/{name}")
+            check_checkpoint(info)
+            has_moments = bool(info.optimisers)
+            if not has_moments and not _ends_a_phase(config, info.images_seen):
+                raise DamagedError(f"{info.url}: lacks the optimisers' states in the middle of a phase - {REMEDY}")
+            return Start(info.images_seen, info, has_moments, tuple(notes))
+        except DamagedError as error:
+            notes.append(f"warning: passed over a damaged checkpoint: {error}")
+    if not config.start_from:
+        return Start(notes=tuple(notes))
+    info = read_info(newest_checkpoint(config.start_from))
+    check_fits(config, info)
+    return Start(info.images_seen, info, False, (*notes, f"starting from the weights of {info.url}"))
+
+
+def check_fits(config: TrainConfig, info: CheckpointInfo) -> None:
+    """UserError when a new run cannot start from these weights at their count of images."""
+    for name in ("method", "resolution", "width"):
+        ours, theirs = getattr(config, name), getattr(info.config, name)
+        if ours != theirs:
+            raise UserError(f"--from {info.url}: has --{name} {theirs} instead of {ours} - give --{name} {theirs}")
+    phase = phase_at(schedule(config), info.images_seen)
+    if phase is None:
+        end = schedule(config)[-1].end
+        raise UserError(
+            f"--from {info.url}: was trained on {info.images_seen:,} images and the schedule ends at {end:,}"
+            " - raise --final-images"
+        )
+    if info.resolution not in (phase.resolution, phase.resolution // 2):
+        raise UserError(
+            f"--from {info.url}: trained last at {info.resolution}x{info.resolution}, where this schedule is at"
+            f" {phase.resolution}x{phase.resolution} - give that run's --fade-images and --stable-images"
+        )
+
+
+def load_start(start: Start, networks: NetworkSet, channels: int) -> None:
+    """Load the weights to start from, if any; DamagedError when they do not fit, UserError for other channels."""
+    if start.info and start.info.channels != channels:
+        raise UserError(
+            f"{start.info.url}: is for images of {start.info.channels} channels, and these have {channels}"
+            " - give another --from, or other --data"
+        )
+    if start.info:
+        load_weights(start.info, networks.by_name())
+
+
+def unsettled(start: Start, run: str, networks: NetworkSet) -> Snapshot | None:
+    """What of the run's own checkpoint, just loaded, can be validated, in case that the run ended before it was."""
+    i = start.info
+    if not i or not i.url.startswith(f"{run}/"):
+        return None
+    files = weights_of(networks)
+    return Snapshot(i.images_seen, i.resolution, i.alpha, i.channels, i.dataset_digest, i.config, files)
+
+
+def _ends_a_phase(config: TrainConfig, images_seen: int) -> bool:
+    seen = 0
+    for phase in schedule(config):
+        seen += -(-(phase.end - seen) // phase.images_a_step) * phase.images_a_step  # whole steps
+        if seen == images_seen:
+            return True
+    return False

@@ -1,0 +1,155 @@
+"""Checkpoints on their way to the run's URL, validated and thinned out there, while training goes on.
+
+One thread of the first worker does it all, in order: files, logs, checkpoint.json, validation, removal of old ones. So
+a checkpoint that exists has its logs beside it, and no checkpoint goes that is not validated.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+
+from data_tools.dataset.reader import Dataset
+from data_tools.errors import TakenOverError, UserError
+from data_tools.storage import open_storage, write_bytes
+from trainer.config import TrainConfig
+from trainer.methods.table import can_score
+from trainer.run.checkpoint import BEST, Snapshot, checkpoint_names, images_of, remove_checkpoint, write_checkpoint
+from trainer.run.monitor import Monitor
+from trainer.scoring.evaluation import has_labels, score_table, summary
+from trainer.scoring.inference import AnomalyDetector
+
+LAST_ATTEMPTS, PAUSE = 10, 5.0
+"""How often a run that is over tries to save its end, and seconds between."""
+
+
+class Saver:
+    """Saves what it is given, one snapshot after the other.
+
+    One that still waits gives way to a newer one, unless it is one that must not be left out.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        monitor: Monitor,
+        still_ours: Callable[[], None],
+        unsettled: Snapshot | None,
+    ) -> None:
+        """still_ours: raises TakenOverError once the run is another process's. unsettled: what to catch up on."""
+        self.config, self.dataset, self.monitor, self.still_ours = config, dataset, monitor, still_ours
+        self.news, self.over = threading.Condition(), False
+        self.waiting: list[tuple[Snapshot, bool]] = []
+        self.failure: BaseException | None = None
+        self.unsaved: Snapshot | None = None
+        self.unsettled = unsettled
+        self.thread = threading.Thread(target=self._work, name="saver", daemon=True)
+        self.thread.start()
+
+    def save(self, snapshot: Snapshot, must: bool) -> None:
+        """Hand a snapshot over; raises what stopped the saving of an earlier one for good."""
+        self.check()
+        with self.news:
+            if self.waiting and not self.waiting[-1][1]:
+                self.waiting.pop()
+            self.waiting.append((snapshot, must))
+            self.news.notify()
+
+    def check(self) -> None:
+        """Raise what stopped the saving for good."""
+        if self.failure:
+            raise self.failure
+
+    def finish(self) -> None:
+        """Wait until all is saved; tries again for a while where the storage is away."""
+        self._end()
+        self.check()
+        for attempt in range(LAST_ATTEMPTS):
+            try:
+                if self.unsaved:
+                    self._save(self.unsaved)
+                if self.unsettled:
+                    self._settle(self.unsettled)
+                return self.monitor.send()
+            except UserError as error:
+                if attempt + 1 == LAST_ATTEMPTS:
+                    raise
+                self.monitor.say(f"{error}; trying again")
+                time.sleep(PAUSE)
+
+    def abandon(self) -> None:
+        """End without saving what waits."""
+        with self.news:
+            self.waiting.clear()
+        self._end()
+
+    def _end(self) -> None:
+        with self.news:
+            self.over = True
+            self.news.notify()
+        self.thread.join()
+
+    def _work(self) -> None:
+        if self.unsettled:
+            self._try(self._settle, self.unsettled)
+        while not self.failure:
+            with self.news:
+                self.news.wait_for(lambda: self.waiting or self.over)
+                if not self.waiting:
+                    return
+                snapshot, _ = self.waiting.pop(0)
+            self.unsaved = snapshot
+            self._try(self._save, snapshot)
+
+    def _try(self, task: Callable[[Snapshot], None], snapshot: Snapshot) -> None:
+        try:
+            task(snapshot)
+        except UserError as error:  # the storage is away; training can go on, and the next one may get through
+            if isinstance(error, TakenOverError):
+                self.failure = error
+            self.monitor.say(f"warning: while saving at {snapshot.images_seen:,} images: {error}")
+        except BaseException as error:
+            self.failure = error
+
+    def _save(self, snapshot: Snapshot) -> None:
+        write_checkpoint(self.config.out, snapshot, self._before_it_counts)
+        self.unsaved, self.unsettled = None, snapshot
+        self._settle(snapshot)
+
+    def _before_it_counts(self) -> None:
+        self.monitor.send()
+        self.still_ours()
+
+    def _settle(self, snapshot: Snapshot) -> None:
+        """What remains to be done for a checkpoint that is there."""
+        scores = has_labels(self.dataset) and can_score(snapshot.config, snapshot.images_seen)
+        if scores and snapshot.name not in self.monitor.validations(self.config.best_by):
+            self._validate(snapshot)
+        self._thin_out(snapshot)
+        self.unsettled = None
+
+    def _validate(self, snapshot: Snapshot) -> None:
+        """Record a snapshot's AUCs on the labelled test images."""
+        detector = AnomalyDetector.from_snapshot(snapshot)
+        table = score_table(detector, self.dataset)
+        values = summary(table.scores, table.labels)
+        self.monitor.metrics(snapshot.images_seen, {f"validation/{name}": value for name, value in values.items()})
+
+    def _thin_out(self, newest: Snapshot) -> None:
+        """Remove all but the newest ones and the best, and what is left of broken attempts."""
+        run = self.config.out
+        whole = checkpoint_names(run)
+        aucs = self.monitor.validations(self.config.best_by)
+        scored = [name for name in whole if name in aucs]
+        kept = set(whole[-self.config.keep :])
+        if scored:
+            best = max(scored, key=lambda name: aucs[name])
+            kept.add(best)
+            said = {"checkpoint": best, self.config.best_by: aucs[best]}
+            write_bytes(open_storage(run), BEST, (json.dumps(said, indent=2) + "\n").encode())
+        for name in checkpoint_names(run, whole=False):
+            if name not in kept and images_of(name) <= newest.images_seen:
+                remove_checkpoint(run, name)

@@ -1,0 +1,1 @@
+"""From trained networks to terms, scores, p-values and verdicts."""

@@ -1,0 +1,101 @@
+"""Evaluation: the score table and the AUCs that follow from it; lambda is arithmetic on the table."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from data_tools.dataset.reader import Dataset
+from data_tools.errors import UserError
+from trainer.scoring.inference import PAPER_LAMBDA, AnomalyDetector, Scores
+
+PROVENANCE = ("key", "source", "sequence", "frame", "object", "track", "angle", "event", "class")
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of the test pools with labels (True = anomalous) and provenance, one row an image."""
+
+    scores: Scores
+    labels: np.ndarray
+    plain: dict[str, np.ndarray]  # what one number of the image does: a detector should beat these
+    provenance: list[dict[str, Any]]
+
+    def write_csv(self, path: Path) -> None:
+        """One row an image: label, every term, a at the paper's lambda, the plain statistics, provenance."""
+        columns = self.scores.columns() | {f"a_{PAPER_LAMBDA}": self.scores.anomaly()} | self.plain
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["label", *columns, *PROVENANCE])
+            for i, origin in enumerate(self.provenance):
+                label = "anomaly" if self.labels[i] else "normal"
+                numbers = (repr(float(column[i])) for column in columns.values())  # digits enough to be read back
+                writer.writerow([label, *numbers, *(origin.get(k, "") for k in PROVENANCE)])
+
+
+def test_images(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """All test images (uint8 N x H x W x C) and their labels (True = anomalous)."""
+    normal, anomaly = dataset.images("test-normal"), dataset.images("test-anomaly")
+    return np.concatenate([normal, anomaly]), np.arange(len(normal) + len(anomaly)) >= len(normal)
+
+
+def has_labels(dataset: Dataset) -> bool:
+    """Whether the dataset can give an AUC: it has test images of both kinds."""
+    return dataset.count("test-normal") > 0 and dataset.count("test-anomaly") > 0
+
+
+def check_fits(detector: AnomalyDetector, dataset: Dataset, url: str) -> None:
+    """UserError when the detector cannot score this dataset's images."""
+    if dataset.channels != detector.channels or dataset.resolution < detector.resolution:
+        raise UserError(
+            f"--data {url}: images of {dataset.resolution}x{dataset.resolution}x{dataset.channels} for a detector of "
+            f"{detector.resolution}x{detector.resolution}x{detector.channels} - give the dataset it was trained on"
+        )
+
+
+def score_table(detector: AnomalyDetector, dataset: Dataset) -> ScoreTable:
+    """Score the dataset's test pools."""
+    images, labels = test_images(dataset)
+    flat = images.reshape(len(images), -1)
+    plain = {"minus_std": -flat.std(axis=1, dtype=np.float64), "minus_max": -flat.max(axis=1).astype(np.float64)}
+    provenance = dataset.provenance("test-normal") + dataset.provenance("test-anomaly")
+    return ScoreTable(detector.score(images), labels, plain, provenance)
+
+
+def auc(labels: np.ndarray, score: np.ndarray) -> float:
+    """Area under the ROC curve; labels True = anomalous, greater score = more anomalous."""
+    return float(roc_auc_score(labels, score))
+
+
+def lambda_grid() -> np.ndarray:
+    """0, the paper's 0.05, 1, and a grid uniform in logit: L_n is so small that the interesting lambdas lie near 1."""
+    logit = np.linspace(-4, 14, 145)
+    return np.unique(np.concatenate([[0.0, PAPER_LAMBDA, 1.0], 1 / (1 + np.exp(-logit))]))
+
+
+def lambda_curve(scores: Scores, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The grid and the AUC of a at each of its values."""
+    grid = lambda_grid()
+    return grid, np.array([auc(labels, scores.anomaly(lam)) for lam in grid])
+
+
+def summary(scores: Scores, labels: np.ndarray) -> dict[str, float]:
+    """AUC of L_n, L_o, L_r, of a at lambda 0.05 and at the best lambda.
+
+    The best lambda is chosen on these very labels: an upper bound for a, not a result one could have had beforehand.
+    """
+    grid, aucs = lambda_curve(scores, labels)
+    best = int(aucs.argmax())
+    return {
+        "L_n": auc(labels, scores.L_n),
+        "L_o": auc(labels, scores.L_o),
+        "L_r": auc(labels, scores.L_r),
+        "a_paper": auc(labels, scores.anomaly()),
+        "a_best": float(aucs[best]),
+        "best_lambda": float(grid[best]),
+    }

@@ -1,0 +1,105 @@
+"""Where in an image: maps of several kinds, and their calibration pixel by pixel on training images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer.scoring.inference import AnomalyDetector, residual_map
+
+SIGMA = 0.03
+"""Width of the blur, as a share of the image's side: single pixels of a gradient say little."""
+
+
+def difference_map(queries: Tensor, matches: Tensor) -> Tensor:
+    """|Q - R|, the mean over channels: N x C x r x r each -> N x r x r."""
+    return (queries - matches).abs().mean(1)
+
+
+def residual(detector: AnomalyDetector, queries: Tensor) -> Tensor:
+    """|w(Q) - w(R)|, the mean over channels."""
+    with torch.no_grad():
+        return residual_map(queries, detector.scorer.generate(detector.scorer.encode(queries)))
+
+
+def difference(detector: AnomalyDetector, queries: Tensor) -> Tensor:
+    """|Q - R|, the mean over channels: unlike w, it does not spread one bright pixel over the whole image."""
+    with torch.no_grad():
+        return difference_map(queries, detector.scorer.generate(detector.scorer.encode(queries)))
+
+
+def critic(detector: AnomalyDetector, queries: Tensor) -> Tensor:
+    """|gradient of the critic's score| by pixel, the sum over channels: what would have to change to look real."""
+    return _gradient(detector.scorer.criticise, queries).abs().sum(1)
+
+
+def encoder(detector: AnomalyDetector, queries: Tensor) -> Tensor:
+    """|gradient of ||E(Q) - E(R)||| by pixel, the sum over channels: what moves the latent vector away."""
+    with torch.no_grad():
+        wanted = detector.scorer.encode(detector.scorer.generate(detector.scorer.encode(queries)))
+    return _gradient(lambda q: (detector.scorer.encode(q) - wanted).norm(dim=1), queries).abs().sum(1)
+
+
+KINDS: dict[str, Callable[[AnomalyDetector, Tensor], Tensor]] = {
+    "residual": residual,
+    "difference": difference,
+    "critic": critic,
+    "encoder": encoder,
+}
+"""Each: detector, queries N x C x r x r -> N x r x r."""
+
+
+def _gradient(score: Callable[[Tensor], Tensor], queries: Tensor) -> Tensor:
+    with torch.enable_grad():
+        inputs = queries.detach().clone().requires_grad_(True)
+        (slope,) = torch.autograd.grad(score(inputs).sum(), inputs)
+    return slope
+
+
+def heat_maps(detector: AnomalyDetector, images: np.ndarray, kind: str, batch: int = 64) -> np.ndarray:
+    """Blurred maps of one of KINDS: uint8 N x H x W x C -> float32 N x r x r."""
+    maps = [blurred(KINDS[kind](detector, queries)).cpu() for queries in detector.batches(images, batch)]
+    return torch.cat(maps).numpy() if maps else np.zeros((0, detector.resolution, detector.resolution), np.float32)
+
+
+def blurred(maps: Tensor) -> Tensor:
+    """Convolved with a Gaussian; borders are reflected."""
+    sigma = max(SIGMA * maps.shape[-1], 0.5)
+    reach = min(round(3 * sigma), maps.shape[-1] - 1)
+    offsets = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    weights = weights / weights.sum()
+    padded = F.pad(maps.unsqueeze(1), (reach,) * 4, mode="reflect")
+    return F.conv2d(F.conv2d(padded, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1)).squeeze(1)
+
+
+@dataclass(frozen=True)
+class HeatScale:
+    """Of each pixel position, median and interquartile range of a map's values on training images: float32 r x r."""
+
+    middle: np.ndarray
+    spread: np.ndarray
+
+    @staticmethod
+    def of(maps: np.ndarray) -> HeatScale:
+        """maps: N x r x r. A spread below a tenth of the median one is raised to that: rounding is no anomaly."""
+        low, middle, high = np.percentile(maps, [25, 50, 75], axis=0)
+        spread = high - low
+        floor = max(0.1 * float(np.median(spread)), float(np.finfo(np.float32).tiny))
+        return HeatScale(middle.astype(np.float32), np.maximum(spread, floor).astype(np.float32))
+
+    def applied(self, maps: np.ndarray) -> np.ndarray:
+        """Each pixel minus its median over its interquartile range: 0 is usual, 3 is rare."""
+        return (maps - self.middle) / self.spread
+
+
+def full_size(maps: np.ndarray, side: int) -> np.ndarray:
+    """Maps N x r x r interpolated to N x side x side."""
+    if maps.shape[-1] == side:
+        return maps
+    return F.interpolate(torch.from_numpy(maps)[:, None], size=(side, side), mode="bilinear").squeeze(1).numpy()

@@ -1,0 +1,1 @@
+"""The training: one visible loop, its steps, and what workers agree on."""

@@ -1,0 +1,151 @@
+"""One step of a training, whatever its method: what it is shown, its optimisers, and all that a restart needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from data_tools.dataset.training_set import TrainingSet
+from trainer.config import TrainConfig
+from trainer.networks.progressive import NetworkSet
+from trainer.run.checkpoint import REMEDY, CheckpointInfo, DamagedError, copied, read_tensors
+from trainer.schedule import Phase
+from trainer.training import random as counter_random
+from trainer.training.batches import worker_positions
+from trainer.training.group import Group, sum_of
+from trainer.training.health import FiniteWatch
+
+MOMENTS = {torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"), torch.optim.RMSprop: ("step", "square_avg")}
+
+
+class Step:
+    """What all methods' steps share. A method sets up `optimisers` and `trained` in `begin`, and computes in `run`."""
+
+    phase: Phase
+    optimisers: dict[str, torch.optim.Optimizer]
+    trained: list[nn.Parameter]
+
+    def __init__(
+        self, config: TrainConfig, networks: NetworkSet, data: TrainingSet, device: torch.device, group: Group
+    ) -> None:
+        self.config, self.data, self.device, self.group = config, data, device, group
+        self.networks: NetworkSet = networks
+        self.bf16 = uses_bf16(config, device)
+        self.finite = FiniteWatch(device)
+        self.shown = torch.zeros((), dtype=torch.int64, device=device)
+
+    def begin(self, phase: Phase) -> None:
+        """Set up for a phase, with optimisers whose moments start anew."""
+        raise NotImplementedError
+
+    def run(self, images_seen: int) -> dict[str, Tensor]:
+        """The step that begins at this count; returns the losses' parts, still on the device."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> int:
+        """48 bits that depend on which images and latents were shown at which positions since the last call, by anyone.
+
+        Sums of whole numbers: the same for any number of workers. Every worker of the group must call it.
+        """
+        total, self.shown = sum_of(self.group, self.shown), torch.zeros_like(self.shown)
+        return int(total) & (2**48 - 1)
+
+    def check_finite(self, images_seen: int) -> None:
+        """Check all that a checkpoint holds; raises NotFiniteError."""
+        states = [tensor for each in self.optimisers.values() for _, tensor in self._moments(each)]
+        self.finite.check_all([*self.networks.parameters(), *states], images_seen)
+
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        """Copies of the optimisers' states on the CPU, named by parameter."""
+        return {name: copied(dict(self._moments(each))) for name, each in self.optimisers.items()}
+
+    def load_moments(self, info: CheckpointInfo) -> None:
+        """Go on with the optimisers of a checkpoint within this phase; DamagedError when they do not fit."""
+        names = {id(p): name for name, p in self._named()}
+        for name, optimiser in self.optimisers.items():
+            saved = read_tensors(info, name)
+            for parameter in optimiser.param_groups[0]["params"]:
+                where, state = names[id(parameter)], {}
+                for kind in MOMENTS[type(optimiser)]:
+                    found = saved.get(f"{where}.{kind}")
+                    empty = torch.zeros((), device=self.device) if kind == "step" else torch.empty_like(parameter)
+                    if found is None or found.shape != empty.shape:
+                        raise DamagedError(f"{info.url}/{name}.safetensors: lacks {kind} of {where} - {REMEDY}")
+                    with torch.no_grad():
+                        state[kind] = empty.copy_(found)  # laid out in memory as the parameter
+                optimiser.state[parameter] = state
+
+    def _moments(self, optimiser: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+        names = {id(p): name for name, p in self._named()}
+        for parameter, state in optimiser.state.items():
+            for kind, tensor in state.items():
+                yield f"{names[id(parameter)]}.{kind}", tensor
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, network in self.networks.by_name().items():
+            for parameter_name, parameter in network.named_parameters():
+                yield f"{name}.{parameter_name}", parameter
+
+    def _places(self, images_seen: int) -> tuple[np.ndarray, Tensor]:
+        """The positions of this worker's part of the batch that begins at a count, for data and for random numbers."""
+        places = worker_positions(images_seen, self.phase.batch, self.group.rank, self.group.size)
+        return places, torch.from_numpy(places).to(self.device)
+
+    def _images(self, places: np.ndarray, positions: Tensor) -> Tensor:
+        """Real images, uint8 N x H x W x C."""
+        batch = torch.from_numpy(self.data.at(places)).to(self.device, non_blocking=True)
+        self.shown += _fingerprint(positions, batch.view(len(batch), -1).view(torch.int64))  # eight pixels a word
+        return batch
+
+    def _latents(self, stream: int, positions: Tensor) -> Tensor:
+        latents = counter_random.latents(self.config.seed, stream, positions, self.config.latent_size)
+        self.shown += _fingerprint(positions, latents.view(torch.int32))
+        return latents
+
+    def _drawn(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents for critic and generator, and mixing factors; see `counter_random.drawn`."""
+        z, again, u = counter_random.drawn(self.config.seed, positions, self.config.latent_size)
+        for latents in (z, again):
+            self.shown += _fingerprint(positions, latents.view(torch.int32))
+        return z, again, u
+
+    def _reduced(self, loss: nn.Module) -> nn.Module:
+        """The loss whose gradients are means over the group's workers."""
+        if self.group.size == 1:
+            return loss
+        return DistributedDataParallel(loss, process_group=self.group.process_group, gradient_as_bucket_view=True)
+
+    def _share_buffers(self) -> None:
+        """What batch norm has learned, from the first worker to the others: it is what a checkpoint holds."""
+        if self.group.size > 1:
+            for network in self.networks.by_name().values():
+                for buffer in network.buffers():
+                    dist.broadcast(buffer, src=0, group=self.group.process_group)
+
+    @staticmethod
+    def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+
+def _fingerprint(positions: Tensor, values: Tensor) -> Tensor:
+    """values: N x anything, of whole numbers."""
+    return ((2 * positions + 1) * values.sum(1, dtype=torch.int64)).sum()
+
+
+def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
+    """Whether networks run under bf16 autocast; penalty, norms, scores and weights are float32 in any case."""
+    return config.precision == "bf16" or (config.precision == "auto" and has_native_bf16(device))
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether bf16 is computed by the hardware; emulated, it is tens of times slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
