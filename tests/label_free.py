@@ -39,7 +39,8 @@ from trainer.scoring.evaluation import auc, test_images
 from trainer.scoring.heat import KINDS, HeatScale, blurred, full_size
 from trainer.scoring.judge import Judge
 from trainer.scoring.p_values import p_values
-from trainer.scoring.terms import TERMS, direction_distances, unit_length
+from trainer.scoring.terms.neighbours import TERM as L_K
+from trainer.scoring.terms.neighbours import unit_length
 from tuning.baselines import baseline_scores
 from tuning.label_free import CORRUPTIONS, corrupted, separation
 from tuning.sweep import BASELINE_IMAGES, averaged
@@ -92,7 +93,7 @@ def _as_own(judge: Judge, images: np.ndarray, samples: np.ndarray) -> dict[str, 
     found = judge.detector.score(images)
     assert found.z_hat is not None
     rows = judge.calibration.rows_of(samples)
-    return found.columns() | {"L_k": direction_distances(found.z_hat, judge.calibration.directions, rows)}
+    return found.columns() | {"L_k": L_K.distances(found.z_hat, judge.calibration.directions, rows)}
 
 
 def audit(run: str) -> Iterator[Row]:
@@ -168,15 +169,15 @@ def neighbours(run: str) -> Iterator[Row]:
     images, labels = test_images(dataset)
     z_hat, known = judge.detector.score(images).z_hat, judge.calibration.directions
     assert z_hat is not None
-    whole = direction_distances(z_hat, known)
+    whole = L_K.distances(z_hat, known)
     for count in (250, 500, 1000, 2000, 4000, len(known)):
-        part = direction_distances(z_hat, known[:count])
+        part = L_K.distances(z_hat, known[:count])
         rank = float(spearmanr(part, whole).statistic)  # type: ignore[union-attr]
         yield {"run": run, "of": len(known), "known": count, "auc of L_k": auc(labels, part), "rank correlation": rank}
     draw = np.random.default_rng(0)
     many = unit_length(draw.normal(size=(20_000, 512)).astype(np.float32))
     begun = time.monotonic()
-    direction_distances(many[:10_000], many)
+    L_K.distances(many[:10_000], many)
     rate = 10_000 / (time.monotonic() - begun)
     yield {"run": "made up, 512 long", "of": "", "known": 20_000, "auc of L_k": "", "rank correlation": f"{rate:.0f}/s"}
 

@@ -17,7 +17,8 @@ from data_tools.errors import UserError
 from trainer.networks.progressive import Networks
 from trainer.presets import demo
 from trainer.run.checkpoint import Snapshot, weights_of, write_checkpoint
-from trainer.scoring.inference import AnomalyDetector, Scores, min_max
+from trainer.scoring.inference import Inference
+from trainer.scoring.terms.normalised_residual import min_max
 
 R, WIDTH = 16, 8
 RNG = np.random.default_rng(11)
@@ -28,10 +29,10 @@ def noise(count: int, side: int, channels: int) -> np.ndarray:
     return RNG.integers(0, 256, (count, side, side, channels), dtype=np.uint8)
 
 
-def detector(channels: int = 1, alpha: float | None = None, seed: int = 7) -> AnomalyDetector:
+def detector(channels: int = 1, alpha: float | None = None, seed: int = 7) -> Inference:
     networks = Networks.build(R, channels, WIDTH, seed)
     config = dataclasses.replace(demo(), width=WIDTH)
-    return AnomalyDetector.of(config, {"ema": networks.ema, "encoder": networks.encoder}, R, channels, alpha, "cpu")
+    return Inference.of(config, {"ema": networks.ema, "encoder": networks.encoder}, R, channels, alpha, "cpu")
 
 
 def column(scores: Scores, name: str) -> np.ndarray:
@@ -54,7 +55,7 @@ def prepared(images: np.ndarray, alpha: float | None) -> np.ndarray:
     return coarse + alpha * (x - coarse)
 
 
-def plain_scores(d: AnomalyDetector, images: np.ndarray, alpha: float | None = None) -> tuple[Scores, np.ndarray]:
+def plain_scores(d: Inference, images: np.ndarray, alpha: float | None = None) -> tuple[Scores, np.ndarray]:
     """Scores by the formulas, and |w(Q) - w(R)| over channels, one query at a time; the networks alone are shared."""
     fade = None if alpha is None else torch.tensor(alpha)
     rows, maps = [], []
@@ -220,9 +221,9 @@ def test_a_loaded_detector_scores_as_the_networks_in_memory(tmp_path: Path, alph
     folder = tmp_path / "checkpoints" / snapshot.name
     images = noise(6, 2 * R, 3)
     by_name = {"ema": networks.ema, "encoder": networks.encoder}
-    expected = AnomalyDetector.of(config, by_name, R, 3, alpha, "cpu").score(images)
+    expected = Inference.of(config, by_name, R, 3, alpha, "cpu").score(images)
     for place in (tmp_path, folder, str(folder)):
-        loaded = AnomalyDetector.load(place, "cpu")
+        loaded = Inference.load(place, "cpu")
         assert (loaded.resolution, loaded.channels) == (R, 3)
         for name in COLUMNS:
             assert np.array_equal(column(loaded.score(images), name), column(expected, name))

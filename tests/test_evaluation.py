@@ -22,7 +22,7 @@ from trainer.networks.progressive import Networks
 from trainer.presets import demo
 from trainer.scoring import evaluation
 from trainer.scoring.evaluation import ScoreTable, auc, lambda_curve, lambda_grid, summary
-from trainer.scoring.inference import AnomalyDetector, Scores
+from trainer.scoring.inference import Inference
 
 R = 8
 RNG = np.random.default_rng(3)
@@ -104,9 +104,9 @@ def dataset_of(folder: Path, patches: list[Patch], channels: int = 1) -> Dataset
     return open_dataset(str(folder / "data"), open_cache(folder / "cache"))
 
 
-def detector(channels: int = 1, resolution: int = R) -> AnomalyDetector:
+def detector(channels: int = 1, resolution: int = R) -> Inference:
     networks = Networks.build(16, channels, 8, 1).by_name()
-    return AnomalyDetector.of(dataclasses.replace(demo(), width=8), networks, resolution, channels, None, "cpu")
+    return Inference.of(dataclasses.replace(demo(), width=8), networks, resolution, channels, None, "cpu")
 
 
 @pytest.fixture

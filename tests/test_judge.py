@@ -23,8 +23,10 @@ from trainer.run.checkpoint import newest_checkpoint, read_info
 from trainer.scoring import calibration
 from trainer.scoring.calibration import calibrated, calibration_of
 from trainer.scoring.heat import KINDS, HeatScale, blurred, full_size, heat_maps
+from trainer.scoring.join import fused
 from trainer.scoring.judge import Judge
-from trainer.scoring.terms import TERMS, direction_distances, fused, unit_length
+from trainer.scoring.terms.neighbours import TERM as L_K
+from trainer.scoring.terms.neighbours import unit_length
 
 GAMMA = 0.1
 
@@ -58,7 +60,7 @@ def test_a_calibration_is_the_training_images_scores(judge: Judge, data: Dataset
     scores = judge.detector.score(images.at(np.arange(n)))
     terms = scores.columns()
     assert scores.z_hat is not None
-    terms["L_k"] = direction_distances(scores.z_hat, unit_length(scores.z_hat), np.arange(n))
+    terms["L_k"] = L_K.distances(scores.z_hat, unit_length(scores.z_hat), np.arange(n))
     for name in TERMS:
         np.testing.assert_allclose(judge.calibration.terms[name], terms[name], rtol=1e-6)
     np.testing.assert_allclose(judge.known, fused(terms, terms, np.full(n, True)), rtol=1e-6)

@@ -24,8 +24,8 @@ from cluster.scoring import ScoringConfig, part_name, score_images, score_unit
 from data_tools.dataset.reader import open_dataset
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from tests.conftest import refuses
-from trainer.report.overlay import strength
 from trainer.scoring.assessor import Assessor, Criterion
+from trainer.scoring.heat import strength
 from trainer.scoring.judge import Judge
 from trainer.scoring.terms import TERMS
 from tuning.sweep import averaged

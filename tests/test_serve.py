@@ -24,7 +24,7 @@ from PIL import Image
 
 from cluster.store import free_ports
 from data_tools.dataset.reader import open_dataset
-from trainer.report.overlay import strength
+from trainer.scoring.heat import strength
 from trainer.scoring.judge import Judge
 from trainer.scoring.terms import TERMS
 from tuning.sweep import averaged
