@@ -27,8 +27,8 @@ from trainer.networks.progressive import Networks
 from trainer.presets import preset
 from trainer.run.monitor import Monitor
 from trainer.run.saving import Saver
+from trainer.training.first_worker import snapshot_of
 from trainer.training.group import Group
-from trainer.training.loop import Hooks, Run, snapshot_of
 
 SPEEDS = {"full speed": None, "5 MB/s": 5_000_000.0}  # of the link to the store, bytes a second
 STEPS, CHECKPOINTS = 60, 4
@@ -48,12 +48,11 @@ def measure(folder: Path, url: str) -> str:
     between, cpu_between = ((now - then) * share for now, then in _since(begun, used))
     monitor = Monitor(config.out, phases, 0, lambda line: None)
     saver, held = Saver(config, dataset, monitor, lambda: None, None), 0.0
-    run = Run(config, dataset, step, None, Hooks())
     begun, used = time.perf_counter(), time.process_time()
     for number in range(1, CHECKPOINTS + 1):
         started = time.perf_counter()
         step.check_finite(phase.start)
-        saver.save(snapshot_of(run, phase, phase.start + number), must=True)
+        saver.save(snapshot_of(config, dataset, step, phase, phase.start + number), must=True)
         held = max(held, time.perf_counter() - started)
     saver.finish()
     taken, cpu = ((now - then) / CHECKPOINTS for now, then in _since(begun, used))

@@ -37,7 +37,6 @@ from trainer.run.checkpoint import (
     read_info,
     read_tensors,
     remove_checkpoint,
-    weights_of,
     write_checkpoint,
 )
 from trainer.run.resume import find_start
@@ -55,7 +54,7 @@ def build(seed: int = 1) -> Networks:
 
 def snapshot_of(networks: Networks, images_seen: int = 4000, alpha: float | None = 0.5) -> Snapshot:
     moments = {name: {f"{name}.weight.exp_avg": torch.arange(6.0).view(2, 3)} for name in MOMENTS}
-    return Snapshot(images_seen, 8, alpha, 1, "0123abcd", CONFIG, weights_of(networks) | moments)
+    return Snapshot(images_seen, 8, alpha, 1, "0123abcd", CONFIG, networks.weights() | moments)
 
 
 def save(run: Path, seed: int = 1, images_seen: int = 4000) -> Path:

@@ -137,6 +137,6 @@ def test_images_are_scored_worst_first_with_heat_maps(run: Path, videos: Path, t
     assert sorted(row["image"] for row in rows) == sorted(map(str, [*frames, frames[0]]))
     detector = Inference.load(run)
     images = np.stack([read_image(Path(row["image"]), detector.resolution, detector.channels) for row in rows])
-    assert a == pytest.approx(detector.score(images).anomaly(0.9).tolist(), rel=1e-6)
+    assert a == pytest.approx(detector.values(images, detector.quick).anomaly(0.9).tolist(), rel=1e-6)
     pictures = sorted(maps.iterdir())
     assert len(pictures) == len(rows) and Image.open(pictures[0]).size == (3 * 8 * 4, 8 * 4)

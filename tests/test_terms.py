@@ -10,6 +10,7 @@ from trainer.scoring.terms.neighbours import TERM as L_K
 from trainer.scoring.terms.neighbours import unit_length
 
 RNG = np.random.default_rng(3)
+TERMS = ("L_n", "L_o", "D", "L_k")
 
 
 def by_hand(z_hat: np.ndarray, reference: np.ndarray, leave_out: bool) -> list[float]:
