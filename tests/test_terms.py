@@ -70,7 +70,7 @@ def test_twins_keep_their_small_distance_in_float32() -> None:
 def test_many_queries_are_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
     z_hat, known = RNG.normal(size=(40, 6)), unit_length(RNG.normal(size=(50, 6)))
     whole = L_K.distances(z_hat, known)
-    monkeypatch.setattr("trainer.scoring.terms.QUERIES", 7)
+    monkeypatch.setattr("trainer.scoring.terms.base.QUERIES", 7)
     np.testing.assert_allclose(L_K.distances(z_hat, known), whole, rtol=1e-12)
 
 
