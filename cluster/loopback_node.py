@@ -1,9 +1,9 @@
-"""`ray start` of a further node whose servers keep to loopback: Ray itself keeps only a head to that."""
+"""`ray start` of a further node whose servers keep to loopback."""
 
-from ray._private import ray_constants, services
 from ray.scripts.scripts import main
 
+from trainer.private import keep_nodes_to_loopback
+
 if __name__ == "__main__":
-    ray_constants.ENABLE_RAY_CLUSTER = True
-    services.resolve_ip_for_localhost = lambda host: host
+    keep_nodes_to_loopback()
     main()

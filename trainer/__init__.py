@@ -1,1 +1,36 @@
-"""One training run: networks, growth, losses, the loop, the detector and its evaluation."""
+"""One training run: networks, growth, losses, the loop, the detector and its evaluation.
+
+from trainer import Detector, TrainConfig, train
+
+train(TrainConfig(data="data/mine", out="runs/mine"))
+found = Detector.load("runs/mine").score(images)  # uint8, N x H x W x C
+found.score, found.p_value, found.terms["L_n"]
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.commands.train import train
+    from trainer.config import TrainConfig
+    from trainer.scoring.criterion import Criterion
+    from trainer.scoring.detector import Detector, Scored
+
+__all__ = ["Criterion", "Detector", "Scored", "TrainConfig", "train"]
+
+_PLACES = {
+    "Criterion": "trainer.scoring.criterion",
+    "Detector": "trainer.scoring.detector",
+    "Scored": "trainer.scoring.detector",
+    "TrainConfig": "trainer.config",
+    "train": "trainer.commands.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What is asked for is imported then: the command line should not wait for torch."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'trainer' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)

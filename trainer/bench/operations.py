@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from trainer.private import dispatch_mode
 
-class Operations(TorchDispatchMode):
+
+class Operations(dispatch_mode()):
     """Counts the operations of convolutions and matrix products while the block lasts, multiply and add as two.
 
     By torch's own formulas; its FlopCounterMode cannot look into a gradient that is itself differentiated.

@@ -14,7 +14,8 @@ from typing import Any
 
 import ray
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
+
+from trainer.private import torch_backend
 
 SIOCGIFADDR = 0x8915  # Linux's number
 
@@ -23,11 +24,11 @@ class OnRaysInterface(TorchConfig):
     """As TorchConfig; where nothing else is set, Gloo takes the interface that has the address of Ray's node."""
 
     @property
-    def backend_cls(self) -> type[_TorchBackend]:
+    def backend_cls(self) -> Any:
         return _Backend
 
 
-class _Backend(_TorchBackend):
+class _Backend(torch_backend()):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(_use_rays_interface)
         super().on_start(worker_group, backend_config)

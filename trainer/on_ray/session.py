@@ -59,7 +59,8 @@ def has_gpus(workers: int) -> bool:
 def room(kind: str) -> int:
     """CPUs ("CPU") or GPUs ("GPU") that the cluster has, or may have where it grows with its work."""
     import ray
-    from ray._private.state import state  # Ray Train and Tune look there as well
 
-    most = state.get_max_resources_from_cluster_config() or {}
+    from trainer.private import greatest_resources
+
+    most = greatest_resources()
     return int(max(ray.cluster_resources().get(kind, 0), most.get(kind, 0)))

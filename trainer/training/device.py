@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trainer.private import cpu_has_native_bf16
+
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
 
@@ -26,4 +28,4 @@ def has_native_bf16(device: torch.device) -> bool:
     """Whether bf16 is computed by the hardware; emulated, it is tens of times slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return cpu_has_native_bf16()

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from trainer.private import greatest_values
+
 DEAD_SLOPE, ALIKE, DRIFT = 0.01, 0.05, 8.0
 """Where warnings begin: the critic's slope (1 is aimed at), generated against real spread, ||z_hat|| / sqrt(N_z)."""
 
@@ -59,7 +61,7 @@ class FiniteWatch:
 
 def _largest(tensors: Sequence[Tensor]) -> Tensor:
     """The sum of the greatest absolute values; not finite as soon as one number is."""
-    return torch.stack(torch._foreach_norm(tensors, math.inf)).sum()  # type: ignore[reportPrivateImportUsage]
+    return greatest_values(tensors).sum()
 
 
 def _check(total: Tensor, images_seen: int) -> None:

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer.methods.proposed.losses import GeneratorEncoderLoss
 from trainer.networks.progressive import Networks, SearchNetworks, used_parameters, wake
+from trainer.private import lerp_all
 from trainer.schedule import Phase
 from trainer.training.batches import at_resolution, faded, to_float
 from trainer.training.losses import CriticLoss
@@ -74,7 +75,7 @@ class GrowingStep(Step):
             z, again, u = self._drawn(positions)
         critic_parts = self._descend("critic_adam", self.critic_loss, self._critic_pass, (real, z, u), where)
         with part(EMA):
-            torch._foreach_lerp_(self.ema_parameters, self.generator_values, 1 - c.ema_decay)  # type: ignore[reportPrivateImportUsage]
+            lerp_all(self.ema_parameters, self.generator_values, 1 - c.ema_decay)
         generator_parts = self._descend("generator_adam", self.generator_loss, self._generator_pass, (again,), where)
         with part(CHECKS):
             self.finite.look(self.trained, images_seen)
