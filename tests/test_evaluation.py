@@ -21,8 +21,9 @@ from tests.conftest import plan_of
 from trainer.networks.progressive import Networks
 from trainer.presets import demo
 from trainer.scoring import evaluation
-from trainer.scoring.evaluation import ScoreTable, auc, lambda_curve, lambda_grid, summary
+from trainer.scoring.evaluation import ScoreTable, auc, lambda_curve, summary
 from trainer.scoring.inference import Inference, Values
+from trainer.scoring.join import lambda_grid
 
 R = 8
 RNG = np.random.default_rng(3)

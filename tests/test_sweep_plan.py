@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from data_tools.__main__ import main as data_tools
 from tests.conftest import refuses
 from trainer.presets import preset
-from trainer.scoring.evaluation import lambda_grid
+from trainer.scoring.join import lambda_grid
 from tuning.__main__ import main as tuning
 from tuning.config import SweepConfig
-from tuning.lambdas import lambda_values
 from tuning.options import parse, with_option
-from tuning.plan import introduce, make_plan, write_plan
+from tuning.plan import introduce, lambda_values, make_plan, write_plan
 
 BASE = preset("demo")
 

@@ -19,8 +19,8 @@ from data_tools.storage import open_storage, read_bytes, write_bytes
 from trainer.config import TrainConfig
 from trainer.presets import preset
 from trainer.scoring.evaluation import has_labels
+from trainer.scoring.join import PAPER_LAMBDA, lambda_grid
 from tuning.config import METHODS, SweepConfig, differing_options
-from tuning.lambdas import lambda_values
 from tuning.options import Choice, concerns, parse, with_option
 
 PLAN = "plan.json"
@@ -172,6 +172,29 @@ def introduce(plan: Plan, finished: int) -> Iterable[str]:
     yield f"{len(plan.lambdas)} values of lambda, which add no training: they are arithmetic on the stored scores"
     baselines = len(sweep.gammas) * len(sweep.seeds) if plan.labelled else 0
     yield f"plain baselines for {baselines} training sets" if baselines else "no labels: label-free figures alone"
+
+
+def lambda_values(text: str) -> np.ndarray:
+    """The values that words separated by commas stand for, ascending, each once: paper, grid, numbers in [0, 1]."""
+    found: list[float] = []
+    for word in text.split(","):
+        if word == "paper":
+            found.append(PAPER_LAMBDA)
+        elif word == "grid":
+            found += lambda_grid().tolist()
+        else:
+            found.append(_lambda(word))
+    return np.unique(found)
+
+
+def _lambda(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UserError(f"--lambda {word} is no value of lambda - give paper, grid or numbers in [0, 1]")
+    return value
 
 
 def write_plan(plan: Plan) -> None:

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from data_tools.dataset.reader import Dataset
 from data_tools.errors import UserError
 from trainer.scoring.inference import Inference, Values
-from trainer.scoring.join import PAPER_LAMBDA, has_a
+from trainer.scoring.join import PAPER_LAMBDA, has_a, lambda_grid
 from trainer.scoring.terms.base import Compared, Term
 
 PROVENANCE = ("key", "source", "sequence", "frame", "object", "track", "angle", "event", "class")
@@ -82,12 +82,6 @@ def score_table(inference: Inference, dataset: Dataset, terms: Sequence[Term] | 
 def auc(labels: np.ndarray, score: np.ndarray) -> float:
     """Area under the ROC curve; labels True = anomalous, greater score = more anomalous."""
     return float(roc_auc_score(labels, score))
-
-
-def lambda_grid() -> np.ndarray:
-    """0, the paper's 0.05, 1, and a grid uniform in logit: L_n is so small that the interesting lambdas lie near 1."""
-    logit = np.linspace(-4, 14, 145)
-    return np.unique(np.concatenate([[0.0, PAPER_LAMBDA, 1.0], 1 / (1 + np.exp(-logit))]))
 
 
 def lambda_curve(scores: Values, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,12 @@ def anomaly(L_n: Any, L_o: Any, lam: Any = PAPER_LAMBDA) -> Any:
     return lam * L_n + (1 - lam) * L_o
 
 
+def lambda_grid() -> np.ndarray:
+    """0, the paper's 0.05, 1, and a grid uniform in logit: L_n is so small that the interesting lambdas lie near 1."""
+    logit = np.linspace(-4, 14, 145)
+    return np.unique(np.concatenate([[0.0, PAPER_LAMBDA, 1.0], 1 / (1 + np.exp(-logit))]))
+
+
 def has_a(names: Collection[str]) -> bool:
     """Whether a method with these terms has the score a."""
     return set(WEIGHTED) <= set(names)
