@@ -120,7 +120,7 @@ class Data:
             folders.append(side.empty(side.folder / "data" / self.name))
             words = self.words.format(videos=bench.folder / "videos", images=bench.images)
             side.run(["data_tools", *words.split(), "--out", "data"], folders[-1])
-        return compare(*folders, ("data/*",), exact=True)
+        return compare(folders, ("data/*",), exact=True)
 
 
 @dataclass(frozen=True)
@@ -200,9 +200,9 @@ class Command:
             if self.then:
                 side.run_script(place / self.then, [str(bench.folder / "images.npy"), "--heat", "heat.npy"], place)
             places.append(place)
-        notes = compare(*places, self.files)
+        notes = compare(places, self.files)
         if self.calibrated:
-            compare(made, places[1] / "run", ("calibration/*",), exact=True)
+            compare((made, places[1] / "run"), ("calibration/*",), exact=True)
         return notes
 
 
@@ -218,7 +218,7 @@ class Report:
             folders.append(side.empty(side.folder / "report"))
             words = ["report", str(bench.swept()), "--out", "report", "--cache", str(side.folder / "cache")]
             side.run(["tuning", *words], folders[-1])
-        return compare(*folders, ("report/*.csv",), exact=True)
+        return compare(folders, ("report/*.csv",), exact=True)
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class Resumed:
         for table in copy.glob("*.csv"):
             table.unlink()
         bench.new.run(["tuning", "resume", "sweep"], copy.parent)
-        return compare(old, copy, SWEPT, exact=True)
+        return compare((old, copy), SWEPT, exact=True)
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class Swept:
     def check(self, bench: Bench) -> list[str]:
         old, side = bench.swept(), bench.new
         side.run(["tuning", "sweep", "--out", "sweep", *SWEEP, *bench.place(side)], side.folder)
-        return compare(old, side.folder / "sweep", SWEPT)
+        return compare((old, side.folder / "sweep"), SWEPT)
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ class Parquet:
             words = ["--run", "run", "--images", str(bench.data), "--out", "scores", "--false-alarms", "0.05"]
             side.run(["cluster", "score", *words], place)
             places.append(place)
-        return compare(*places, ("scores/*.parquet", "run/calibration/*"))
+        return compare(places, ("scores/*.parquet", "run/calibration/*"))
 
 
 JOINT, FANOGAN, SEARCH = (Training(name, name) for name in ("proposed", "fanogan", "search"))

@@ -146,15 +146,15 @@ def _metrics(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k != "time" and not k.startswith("speed/")} for line in lines]
 
 
-def compare(old: Path, new: Path, patterns: Sequence[str], exact: bool = False) -> list[str]:
-    """Compare the files that the patterns find in both folders; returns notes, raises Difference.
+def compare(sides: Sequence[Path], patterns: Sequence[str], exact: bool = False) -> list[str]:
+    """Compare the files that the patterns find in two folders, the old one first; returns notes, raises Difference.
 
     exact: every byte; otherwise tables by the names of their columns, JSON and arrays by their values, and what is new
     in them is only noted.
     """
     notes: list[str] = []
     for pattern in patterns:
-        found = [{path.relative_to(side).as_posix(): path for path in side.glob(pattern)} for side in (old, new)]
+        found = [{path.relative_to(side).as_posix(): path for path in side.glob(pattern)} for side in sides]
         _same_names(*found)
         for name, path in found[0].items():
             other = found[1][name]
