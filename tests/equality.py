@@ -348,7 +348,7 @@ def main(words: Sequence[str]) -> int:
             except Difference as error:
                 differing += 1
                 said = f"differs ({error})"
-            print(f"{case.name:<32} {time.monotonic() - begun:4.0f} s  {said}", flush=True)
+            print(f"{case.name:<36} {time.monotonic() - begun:4.0f} s  {said}", flush=True)
     print(f"{len(chosen) - differing} of {len(chosen)} equal")
     return 1 if differing else 0
 
