@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo_run
+REV ?= HEAD~1
 SEED ?= 0
 SHARDS := s3://stratagan/demo
 
-.PHONY: demo demo-through-s3 scale chaos cost speed test test-slow lab clean
+.PHONY: demo demo-through-s3 scale chaos cost speed equality test test-slow lab clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "StrataGAN needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -41,6 +42,10 @@ cost: .venv/ready
 # A training step against plain code that computes the same, and two workers against one: a quarter of an hour.
 speed: .venv/ready
 	$(BIN)/python -m tests.speed
+
+# Whether this tree computes what the commit REV did, to the bit: half an hour; ONLY="'score-*'" for some cases.
+equality: .venv/ready
+	$(BIN)/python -m tests.equality $(REV) $(if $(ONLY),--only $(ONLY))
 
 test: .venv/ready
 	$(BIN)/ruff check .
