@@ -15,7 +15,7 @@ from data_tools.errors import UserError
 from data_tools.storage import absolute
 from trainer.on_ray.session import ray_session
 from trainer.run.checkpoint import chosen_checkpoint
-from trainer.scoring.assessor import Criterion
+from trainer.scoring.criterion import Criterion
 
 Run = Annotated[str, tyro.conf.arg(name="run")]
 
@@ -82,14 +82,14 @@ class Serve:
             from ray.serve.config import HTTPOptions
 
             from cluster.calibration import calibrated_once
-            from cluster.serve import Detector, Settings
+            from cluster.serve import DetectorService, Settings
             from trainer.on_ray.session import has_gpus
 
             if meaning := calibrated_once(checkpoint, self.criterion):
                 print(meaning, flush=True)
             settings = Settings(run=url, best=self.best, **asdict(self.criterion))
             placed = {"num_cpus": 1, "num_gpus": 1 if has_gpus(self.replicas) else 0}
-            deployment = Detector.options(num_replicas=self.replicas, ray_actor_options=placed)
+            deployment = DetectorService.options(num_replicas=self.replicas, ray_actor_options=placed)
             serve.start(http_options=HTTPOptions(host=self.host, port=self.port))
             try:
                 serve.run(deployment.bind(settings.model_dump()), name="detector")

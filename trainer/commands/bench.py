@@ -17,7 +17,7 @@ from trainer.bench.machine import cores
 from trainer.bench.table import compare, show
 from trainer.bench.workers import Work, measured
 from trainer.config import TrainConfig
-from trainer.schedule import Phase, schedule
+from trainer.schedule import Phase
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Bench:
             raise UserError(f"--cores {self.cores}: this system pins no process to cores - leave it out")
 
     def _phases(self) -> list[Phase]:
-        phases = [phase for phase in schedule(self.config) if not self.only or phase.resolution in self.only]
+        phases = [phase for phase in self.config.schedule() if not self.only or phase.resolution in self.only]
         if not phases:
-            known = ", ".join(str(r) for r in sorted({phase.resolution for phase in schedule(self.config)}))
+            known = ", ".join(str(r) for r in sorted({phase.resolution for phase in self.config.schedule()}))
             raise UserError(f"--only {' '.join(map(str, self.only))}: this training has {known} - give some of these")
         return phases
 

@@ -21,10 +21,9 @@ from trainer.export.parity import difference
 from trainer.run.checkpoint import chosen_checkpoint
 from trainer.run.folder import read_config, run_images
 from trainer.scoring.calibration import run_of
-from trainer.scoring.inference import PAPER_LAMBDA
-from trainer.scoring.judge import Judge, asked_threshold
-from trainer.scoring.terms import TERMS
-from trainer.scoring.thresholds import Threshold
+from trainer.scoring.criterion import PAPER_LAMBDA, Criterion
+from trainer.scoring.detector import Detector
+from trainer.scoring.join import weights
 
 CHECKED = 256
 """Training images that the scores are compared on."""
@@ -60,10 +59,9 @@ class Export:
         if open_storage(self.out).tree():
             raise UserError(f"--out {self.out}: is not empty - give a new folder")
         checkpoint = chosen_checkpoint(self.run, self.best)
-        judge = Judge.load(checkpoint, False, self.cache, self.cache_limit, self.by, self.lam)
         share = 0.01 if self.false_alarms is None and self.contamination is None else self.false_alarms
-        limit = asked_threshold(judge, share, self.contamination)
-        assert limit
+        criterion = Criterion(self.by, self.lam, share, self.contamination)
+        detector = Detector.load(checkpoint, criterion, False, self.cache, self.cache_limit)
         run = run_of(checkpoint)
         config, _ = read_config(run)
         data = run_images(run, config, open_dataset(config.data, open_cache(self.cache, self.cache_limit)))
@@ -73,8 +71,8 @@ class Export:
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True)
             try:
-                self._write(staged, judge, limit, checkpoint)
-                worst = difference(judge, staged, images)
+                self._write(staged, detector, checkpoint)
+                worst = difference(detector, staged, images)
                 if not worst <= TOLERANCE:
                     raise UserError(
                         f"--out {self.out}: not written, its scores differ from ours by {worst:.2g} of their size on"
@@ -85,23 +83,27 @@ class Export:
                     file.rename(folder / file.name)
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
-        print(limit.sentences())
+        print(detector.meaning)
         print(f"wrote {self.out}: scores as ours to {worst:.1g} on {len(images)} training images")
         print(f"next: python {self.out}/score.py IMAGES.npy")
 
-    def _write(self, folder: Path, judge: Judge, limit: Threshold, checkpoint: str) -> None:
-        write_model(judge, self.format, folder)
+    def _write(self, folder: Path, detector: Detector, checkpoint: str) -> None:
+        calibration, limit = detector.calibration, detector.limit
+        assert calibration and limit
+        write_model(detector, self.format, folder)
         facts = {
             "format": self.format,
-            "resolution": judge.detector.resolution,
-            "channels": judge.detector.channels,
+            "resolution": detector.resolution,
+            "channels": detector.channels,
             "by": self.by,
             "lambda": self.lam,
+            "weights": {} if self.by == "fused" else weights(self.by, self.lam),
             "threshold": limit.value,
             "meaning": limit.sentences(),
-            "terms": TERMS,
+            "terms": {term.name: term.meaning for term in detector.inference.joined},
+            "heat": calibration.heat is not None,
             "checkpoint": checkpoint,
         }
-        (folder / "detector.json").write_text(json.dumps(facts, indent=2) + "\n")
-        np.savez(folder / "calibration.npz", score=judge.known, **judge.calibration.terms)  # type: ignore[arg-type]
+        (folder / "detector.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        np.savez(folder / "calibration.npz", score=detector.known, **calibration.terms)  # type: ignore[arg-type]
         shutil.copy(standalone.__file__, folder / "score.py")

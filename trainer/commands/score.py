@@ -17,7 +17,8 @@ from data_tools.sources.images import find_images, read_image
 from data_tools.storage.transfer import as_url, downloaded, uploaded
 from trainer.report.figures import save_picture
 from trainer.report.overlay import beside_match, overlaid
-from trainer.scoring.assessor import Assessed, Assessor, Criterion
+from trainer.scoring.criterion import Criterion
+from trainer.scoring.detector import Detector, Scored
 
 BATCH = 256
 
@@ -44,9 +45,9 @@ class Score:
     """Bytes that folder may hold; what was used for longest goes first."""
 
     def __call__(self) -> None:
-        assessor = Assessor.load(self.run, self.criterion, self.best, self.cache, self.cache_limit)
-        if assessor.meaning:
-            print(assessor.meaning)
+        detector = Detector.load(self.run, self.criterion, self.best, self.cache, self.cache_limit)
+        if detector.meaning:
+            print(detector.meaning)
         with contextlib.ExitStack() as stack:
             out, maps = stack.enter_context(uploaded(self.out.parent)), self.heatmaps
             maps = stack.enter_context(uploaded(maps)) if maps else None
@@ -54,20 +55,19 @@ class Score:
             for place in self.images:
                 here, url = stack.enter_context(downloaded(place)), as_url(place)
                 named += [(file, str(file).replace(str(here), url) if url else str(file)) for file in find_images(here)]
-            parts = list(self._parts([file for file, _ in named], assessor, maps))
+            parts = list(self._parts([file for file, _ in named], detector, maps))
             self._write([name for _, name in named], parts, out / self.out.name)
 
-    def _parts(self, files: list[Path], assessor: Assessor, maps: Path | None) -> Iterator[Assessed]:
-        detector = assessor.detector
+    def _parts(self, files: list[Path], detector: Detector, maps: Path | None) -> Iterator[Scored]:
         for start in range(0, len(files), BATCH):
             some = files[start : start + BATCH]
             images = np.stack([read_image(file, detector.resolution, detector.channels) for file in some])
-            yield assessor.assessed(images)
+            yield detector.score(images)
             if maps:
-                _write_maps(maps, start, some, images, assessor)
+                _write_maps(maps, start, some, images, detector)
             print(f"scored {start + len(some)} of {len(files)}", flush=True)
 
-    def _write(self, names: list[str], parts: list[Assessed], out: Path) -> None:
+    def _write(self, names: list[str], parts: list[Scored], out: Path) -> None:
         score = np.concatenate([part.score for part in parts])
         columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
         verdicts = [part.anomalous for part in parts if part.anomalous is not None]
@@ -88,9 +88,9 @@ class Score:
         )
 
 
-def _write_maps(folder: Path, first: int, files: list[Path], images: np.ndarray, assessor: Assessor) -> None:
+def _write_maps(folder: Path, first: int, files: list[Path], images: np.ndarray, detector: Detector) -> None:
     """One PNG an image: query, closest match and heat map side by side, 4x."""
     folder.mkdir(parents=True, exist_ok=True)
-    maps = overlaid(images, assessor.judge.heat(images)) if assessor.judge else None
-    for i, picture in enumerate(beside_match(assessor.detector, images, maps)):
+    maps = overlaid(images, detector.heat(images)) if detector.calibration else None
+    for i, picture in enumerate(beside_match(detector, images, maps)):
         save_picture(picture, folder / f"{first + i:06d}-{files[i].stem}.png", scale=4)

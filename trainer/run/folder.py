@@ -31,7 +31,6 @@ from trainer.run.checkpoint import (
     read_info,
 )
 from trainer.run.resume import check_fits
-from trainer.schedule import schedule
 
 State = Literal["new", "unfinished", "finished"]
 CONFIG, EXCLUDED, FINISHED = "config.json", "excluded.json", "finished.json"
@@ -113,7 +112,7 @@ def _is_finished(config: TrainConfig) -> bool:
     names = checkpoint_names(config.out)
     if FINISHED not in open_storage(config.out).names() or not names:
         return False
-    if images_of(names[-1]) < schedule(config)[-1].end:
+    if images_of(names[-1]) < config.schedule()[-1].end:
         return False
     try:
         check_checkpoint(read_info(f"{config.out}/checkpoints/{names[-1]}"))

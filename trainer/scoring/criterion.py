@@ -1,0 +1,43 @@
+"""By what images are judged, and above what they are called anomalous. Without torch: the command line reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from data_tools.errors import UserError
+
+PAPER_LAMBDA = 0.05
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """By what images are judged, and above what they are called anomalous."""
+
+    by: str = "fused"
+    """fused: all terms, calibrated on the training images; a: the paper's score; or one term: L_n, L_o, D, L_k."""
+    lam: float = PAPER_LAMBDA
+    """lambda in a = lambda L_n + (1 - lambda) L_o."""
+    false_alarms: float | None = None
+    """Call images anomalous so that at most this share of normal ones is."""
+    contamination: float | None = None
+    """Call images anomalous by the share of anomalies that is expected among the training images."""
+    threshold: float | None = None
+    """Call images anomalous when the score is above this."""
+
+    def check(self) -> None:
+        """UserError for a score that no method has, a lambda out of range, and more than one kind of threshold."""
+        from trainer.methods import METHODS
+
+        joined = [term.name for method in METHODS.values() for term in method.terms() if term.joined]
+        scores = list(dict.fromkeys(["fused", "a", *joined]))
+        if self.by not in scores:
+            raise UserError(f"--by {self.by} is unknown - give one of {', '.join(scores)}")
+        if not 0 <= self.lam <= 1:
+            raise UserError(f"--lambda {self.lam} is outside [0, 1] - give e.g. 0.05")
+        if sum(given is not None for given in (self.false_alarms, self.contamination, self.threshold)) > 1:
+            raise UserError("--false-alarms, --contamination and --threshold exclude one another - give one")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it does without what the training images say, and so without the dataset."""
+        return self.by == "a" and self.false_alarms is None and self.contamination is None
