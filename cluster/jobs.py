@@ -15,10 +15,10 @@ from typing import Any
 from cluster.local_state import running
 from cluster.package import package
 from data_tools.errors import UserError
+from data_tools.storage import local_path, url_forms
 
 PATHS = ("--data", "--out", "--from", "--run", "--images")
 """Options of our commands whose values are folders or URLs."""
-PLACES = ("s3://", "/")
 
 
 def find_cluster(address: str | None, folder: Path) -> str:
@@ -61,10 +61,10 @@ def check_words(command: Sequence[str]) -> None:
     pairs = [word.split("=", 1) for word in command if word.startswith("--") and "=" in word]
     pairs += [list(pair) for pair in itertools.pairwise(command)]
     for option, value in pairs:
-        if option in PATHS and not value.startswith(PLACES):
+        if option in PATHS and local_path(value) and not value.startswith("/"):
             raise UserError(
-                f"{option} {value}: the cluster does not know this folder - give s3://bucket/prefix, or a whole path"
-                " that all its machines share"
+                f"{option} {value}: the cluster does not know this folder - give {url_forms()}, or a whole path that"
+                " all its machines share"
             )
 
 

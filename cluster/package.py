@@ -10,14 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import boto3
-
 from data_tools.errors import UserError
+from data_tools.storage import job_settings
 
 PROGRAMS = ("data_tools", "trainer", "tuning", "cluster")
-SETTINGS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE")
-"""Variables of AWS's that say where, not who."""
-KEYS = ".aws-credentials"
 
 
 class Package(NamedTuple):
@@ -32,8 +28,8 @@ class Package(NamedTuple):
 def package(with_storage: bool) -> Iterator[Package]:
     """Our four programs in a folder, without caches or tests.
 
-    with_storage: whether the storage that this process's AWS variables and files name goes along. Its keys lie in a
-    file of the package: a job's variables are shown to everybody who may look at the dashboard.
+    with_storage: whether the storages that this process's variables and files name go along. Their keys lie in files
+    of the package: a job's variables are shown to everybody who may look at the dashboard.
     """
     root = Path(__file__).parents[1]
     with TemporaryDirectory(prefix="stratagan-job-") as name:
@@ -52,19 +48,9 @@ def package(with_storage: bool) -> Iterator[Package]:
 
 
 def _storage(folder: Path) -> dict[str, str]:
-    """Write the keys, if there are any, and return the variables."""
-    session = boto3.Session()
-    variables = {name: os.environ[name] for name in SETTINGS if name in os.environ}
-    found = session.get_credentials()
-    if found is None:
-        return variables
-    keys = found.get_frozen_credentials()
-    lines = {
-        "aws_access_key_id": keys.access_key,
-        "aws_secret_access_key": keys.secret_key,
-        "aws_session_token": keys.token,
-    }
-    text = "[default]\n" + "".join(f"{name} = {value}\n" for name, value in lines.items() if value)
-    with open(os.open(folder / KEYS, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    return variables | {"AWS_SHARED_CREDENTIALS_FILE": KEYS}
+    """Write the files with the keys, if there are any, and return the variables."""
+    settings = job_settings()
+    for name, text in settings.files.items():
+        with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+    return settings.variables

@@ -22,14 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 from filelock import FileLock, Timeout
 
 from cluster.children import end_with_parent
 from data_tools.errors import UserError
+from data_tools.storage.s3_client import bucket_is_ready, client_of
 
 PROGRAMS = {
     "8dc07b173ff9ad6068a601213174f6009cf7e66684e88d87f0fa20da3dbff876": "Linux x86_64",
@@ -90,13 +87,7 @@ class LocalStore:
 
     def client(self, **options: Any) -> Any:
         """A boto3 client with the store's keys, whatever this process's environment says; options go to Config."""
-        files = {"profile": None, "config_file": "config", "credentials_file": "credentials"}
-        paths: Any = {name: (None, None, file and str(self.folder / file), None) for name, file in files.items()}
-        access, secret = _keys(self.folder)
-        ours = botocore.session.Session(paths)
-        session = boto3.Session(access, secret, region_name="us-east-1", botocore_session=ours)
-        config = Config(s3={"addressing_style": "path"}, proxies={}, **options)
-        return session.client("s3", endpoint_url=self.endpoint, config=config)
+        return client_of(self.endpoint, self.folder, *_keys(self.folder), **options)
 
     def start(self) -> None:
         """Start the server, again on the same ports after `kill`; return when a put and a get succeed.
@@ -141,18 +132,10 @@ class LocalStore:
 
     def _wait_until_ready(self, process: subprocess.Popen[Any]) -> None:
         client = self.client(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5)
-        key, body = f".ready-{secrets.token_hex(4)}", secrets.token_bytes(16)
         deadline = time.monotonic() + READY_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
-            try:
-                if self.bucket not in [each["Name"] for each in client.list_buckets()["Buckets"]]:
-                    client.create_bucket(Bucket=self.bucket)
-                client.put_object(Bucket=self.bucket, Key=key, Body=body)
-                if client.get_object(Bucket=self.bucket, Key=key)["Body"].read() == body:
-                    client.delete_object(Bucket=self.bucket, Key=key)
-                    return
-            except (BotoCoreError, ClientError):
-                pass  # not yet
+            if bucket_is_ready(client, self.bucket):
+                return
             time.sleep(0.1)
         state = f"is not ready after {READY_SECONDS} s" if process.poll() is None else "ended before it was ready"
         raise UserError(f"{self.folder}: the store {state} - see {self.folder / 'weed.log'}")

@@ -24,7 +24,7 @@ from data_tools.sources.common import check_at_least
 from data_tools.sources.ctc import Ctc
 from data_tools.sources.images import Images
 from data_tools.storage import absolute
-from data_tools.storage.transfer import as_url, brought
+from data_tools.storage.transfer import as_url, downloaded
 
 USAGE = """usage: python -m data_tools COMMAND ...
 
@@ -86,7 +86,7 @@ def _write(source: Source, target: Target) -> None:
     options |= json.loads(json.dumps(dataclasses.asdict(source), default=str))  # type: ignore[call-overload]
     if as_url(inputs):
         options[name] = as_url(inputs)
-    with brought(inputs) as folder:
+    with downloaded(inputs) as folder:
         source = dataclasses.replace(source, **{name: folder})  # type: ignore[type-var]
         plan, size = source.plan(), (source.resolution, source.channels)
         made = write_dataset(plan, url, *size, options, target.samples_per_shard, target.processes, folder)

@@ -19,7 +19,7 @@ from data_tools.dataset.shards import check_shard, read_shard
 from data_tools.errors import UserError
 from data_tools.progress import progress
 from data_tools.storage import Storage, open_storage
-from data_tools.storage.transfer import as_url, sent
+from data_tools.storage.transfer import as_url, uploaded
 
 GAP = 2
 
@@ -41,7 +41,7 @@ class Inspect:
         storage = open_storage(self.url)
         manifest = read_manifest(storage)
         Console(width=100).print(_table(manifest, storage.url))
-        with sent(self.out) as folder:
+        with uploaded(self.out) as folder:
             for pool in POOLS:
                 if count := manifest.count(pool):
                     sheet = contact_sheet(_spread(storage, manifest, pool, min(self.images, count)), columns=12)

@@ -33,7 +33,7 @@ def in_processes(work: Callable[[Any, Any], T], shared: Any, jobs: Iterable[Any]
     if processes <= 1:
         yield from (work(shared, job) for job in jobs)
         return
-    # Not forked: threads of boto3 and of the lease are running here.
+    # Not forked: threads of a storage's library and of the lease are running here.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(os.getpid(), work, shared))
     waiting = iter(jobs)

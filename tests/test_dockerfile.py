@@ -22,8 +22,8 @@ def test_the_dockerfile_is_clean() -> None:
 
 def test_all_programs_are_copied() -> None:
     copied = re.findall(r"^COPY (\S+) (\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    assert {source for source, _ in copied} == {package for package in packages if "." not in package}
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert {source for source, _ in copied} == {package.removesuffix("*") for package in packages}
     assert all(source == target and (ROOT / source).is_dir() for source, target in copied)
 
 

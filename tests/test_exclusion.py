@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,14 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_tools.dataset import reader
 from data_tools.dataset.cache import open_cache
-from data_tools.dataset.exclusion import find_excluded, read_keys
+from data_tools.dataset.exclusion import check_some_left, excluded_to_json, find_excluded, read_keys
 from data_tools.dataset.reader import Dataset, open_dataset
 from data_tools.dataset.training_set import all_images, training_set
 from tests.conftest import refuses
-from tests.runs import bits, cut_back, words_of
+from tests.runs import TINY, bits, config_of, cut_back, words_of
 from tests.test_reader import values, write
 from trainer.__main__ import main as trainer
+from trainer.run.folder import prepare
 
 GAMMA = 0.2  # 7 of the 10 anomalies
 
@@ -42,7 +45,7 @@ def key_of(value: int) -> str:
 )
 def test_an_epoch_shows_all_but_the_excluded_images_once(made: Dataset, gone: set[int], window: int, seed: int) -> None:
     before = values(np.concatenate([block.images for block in all_images(made, GAMMA, seed)]))
-    excluded = find_excluded(made, [key_of(value) for value in gone], window)
+    excluded = find_excluded(made, [key_of(value) for value in gone])
     data = training_set(made, GAMMA, seed, window, excluded)
     n = len(data)
     blocks = list(all_images(made, GAMMA, seed, window, excluded))
@@ -78,6 +81,57 @@ def test_what_is_no_list_for_this_dataset_is_refused(made: Dataset, tmp_path: Pa
     refuses(lambda: find_excluded(made, ["train-normal-3", "elsewhere-1"]), "elsewhere-1", "no training image")
     everything = find_excluded(made, [key_of(value) for value in range(30)])
     refuses(lambda: training_set(made, 0.0, 0, 0, everything), "--exclude", "no image")
+    refuses(lambda: check_some_left(made, everything), "--exclude", "no image")
+
+
+def undecodable(place: Path) -> Path:
+    """A dataset as `made`, of whose images no PNG can be decoded; the manifest holds the checksums of that."""
+    write(place, {"train-normal": 30, "train-anomaly": 10})
+    manifest = json.loads((place / "manifest.json").read_text())
+    for shard in manifest["shards"]:
+        content = (place / shard["name"]).read_bytes().replace(b"\x89PNG", b"none")
+        (place / shard["name"]).write_bytes(content)
+        shard["sha256"] = hashlib.sha256(content).hexdigest()
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    return place
+
+
+def test_prepare_decodes_no_image_and_leaves_the_cache_alone(made: Dataset, tmp_path: Path) -> None:
+    data, cache, gone = undecodable(tmp_path / "d"), tmp_path / "cache", [3, 29, 104]
+    broken = open_dataset(str(data), open_cache(cache))
+    with pytest.raises(Exception, match=r"(?i)png"):
+        broken.images("train-normal")
+    shutil.rmtree(cache)
+    (tmp_path / "list.txt").write_text("\n".join(map(key_of, gone)))
+    words = words_of(data, tmp_path / "run", cache, [*TINY, "--resolution", "4"])
+    config = config_of([*words, "--exclude", str(tmp_path / "list.txt")])
+    assert [prepare(config), prepare(config)] == ["new", "unfinished"]
+    assert not cache.exists()
+    expected = excluded_to_json(find_excluded(made, [key_of(value) for value in gone]))
+    assert (tmp_path / "run/excluded.json").read_bytes() == expected
+    (tmp_path / "list.txt").write_text("\n".join(key_of(value) for value in range(30)))
+    refuses(lambda: prepare(config), "--exclude", "no image")
+    assert not cache.exists()
+
+
+def test_keys_are_the_same_from_shards_processes_and_cache(
+    made: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = open_dataset(made.storage.url, open_cache(tmp_path / "cache"))
+    by_names = {pool: fresh.keys(pool) for pool in ("train-normal", "train-unlabelled", "train-anomaly")}
+    assert [len(each) for each in by_names.values()] == [5, 0, 2]
+    assert list(by_names["train-normal"].values())[1] == [key_of(value) for value in range(7, 14)]
+    monkeypatch.setattr(reader, "FEW_KEYS", 0)
+    assert {pool: fresh.keys(pool) for pool in by_names} == by_names and not (tmp_path / "cache").exists()
+    shutil.copytree(made.storage.url, tmp_path / "d")
+    moved = open_dataset(str(tmp_path / "d"), open_cache(tmp_path / "cache"))
+    for pool in by_names:
+        moved.images(pool)
+    for path in (tmp_path / "d").glob("*.tar"):
+        path.unlink()
+    assert {pool: moved.keys(pool) for pool in by_names} == by_names, "read from the cache"
+    shutil.rmtree(tmp_path / "cache")
+    refuses(lambda: moved.keys("train-normal"), "train-normal-000000.tar", "is missing")
 
 
 @pytest.fixture(scope="module")

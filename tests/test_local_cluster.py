@@ -21,9 +21,10 @@ import requests
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cluster.jobs import check_words
-from cluster.package import KEYS, package
+from cluster.package import package
 from cluster.store import free_ports
 from data_tools.storage import open_storage, read_bytes
+from data_tools.storage.s3_client import KEYS
 from tests.conftest import TINY, refuses
 
 ROOT = Path(__file__).parents[1]

@@ -45,6 +45,8 @@ def test_a_dataset_on_s3_has_the_bytes_of_one_in_a_folder(url: str, tmp_path: Pa
     assert all(read_bytes(there, name) == read_bytes(here, name) for name in here.names())
     Verify(url).run()
     data = open_dataset(url, open_cache(tmp_path / "cache"))
+    keys = [key for names in data.keys("train-normal").values() for key in names]
+    assert keys == [patch.key for patch in made] and not (tmp_path / "cache").exists()
     assert np.array_equal(data.images("train-normal"), np.stack([patch.image for patch in made]))
     assert data.provenance("train-normal")[3] == {"key": "p3", "n": 3}
     refuses(lambda: write(url), url, "holds a dataset already")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.dataset.tar import ending, packed, unpacked
+from data_tools.dataset.tar import ending, names, packed, unpacked
 
 Files = list[tuple[str, bytes]]
 NAMES = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=130)
@@ -42,6 +42,7 @@ def test_whatever_tarfile_writes_is_read(tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.getbasetemp() / "read.tar"
     path.write_bytes(tar_by_tarfile(files, format))
     assert list(unpacked(path)) == files
+    assert list(names(path)) == [name for name, _ in files]
 
 
 def test_folders_and_links_are_passed_over(tmp_path: Path) -> None:
@@ -53,6 +54,7 @@ def test_folders_and_links_are_passed_over(tmp_path: Path) -> None:
         for name in ("a.png", "b.png", "folder"):
             tar.add(tmp_path / name, name)
     assert list(unpacked(tmp_path / "all.tar")) == [("a.png", b"pixels"), ("folder/c.png", b"more")]
+    assert list(names(tmp_path / "all.tar")) == ["a.png", "folder/c.png"]
 
 
 @pytest.mark.parametrize("kept", [0, 100, 512, 800, 1500])
@@ -61,3 +63,5 @@ def test_a_broken_tar_is_an_error(tmp_path: Path, kept: int) -> None:
     path.write_bytes(tar_by_us([("a.png", b"x" * 1000)])[:kept])
     with pytest.raises(tarfile.TarError):
         list(unpacked(path))
+    with pytest.raises(tarfile.TarError):
+        list(names(path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -13,7 +12,6 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from data_tools.storage import open_storage, write_bytes
-from data_tools.storage.s3 import S3
 from tuning.config import SweepConfig
 from tuning.plan import read_options
 from tuning.trial import FAILED, run_trial, trial_at
@@ -39,7 +37,7 @@ def run_tune(
 
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the first reports come before the first AUC
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # what there is to say is said by the supervisor
-    place, filesystem = _place(f"{sweep.out}/{FOLDER}")
+    place, filesystem = open_storage(f"{sweep.out}/{FOLDER}").arrow()
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, sweep=sweep, supervisor=supervisor), NEXT_TO_NOTHING),
         param_space=space,
@@ -103,18 +101,6 @@ def _asha(sweep: SweepConfig) -> TrialScheduler:
     phases = len(read_options(sweep)[0].schedule())
     return ASHAScheduler(
         time_attr="phase", metric="auc", mode="max", max_t=phases + 1, reduction_factor=2, stop_last_trials=False
-    )
-
-
-def _place(url: str) -> tuple[str, Any]:
-    """Tune's folder as its storage wants it; each node finds its keys where all of AWS's tools do."""
-    if not url.startswith("s3://"):
-        return str(Path(url).resolve()), None
-    import pyarrow.fs
-
-    meta = S3(url).client.meta
-    return url.removeprefix("s3://"), pyarrow.fs.S3FileSystem(
-        endpoint_override=meta.endpoint_url, region=meta.region_name
     )
 
 

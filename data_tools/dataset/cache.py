@@ -65,6 +65,14 @@ class Cache:
                 os.utime(final / FACTS)  # when it was last used
             return read(final)
 
+    def found(self, name: str, read: Callable[[Path], T]) -> T | None:
+        """What `read` makes of an entry's folder where it is there and whole; None elsewhere, and nothing is made."""
+        final = self.folder / name
+        if not final.is_dir():
+            return None
+        with FileLock(self.folder / f"{name}.lock"):
+            return read(final) if _is_whole(final) else None
+
     def _make_room(self, name: str, size: int) -> None:
         if size > self.limit:
             raise UserError(

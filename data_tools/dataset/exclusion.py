@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from data_tools.dataset.contamination import normal_pool
 from data_tools.dataset.manifest import Shard
 from data_tools.dataset.reader import Dataset
 from data_tools.errors import UserError
@@ -37,17 +38,16 @@ def read_keys(url: str) -> frozenset[str]:
     return keys
 
 
-def find_excluded(dataset: Dataset, keys: Iterable[str], window: int = 0) -> dict[str, list[int]]:
+def find_excluded(dataset: Dataset, keys: Iterable[str]) -> dict[str, list[int]]:
     """Where the images of these keys lie; UserError when one is none of the dataset's training images.
 
-    window: as of `training_set`: that many shards are decoded at a time.
+    No image is decoded; shards are read for their keys, in the order of `TRAINED_ON` until all are found.
     """
     wanted, found = set(keys), {}
     for pool in TRAINED_ON:
-        for shards in groups(dataset.manifest.of(pool), window):
-            names = [(shard.name, row) for shard in shards for row in range(shard.samples)]
-            for (shard, row), line in zip(names, dataset.origin_lines(shards), strict=True):
-                if (key := json.loads(line)["key"]) in wanted:
+        for shard, names in dataset.keys(pool).items() if wanted else ():
+            for row, key in enumerate(names):
+                if key in wanted:
                     found.setdefault(shard, []).append(row)
                     wanted.discard(key)
     if wanted:
@@ -56,6 +56,12 @@ def find_excluded(dataset: Dataset, keys: Iterable[str], window: int = 0) -> dic
             " - give a list that was made for this dataset"
         )
     return found
+
+
+def check_some_left(dataset: Dataset, excluded: Excluded) -> None:
+    """Raise UserError when no image to learn from is left; anomalies alone are none."""
+    if excluded and not any(kept_count(shard, excluded) for shard in dataset.manifest.of(normal_pool(dataset))):
+        raise UserError("--exclude: leaves no image to train on - shorten the list")
 
 
 def groups(shards: Sequence[Shard], window: int) -> list[tuple[Shard, ...]]:

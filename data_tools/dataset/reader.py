@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 from data_tools.dataset.cache import IMAGES, PROVENANCE, Cache, open_cache
 from data_tools.dataset.manifest import Manifest, Shard, read_manifest
-from data_tools.dataset.shards import read_raw
+from data_tools.dataset.shards import read_raw, shard_keys
 from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
 from data_tools.storage import FETCHED, Storage, open_storage
@@ -24,6 +25,8 @@ T = TypeVar("T")
 MADV_POPULATE_READ = 22
 FEW = 20_000
 """Images that are decoded sooner than further processes have started."""
+FEW_KEYS = 100_000
+"""The same for images of which only the keys are read."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,20 @@ class Dataset:
             return []
         return self._entry(shards, lambda folder: (folder / PROVENANCE).read_text()).splitlines()
 
+    def keys(self, pool: str) -> dict[str, list[str]]:
+        """The keys of a pool's images in order, by the name of their shard; nothing is decoded, and nothing cached.
+
+        Raises UserError when a shard is missing or its bytes are not those of the manifest.
+        """
+        shards = self.manifest.of(pool)
+        if not shards:
+            return {}
+        cached = self.cache.found(_entry_name(shards), lambda folder: (folder / PROVENANCE).read_text())
+        if cached is None:
+            return _read_keys(self.storage.url, pool, shards)
+        keys = (json.loads(line)["key"] for line in cached.splitlines())
+        return {shard.name: list(itertools.islice(keys, shard.samples)) for shard in shards}
+
     def decoded(self, shards: Sequence[Shard]) -> np.ndarray:
         """The images of some shards of one pool, one shard after the other, as `images` gives them."""
         if not shards:
@@ -74,17 +91,32 @@ class Dataset:
         return self._entry(shards, lambda folder: _mapped(folder / IMAGES))
 
     def _entry(self, shards: Sequence[Shard], read: Callable[[Path], T]) -> T:
-        name = hashlib.sha256("\n".join(shard.sha256 for shard in shards).encode()).hexdigest()[:32]
         count = sum(shard.samples for shard in shards)
         size = count * self.resolution**2 * self.channels
         origin = {"url": self.storage.url, "pool": shards[0].pool, "shards": len(shards), "images": count}
-        return self.cache.entry(name, size, origin, lambda folder: _decode(self, shards, folder), read)
+        return self.cache.entry(_entry_name(shards), size, origin, lambda folder: _decode(self, shards, folder), read)
 
 
 def open_dataset(url: str, cache: Cache | None = None) -> Dataset:
     """Open the dataset at a URL; UserError when there is none."""
     storage = open_storage(url)
     return Dataset(storage, read_manifest(storage), cache or open_cache())
+
+
+def _entry_name(shards: Sequence[Shard]) -> str:
+    return hashlib.sha256("\n".join(shard.sha256 for shard in shards).encode()).hexdigest()[:32]
+
+
+def _read_keys(url: str, pool: str, shards: Sequence[Shard]) -> dict[str, list[str]]:
+    """In parallel processes when they are many."""
+    processes = 1 if sum(shard.samples for shard in shards) < FEW_KEYS else min(cores(), len(shards))
+    done = in_processes(_keys_of, url, shards, processes)
+    found = dict(progress(done, f"reading the keys of {pool}", "shards", len(shards)))
+    return {shard.name: found[shard.name] for shard in shards}
+
+
+def _keys_of(url: str, shard: Shard) -> tuple[str, list[str]]:
+    return shard.name, shard_keys(open_storage(url), shard)
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -7,8 +7,9 @@ links, sparse files, ...) is written and read by tarfile.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 BLOCK = tarfile.BLOCKSIZE
 NAME, SIZE, CHECKSUM, KIND, PREFIX = slice(0, 100), slice(124, 136), slice(148, 156), slice(156, 265), slice(345, None)
@@ -44,21 +45,31 @@ def ending(size: int) -> bytes:
 
 def unpacked(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of every file in a tar, in order; raises tarfile.TarError."""
+    return _files(path, lambda file, size: file.read(size))
+
+
+def names(path: Path) -> Iterator[str]:
+    """The name of every file in a tar, in order, without reading one; raises tarfile.TarError."""
+    for name, _ in _files(path, lambda file, size: b""):
+        yield name
+
+
+def _files(path: Path, read: Callable[[IO[bytes], int], bytes]) -> Iterator[tuple[str, bytes]]:
+    """read: what is wanted of a file's content, which begins where the tar stands and has that many bytes."""
     with path.open("rb") as file:
-        place = 0
+        end, place = path.stat().st_size, 0
         while True:
             header = file.read(BLOCK)
             if header[KIND] != TEMPLATE[KIND] or header[PREFIX] != TEMPLATE[PREFIX]:
                 break
             size = int(header[SIZE][:11], 8)
-            content = file.read(size)
-            if len(content) < size:
+            if place + BLOCK + size > end:
                 raise tarfile.ReadError("unexpected end of data")
-            yield header[NAME].rstrip(b"\0").decode(), content
+            yield header[NAME].rstrip(b"\0").decode(), read(file, size)
             place += BLOCK + size + -size % BLOCK
             file.seek(place)
         file.seek(place)
         with tarfile.open(fileobj=file, mode="r:") as rest:
             for member in rest:
                 if member.isreg():
-                    yield member.name, rest.extractfile(member).read()  # type: ignore[union-attr]
+                    yield member.name, read(rest.extractfile(member), member.size)  # type: ignore[arg-type]

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from data_tools.dataset.contamination import chosen_anomalies, normal_pool
-from data_tools.dataset.exclusion import Excluded, groups, kept_count, kept_rows
+from data_tools.dataset.exclusion import Excluded, check_some_left, groups, kept_count, kept_rows
 from data_tools.dataset.manifest import Shard
 from data_tools.dataset.order import SampleOrder, WindowedOrder
 from data_tools.dataset.reader import Dataset
-from data_tools.errors import UserError
 
 BLOCK = 2048
 """Images that `all_images` gives at a time."""
@@ -48,13 +47,12 @@ def training_set(
     """
     excluded = excluded or {}
     chosen = _chosen(dataset, gamma, seed, excluded)
-    shards = dataset.manifest.of(normal_pool(dataset))
-    if excluded and not any(kept_count(shard, excluded) for shard in shards):
-        raise UserError("--exclude: leaves no image to train on - shorten the list")
+    check_some_left(dataset, excluded)
     anomalies = dataset.images("train-anomaly") if len(chosen) else dataset.decoded(())
     if window:
         return WindowedSet(dataset, anomalies, chosen, seed, window, excluded)
-    return WholeSet(dataset.images(normal_pool(dataset)), anomalies, chosen, seed, kept_rows(shards, excluded))
+    kept = kept_rows(dataset.manifest.of(normal_pool(dataset)), excluded)
+    return WholeSet(dataset.images(normal_pool(dataset)), anomalies, chosen, seed, kept)
 
 
 class Block(NamedTuple):

@@ -16,7 +16,7 @@ from data_tools.processes import cores, in_processes
 from data_tools.simulator.life import ROOM, Life, Track
 from data_tools.simulator.render import Camera
 from data_tools.storage import open_storage
-from data_tools.storage.transfer import as_url, sent
+from data_tools.storage.transfer import as_url, uploaded
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Simulate:
         UserError: an option out of range, or `out` is a file or holds something.
         """
         self._check()
-        with sent(self.out) as out:
+        with uploaded(self.out) as out:
             self._write(out.resolve())
 
     def _write(self, out: Path) -> None:

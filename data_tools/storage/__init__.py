@@ -2,32 +2,81 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
 from data_tools.errors import UserError
-from data_tools.storage.base import FETCHED, WRITER, Storage, read_bytes, write_bytes
+from data_tools.storage.base import FETCHED, WRITER, Settings, Storage, StorageClass, read_bytes, write_bytes
 from data_tools.storage.folder import Folder
 
-__all__ = ["FETCHED", "WRITER", "Folder", "Storage", "absolute", "open_storage", "read_bytes", "write_bytes"]
+__all__ = [
+    "FETCHED",
+    "SCHEMES",
+    "WRITER",
+    "Folder",
+    "Settings",
+    "Storage",
+    "absolute",
+    "job_settings",
+    "local_path",
+    "open_storage",
+    "read_bytes",
+    "url_forms",
+    "write_bytes",
+]
+
+SCHEMES: dict[str, str] = {
+    "s3": "data_tools.storage.s3:S3",
+}
+"""What a URL begins with, and its class as module:class, a `StorageClass`; imported when first needed."""
+
+
+def local_path(url: str) -> Path | None:
+    """The path on this machine that a URL is; None for one with a scheme, whether it is known or not."""
+    return None if _scheme(url) else Path(url).expanduser()
 
 
 def absolute(url: str) -> str:
     """The same place as seen from any working folder: a local path in full; other URLs and "" stay as they are."""
-    return url if not url or "://" in url else str(Path(url).expanduser().resolve())
+    path = local_path(url)
+    return url if not url or path is None else str(path.resolve())
+
+
+def url_forms() -> str:
+    """What URLs with a scheme look like, for messages."""
+    return " or ".join(f"{scheme}://bucket/prefix" for scheme in SCHEMES)
 
 
 def open_storage(url: str) -> Storage:
     """The storage at a URL; UserError for a kind of URL that is not known or a path that is a file."""
-    scheme = re.match(r"([a-z][a-z0-9+.-]*)://", url)
-    if scheme and scheme[1] == "s3":
-        from data_tools.storage.s3 import S3  # only those who use it wait for boto3
-
-        return S3(url)
-    if scheme:
-        shown = scheme[0] if "@" in url else url  # what stands before an @ may be a password
-        raise UserError(f"{shown}: unknown kind of URL - give a folder or s3://bucket/prefix")
-    path = Path(url).expanduser()
+    path = local_path(url)
+    if path is None:
+        return _class_of(_scheme(url), url)(url)
     if path.exists() and not path.is_dir():
         raise UserError(f"{url}: is a file - give a folder")
     return Folder(path)
+
+
+def job_settings() -> Settings:
+    """What a job on another machine needs to reach every storage that this process reaches."""
+    variables, files = dict[str, str](), dict[str, str]()
+    for scheme in SCHEMES:
+        settings = _class_of(scheme).settings()
+        variables |= settings.variables
+        files |= settings.files
+    return Settings(variables, files)
+
+
+def _scheme(url: str) -> str:
+    match = re.match(r"([a-z][a-z0-9+.-]*)://", url)
+    return match[1] if match else ""
+
+
+def _class_of(scheme: str, url: str = "") -> StorageClass:
+    """The class of a scheme's storage: only those who use it wait for its library."""
+    if scheme not in SCHEMES:
+        shown = f"{scheme}://" if "@" in url else url  # what stands before an @ may be a password
+        raise UserError(f"{shown}: unknown kind of URL - give a folder or {url_forms()}")
+    module, _, name = SCHEMES[scheme].partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
 
@@ -11,6 +12,17 @@ WRITER = ".writer"
 """What begins so belongs to `sole_writer` and is no object of the dataset."""
 FETCHED = ".fetched-"
 """How files begin that `fetch` makes in its scratch folder; one that is left is of a killed process."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What another machine needs to reach a storage: variables, and files in the folder in which its programs run.
+
+    variables: may be seen by others, so they hold no key. files: name to text; keys stand only here.
+    """
+
+    variables: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 class Storage(Protocol):
@@ -57,6 +69,22 @@ class Storage(Protocol):
         A killed writer does not stand in the way. The function in hand raises TakenOverError when the place was lost
         since.
         """
+        ...
+
+    def arrow(self) -> tuple[str, Any]:
+        """The same place for pyarrow and for Ray: a path and a pyarrow.fs.FileSystem, None for this machine's own."""
+        ...
+
+
+class StorageClass(Protocol):
+    """A class in the table of schemes."""
+
+    def __call__(self, url: str) -> Storage:
+        """The storage at a URL of that scheme; UserError for one that names no place."""
+        ...
+
+    def settings(self) -> Settings:
+        """What reaches such storages from another machine, as far as this process's settings do; a static method."""
         ...
 
 

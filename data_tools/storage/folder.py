@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -80,3 +80,6 @@ class Folder:
             lock.release()
             if made and not any(self.path.iterdir()):
                 self.path.rmdir()
+
+    def arrow(self) -> tuple[str, Any]:
+        return str(self.path.resolve()), None

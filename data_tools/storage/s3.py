@@ -10,20 +10,17 @@ import io
 import os
 import re
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from data_tools.errors import ChangedError, UserError
-from data_tools.storage.base import FETCHED, WRITER
+from data_tools.storage import s3_client
+from data_tools.storage.base import FETCHED, WRITER, Settings
 from data_tools.storage.lease import hold_lease
 from data_tools.storage.retry import persist
 
@@ -32,19 +29,6 @@ PART = 8 * 2**20
 CHUNK = 2**14
 """Bytes of one read of a body: what a breaking connection can cost, since a read that fails gives nothing."""
 THREADS = 4
-CLIENT_SECONDS = 60
-
-
-@lru_cache(maxsize=4)
-def _client(settings: tuple[tuple[str, str], ...], process: int, turn: int) -> Any:
-    """A client costs 50 ms to make; the same one serves for a while, after which files of keys are read again."""
-    config = Config(
-        connect_timeout=5,
-        read_timeout=20,
-        max_pool_connections=4 * THREADS,
-        retries={"total_max_attempts": 1},  # `persist` tries again, by the clock instead of by count
-    )
-    return boto3.Session().client("s3", config=config)
 
 
 class S3:
@@ -60,11 +44,14 @@ class S3:
         prefix = (match[2] or "").strip("/")
         self.prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{self.bucket}/{prefix}".rstrip("/")
-        settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
         try:
-            self.client = _client(settings, os.getpid(), int(time.monotonic() / CLIENT_SECONDS))
+            self.client = s3_client.client()
         except (BotoCoreError, ValueError) as error:  # the message of a ValueError may show an endpoint with keys in it
             raise UserError(f"{self.url}: {type(error).__name__} - check the AWS variables and files") from None
+
+    @staticmethod
+    def settings() -> Settings:
+        return s3_client.settings()
 
     def names(self) -> list[str]:
         return [name for name in self._all_names() if not name.startswith(WRITER)]
@@ -96,13 +83,13 @@ class S3:
         size, etag = head["ContentLength"], head["ETag"]
         with tempfile.NamedTemporaryFile(dir=scratch, prefix=FETCHED) as file:
 
-            def bring(start: int) -> None:
+            def download(start: int) -> None:
                 place = start
                 for chunk in self._chunks(name, start, min(start + PART, size), etag):
                     place += os.pwrite(file.fileno(), chunk, place)
 
             with ThreadPoolExecutor(THREADS) as pool:
-                list(pool.map(bring, range(0, size, PART)))
+                list(pool.map(download, range(0, size, PART)))
             yield Path(file.name)
 
     @contextlib.contextmanager
@@ -127,6 +114,13 @@ class S3:
                 yield still_ours
             finally:
                 self._drop_unfinished_uploads()  # of processes that were ended with their work
+
+    def arrow(self) -> tuple[str, Any]:
+        import pyarrow.fs  # it comes with Ray
+
+        meta = self.client.meta  # each node finds its keys where all of AWS's tools do
+        filesystem = pyarrow.fs.S3FileSystem(endpoint_override=meta.endpoint_url, region=meta.region_name)
+        return self.url.removeprefix("s3://"), filesystem
 
     def _drop_unfinished_uploads(self) -> None:
         """What a killed writer left: parts that no listing shows but that are paid for."""
@@ -236,8 +230,8 @@ class _Upload(io.RawIOBase):
             self.number = begun["UploadId"]
         place = dict(self.key, UploadId=self.number, PartNumber=len(self.parts) + 1)
         body = bytes(memoryview(self.buffer)[:PART])
-        sent = persist(what, lambda: client.upload_part(**place, Body=body))
-        self.parts.append({"ETag": sent["ETag"], "PartNumber": place["PartNumber"]})
+        done = persist(what, lambda: client.upload_part(**place, Body=body))
+        self.parts.append({"ETag": done["ETag"], "PartNumber": place["PartNumber"]})
         del self.buffer[:PART]
 
     def finish(self) -> None:

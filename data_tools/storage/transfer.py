@@ -1,4 +1,4 @@
-"""Folders of plain files in object storage: brought here to be read, made here and sent there.
+"""Folders of plain files in object storage: downloaded to be read, made here and uploaded.
 
 For what is no dataset: frames and images to cut, pictures to look at. An option of type Path turns s3://bucket/x into
 s3:/bucket/x; both are understood.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,22 +17,21 @@ from pathlib import Path
 from data_tools.errors import UserError
 from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
-from data_tools.storage import open_storage, write_bytes
-from data_tools.storage.s3 import S3
+from data_tools.storage import SCHEMES, open_storage, write_bytes
 
 FILES_A_JOB = 256
 THREADS = 16
 
 
 def as_url(place: Path | str) -> str:
-    """The s3:// URL that a path stands for, or "" for a local one."""
-    text = str(place)
-    return "s3://" + text.removeprefix("s3:").lstrip("/") if text.startswith("s3:/") else ""
+    """The URL of a known scheme that a path stands for, or "" for a local one."""
+    match = re.fullmatch(r"([^:/]+):/+(.*)", str(place), re.DOTALL)
+    return f"{match[1]}://{match[2]}" if match and match[1] in SCHEMES else ""
 
 
 @contextlib.contextmanager
-def brought(place: Path) -> Iterator[Path]:
-    """A local folder with all files under an s3:// URL while the block lasts; a local path as it is.
+def downloaded(place: Path) -> Iterator[Path]:
+    """A local folder with all files under a URL of a known scheme while the block lasts; a local path as it is.
 
     Files have the times of their objects. UserError when there is none.
     """
@@ -39,14 +39,14 @@ def brought(place: Path) -> Iterator[Path]:
     if not url:
         yield place
         return
-    found = S3(url).tree()
+    found = open_storage(url).tree()
     if not found:
         raise UserError(f"{url}: nothing is there - mend the URL")
-    with tempfile.TemporaryDirectory(prefix="stratagan-brought-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="stratagan-downloaded-") as scratch:
         folder = Path(scratch) / (url.rstrip("/").rpartition("/")[2] or "bucket")
         jobs = [found[i : i + FILES_A_JOB] for i in range(0, len(found), FILES_A_JOB)]
-        done = in_processes(_bring, (url, folder), jobs, min(cores(), len(jobs)))
-        for _ in progress(done, f"fetching {len(found):,} files", "portions", len(jobs)):
+        done = in_processes(_download, (url, folder), jobs, min(cores(), len(jobs)))
+        for _ in progress(done, f"downloading {len(found):,} files", "portions", len(jobs)):
             pass
         try:
             yield folder
@@ -55,30 +55,30 @@ def brought(place: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def sent(place: Path) -> Iterator[Path]:
-    """A local folder whose files are sent to an s3:// URL when the block ends well; a local path as it is."""
+def uploaded(place: Path) -> Iterator[Path]:
+    """A local folder whose files are uploaded to such a URL when the block ends well; a local path as it is."""
     url = as_url(place)
     if not url:
         yield place
         return
-    with tempfile.TemporaryDirectory(prefix="stratagan-sent-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="stratagan-uploaded-") as scratch:
         folder = Path(scratch) / "files"
         yield folder
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         storage = open_storage(url)
 
-        def send(path: Path) -> None:
+        def upload(path: Path) -> None:
             write_bytes(storage, path.relative_to(folder).as_posix(), path.read_bytes())
 
         with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(send, files))
+            list(pool.map(upload, files))
 
 
-def _bring(shared: tuple[str, Path], found: list[tuple[str, float]]) -> None:
+def _download(shared: tuple[str, Path], found: list[tuple[str, float]]) -> None:
     url, folder = shared
-    storage = S3(url)
+    storage = open_storage(url)
 
-    def bring(item: tuple[str, float]) -> None:
+    def download(item: tuple[str, float]) -> None:
         name, changed = item
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -89,4 +89,4 @@ def _bring(shared: tuple[str, Path], found: list[tuple[str, float]]) -> None:
         os.utime(path, (changed, changed))
 
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(bring, found))
+        list(pool.map(download, found))

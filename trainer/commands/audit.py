@@ -17,7 +17,7 @@ from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import BLOCK, all_images
 from data_tools.errors import UserError
 from data_tools.progress import progress
-from data_tools.storage.transfer import sent
+from data_tools.storage.transfer import uploaded
 from trainer.report.audit_page import Ranking, write_page
 from trainer.run.checkpoint import chosen_checkpoint
 from trainer.run.folder import read_config, read_excluded, run_images
@@ -63,7 +63,7 @@ class Audit:
         ranking = self._ranked(run, detector)
         junk = int(ranking.excluded.sum())
         place = self.out or f"{run}/audit"
-        with sent(Path(place)) as folder:
+        with uploaded(Path(place)) as folder:
             staged = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True)

@@ -15,7 +15,7 @@ from data_tools.dataset.cache import DEFAULT_LIMIT, open_cache
 from data_tools.dataset.reader import open_dataset
 from data_tools.errors import UserError
 from data_tools.storage import open_storage
-from data_tools.storage.transfer import sent
+from data_tools.storage.transfer import uploaded
 from trainer.export.formats import Format, write_model
 from trainer.export.parity import difference
 from trainer.run.checkpoint import chosen_checkpoint
@@ -66,7 +66,7 @@ class Export:
         config, _ = read_config(run)
         data = run_images(run, config, open_dataset(config.data, open_cache(self.cache, self.cache_limit)))
         images = data.at(np.arange(min(len(data), CHECKED)))
-        with sent(Path(self.out)) as folder:
+        with uploaded(Path(self.out)) as folder:
             staged = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True)

@@ -14,7 +14,7 @@ import tyro
 
 from data_tools.dataset.cache import DEFAULT_LIMIT
 from data_tools.sources.images import find_images, read_image
-from data_tools.storage.transfer import as_url, brought, sent
+from data_tools.storage.transfer import as_url, downloaded, uploaded
 from trainer.report.figures import save_picture
 from trainer.report.overlay import beside_match, overlaid
 from trainer.scoring.criterion import Criterion
@@ -49,11 +49,11 @@ class Score:
         if detector.meaning:
             print(detector.meaning)
         with contextlib.ExitStack() as stack:
-            out, maps = stack.enter_context(sent(self.out.parent)), self.heatmaps
-            maps = stack.enter_context(sent(maps)) if maps else None
+            out, maps = stack.enter_context(uploaded(self.out.parent)), self.heatmaps
+            maps = stack.enter_context(uploaded(maps)) if maps else None
             named: list[tuple[Path, str]] = []
             for place in self.images:
-                here, url = stack.enter_context(brought(place)), as_url(place)
+                here, url = stack.enter_context(downloaded(place)), as_url(place)
                 named += [(file, str(file).replace(str(here), url) if url else str(file)) for file in find_images(here)]
             parts = list(self._parts([file for file, _ in named], detector, maps))
             self._write([name for _, name in named], parts, out / self.out.name)

@@ -13,7 +13,7 @@ import torch
 
 from data_tools.dataset.reader import Dataset
 from data_tools.storage import open_storage, read_bytes
-from data_tools.storage.transfer import sent
+from data_tools.storage.transfer import uploaded
 from trainer.report.figures import histogram_figure, lambda_figure, matches_figure, roc_figure, shown_scores
 from trainer.run.checkpoint import CheckpointInfo
 from trainer.scoring.evaluation import ScoreTable, auc, summary, test_images
@@ -57,7 +57,7 @@ def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
 def write_report(run: str, info: CheckpointInfo, inference: Inference, dataset: Dataset, table: ScoreTable) -> str:
     """Write scores.csv, summary.json, figures and index.html into RUN/evaluation; return the page's URL."""
     run = run.rstrip("/")
-    with sent(Path(f"{run}/evaluation")) as out:
+    with uploaded(Path(f"{run}/evaluation")) as out:
         staged = out.with_name(".evaluation.partial")
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)

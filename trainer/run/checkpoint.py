@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from data_tools.errors import UserError
-from data_tools.storage import open_storage, read_bytes, write_bytes
+from data_tools.storage import local_path, open_storage, read_bytes, write_bytes
 from trainer.config import TrainConfig
 from trainer.methods import network_names
 
@@ -116,10 +116,9 @@ def remove_checkpoint(run: str, name: str) -> None:
     storage = open_storage(f"{run}/checkpoints/{name}")
     for file in sorted(storage.names(), key=lambda file: file != FACTS):
         storage.remove(file)
-    if "://" not in run:
-        folder = Path(run) / "checkpoints" / name
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    folder = local_path(f"{run}/checkpoints/{name}")
+    if folder and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def checkpoint_names(run: str | Path, whole: bool = True) -> list[str]:

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from data_tools.storage import open_storage, read_bytes, write_bytes
+from data_tools.storage import local_path, open_storage, read_bytes, write_bytes
 from trainer.report.figures import save_picture, tile
 from trainer.schedule import Phase, work
 
@@ -42,8 +42,8 @@ PAGES = {
 class Monitor:
     """Writes a run's logs; only the first worker has one, and its saving thread writes as well.
 
-    A run folder on this machine is written to directly; for one in S3 everything lies in a temporary folder, and `send`
-    brings there what has changed.
+    A run folder on this machine is written to directly; for one elsewhere everything lies in a temporary folder, and
+    `send` uploads what has changed.
 
     On resume at `images_seen`, what was logged beyond it is dropped.
     """
@@ -51,11 +51,12 @@ class Monitor:
     def __init__(self, url: str, phases: tuple[Phase, ...], images_seen: int, log: Callable[[str], None]) -> None:
         self.url, self.phases, self.tell = url, phases, log
         self.started, self.first = time.monotonic(), work(phases, images_seen)
-        self.remote = open_storage(url) if "://" in url else None
-        self.sent: dict[str, tuple[int, int]] = {}
+        here = local_path(url)
+        self.remote = None if here else open_storage(url)
+        self.uploaded: dict[str, tuple[int, int]] = {}
         self.lock = threading.RLock()
-        self.folder = Path(tempfile.mkdtemp(prefix="stratagan-run-")) if self.remote else Path(url)
-        self._bring()
+        self.folder = here or Path(tempfile.mkdtemp(prefix="stratagan-run-"))
+        self._download()
         (self.folder / PICTURES).mkdir(parents=True, exist_ok=True)
         kept = _kept_lines(self.folder / METRICS, images_seen)
         staged = self.folder / f"{METRICS}.partial"
@@ -144,23 +145,23 @@ class Monitor:
             save_picture(grid, self.folder / PICTURES / f"{images_seen:09d}-{name}.png", scale=PICTURE_SCALE)
 
     def send(self) -> None:
-        """Bring all that has changed to a run folder in S3; nothing to do for one on this machine."""
+        """Upload all that has changed to a run folder elsewhere; nothing to do for one on this machine."""
         if not self.remote:
             return
         with self.lock:
             self.events.flush()
             files = {path.relative_to(self.folder).as_posix(): path for path in self.folder.rglob("*.*")}
             states = {name: (path.stat().st_size, path.stat().st_mtime_ns) for name, path in files.items()}
-            contents = {name: files[name].read_bytes() for name in states if states[name] != self.sent.get(name)}
+            contents = {name: files[name].read_bytes() for name in states if states[name] != self.uploaded.get(name)}
         for name, content in contents.items():
             write_bytes(self.remote, name, content)
-            self.sent[name] = states[name]
+            self.uploaded[name] = states[name]
         for name, _ in self.remote.tree():
             if name.startswith((f"{EVENTS}/", f"{PICTURES}/")) and name not in files:
                 self.remote.remove(name)
 
-    def _bring(self) -> None:
-        """Fetch what an interrupted run logged; its events are written anew."""
+    def _download(self) -> None:
+        """Download what an interrupted run logged; its events are written anew."""
         for name, _ in self.remote.tree() if self.remote else ():
             if name in (LOG, METRICS) or name.startswith(f"{PICTURES}/"):
                 (self.folder / name).parent.mkdir(exist_ok=True)

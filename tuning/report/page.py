@@ -12,7 +12,7 @@ import matplotlib
 
 from data_tools.errors import UserError
 from data_tools.storage import absolute, open_storage
-from data_tools.storage.transfer import as_url, sent
+from data_tools.storage.transfer import as_url, uploaded
 from tuning.report import curve_blocks, image_blocks
 from tuning.report.blocks import BEATS, Block, Section, listed
 from tuning.report.figure_style import STYLE
@@ -45,7 +45,7 @@ def write_report(urls: list[str], out: str, without_pixels: list[str], cache: st
         sections = [
             _section(name, sweep, absolute(sweep.url) not in hidden, cache, cache_limit) for name, sweep in named
         ]
-    with sent(Path(out)) as folder:
+    with uploaded(Path(out)) as folder:
         folder = folder.absolute()
         staged = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(staged, ignore_errors=True)
