@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from trainer.on_ray.session import on_a_worker
-from trainer.scoring.assessor import Assessor, Criterion
+from trainer.scoring.assessor import Assessor
+from trainer.scoring.criterion import Criterion
 
 
 def calibrated_once(checkpoint: str, criterion: Criterion) -> str:

@@ -26,7 +26,8 @@ from data_tools.sources.images import decode_image
 from data_tools.storage import Storage, absolute, open_storage, read_bytes, write_bytes
 from trainer.on_ray.session import has_gpus, ray_session, room
 from trainer.run.checkpoint import chosen_checkpoint
-from trainer.scoring.assessor import Assessor, Criterion
+from trainer.scoring.assessor import Assessor
+from trainer.scoring.criterion import Criterion
 
 PLAN = "plan.json"
 BATCH = 256
@@ -108,8 +109,9 @@ def _plan(config: ScoringConfig, checkpoint: str = "") -> dict[str, Any]:
         raise UserError(f"{config.out}/{PLAN}: is damaged - give another --out") from None
     for key, value in wanted.items():
         if plan.get(key) != value:
+            option = "lambda" if key == "lam" else key  # the key is older
             raise UserError(
-                f"--out {config.out}: holds scores with {key} {plan.get(key)}, not {value} - give another --out"
+                f"--out {config.out}: holds scores with {option} {plan.get(key)}, not {value} - give another --out"
             )
     return plan
 

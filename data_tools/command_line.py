@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from data_tools.errors import UserError, run_command
 
 HELP = ("-h", "--help")
+PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 
 @dataclass(frozen=True)
@@ -119,16 +122,10 @@ def overview(program: Program, family: str = "") -> str:
 
 def version() -> str:
     """The one version number of all programs, from the installed package or from the checkout."""
-    from importlib import metadata
-
     try:
         return metadata.version("stratagan")
     except metadata.PackageNotFoundError:
-        pass
-    import tomllib
-
-    project = Path(__file__).resolve().parents[1] / "pyproject.toml"
-    return tomllib.loads(project.read_text())["project"]["version"] if project.is_file() else "(version unknown)"
+        return tomllib.loads(PROJECT.read_text())["project"]["version"] if PROJECT.is_file() else "(version unknown)"
 
 
 def _families(program: Program) -> set[str]:

@@ -30,31 +30,50 @@ class Heading:
     fields: tuple[str, ...]
 
 
-def with_headings(default: Any, headings: Sequence[Heading], texts: Mapping[str, str] | None = None) -> type:
+def with_headings(default: Any, headings: Sequence[Heading], marks: Mapping[str, Any] | None = None) -> type:
     """A dataclass with the fields and defaults of `default`, nested by headings; its `flat` gives the flat one back.
 
-    Fields under no heading come first. texts: help that replaces a field's docstring.
+    Fields under no heading come first. marks: a field's `tyro.conf.arg`, which goes before what its class says.
     """
     kind = type(default)
     hints = typing.get_type_hints(kind, include_extras=True)
-    docs = {**docstrings(kind), **(texts or {})}
+    for name, text in docstrings(kind).items():
+        hints[name] = Annotated[hints[name], tyro.conf.arg(help=text)]
+    for name, mark in (marks or {}).items():
+        hints[name] = Annotated[hints[name], mark]
     headed = {name for heading in headings for name in heading.fields}
     left = [f.name for f in dataclasses.fields(kind) if f.name not in headed]
-    members: list[tuple[str, Any, Any]] = [_option(name, hints, docs, default) for name in left]
+    members: list[tuple[str, Any, Any]] = [_option(name, hints, default) for name in left]
     place: dict[str, str] = {}
     for heading in headings:
         plain = [name for name in heading.fields if not _is_group(getattr(default, name))]
         place |= dict.fromkeys(plain, heading.name)
-        group = dataclasses.make_dataclass(heading.name, [_option(name, hints, docs, default) for name in plain])
+        group = dataclasses.make_dataclass(heading.name, [_option(name, hints, default) for name in plain])
         group.__doc__ = heading.line
         members.append((heading.name, tyro.conf.OmitArgPrefixes[group], field(default_factory=group)))
-        members += [_option(name, hints, docs, default) for name in heading.fields if name not in plain]
+        members += [_option(name, hints, default) for name in heading.fields if name not in plain]
 
     def flat(self: Any) -> Any:
-        groups = {f.name: getattr(getattr(self, place[f.name], self), f.name) for f in dataclasses.fields(kind)}
-        return kind(**groups)
+        holder = {name: getattr(self, group) for name, group in place.items()}
+        return kind(**{f.name: getattr(holder.get(f.name, self), f.name) for f in dataclasses.fields(kind)})
 
     return dataclasses.make_dataclass(kind.__name__, members, namespace={"flat": flat, "__doc__": kind.__doc__})
+
+
+def configured(command: type, default: Any, headings: Sequence[Heading], marks: Mapping[str, Any]) -> type:
+    """`command`, whose field `config` is such a flat dataclass, with its options under headings; for tyro to read."""
+    config = with_headings(default, headings, marks)
+
+    def call(self: Any) -> None:
+        command(**{**vars(self), "config": self.config.flat()})()
+
+    return dataclasses.make_dataclass(
+        command.__name__,
+        [("config", Annotated[config, tyro.conf.arg(name="")], field(default_factory=config))],
+        bases=(command,),
+        namespace={"__call__": call, "__doc__": command.__doc__},
+        frozen=True,
+    )
 
 
 def docstrings(kind: type) -> dict[str, str]:
@@ -74,13 +93,10 @@ def _is_group(value: Any) -> bool:
     return dataclasses.is_dataclass(value) or isinstance(value, dict)
 
 
-def _option(name: str, hints: Mapping[str, Any], docs: Mapping[str, str], default: Any) -> tuple[str, Any, Any]:
+def _option(name: str, hints: Mapping[str, Any], default: Any) -> tuple[str, Any, Any]:
     value, kind = getattr(default, name), hints[name]
-    marks = [] if name not in docs else [tyro.conf.arg(help=docs[name])]
-    if value in ("", None, ()):
-        kind = Annotated[kind, UNSET] if not _has_hint(kind) else kind
-    for mark in marks:
-        kind = Annotated[kind, mark]
+    if value in ("", None, ()) and not _has_hint(kind):
+        kind = Annotated[kind, UNSET]
     return name, kind, field(default_factory=lambda: value)
 
 

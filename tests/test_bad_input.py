@@ -268,7 +268,7 @@ TRAINER: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
         "trainer score {run} {folder}/images --out {out}",
         ("3.png", "cannot be read"),
     ),
-    ("a lambda out of range", images, "trainer score {run} {folder}/images --lam 2", ("--lam 2", "[0, 1]")),
+    ("a lambda out of range", images, "trainer score {run} {folder}/images --lam 2", ("--lambda 2", "[0, 1]")),
     ("an unknown command", lambda p: None, "trainer tarin", ("tarin", "choose train")),
 ]
 

@@ -127,7 +127,7 @@ def test_another_score_takes_no_networks(judge: Judge, data: Dataset) -> None:
         known = np.sort(judge.calibration.terms[name])
         assert by_term.threshold("contamination", 0.1).value == known[-((len(known) + 1) // 10)]
     refuses(lambda: dataclasses.replace(judge, by="norm"), "--by norm", "fused")
-    refuses(lambda: dataclasses.replace(judge, by="a", lam=2), "--lam 2")
+    refuses(lambda: dataclasses.replace(judge, by="a", lam=2), "--lambda 2")
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -25,7 +25,8 @@ from data_tools.dataset.reader import open_dataset
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from tests.conftest import refuses
 from trainer.report.overlay import strength
-from trainer.scoring.assessor import Assessor, Criterion
+from trainer.scoring.assessor import Assessor
+from trainer.scoring.criterion import Criterion
 from trainer.scoring.judge import Judge
 from trainer.scoring.terms import TERMS
 from tuning.sweep import averaged
@@ -170,7 +171,7 @@ def test_on_ray_through_s3_and_again(
     out.remove(part_name(1, names[1]))
     assert score_images(config).images == len(patches)
     other = dataclasses.replace(config, criterion=Criterion(lam=0.5))
-    refuses(lambda: score_images(other), "lam", "--out")
+    refuses(lambda: score_images(other), "lambda", "--out")
     too_few = dataclasses.replace(config, criterion=Criterion(false_alarms=1e-6), out=f"{url}/none")
     refuses(lambda: score_images(too_few), "--false-alarms", "too small")  # found by a worker
     assert not open_storage(f"{url}/none").names()
@@ -189,7 +190,7 @@ def test_on_ray_through_s3_and_again(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"criterion": Criterion(lam=1.5)}, ["--lam", "1.5"]),
+        ({"criterion": Criterion(lam=1.5)}, ["--lambda", "1.5"]),
         ({"criterion": Criterion("norm")}, ["--by norm", "fused"]),
         ({"criterion": Criterion(threshold=1.0, false_alarms=0.1)}, ["--false-alarms", "--threshold", "exclude"]),
         ({"actors": -1}, ["--actors", "-1"]),

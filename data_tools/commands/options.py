@@ -27,3 +27,6 @@ class CacheOptions:
 
     def open(self) -> Cache:
         return open_cache(self.cache, self.cache_limit)
+
+
+Caching = Annotated[CacheOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="cache")]

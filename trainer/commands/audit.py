@@ -1,140 +1,66 @@
-"""Which of a run's own training images are junk: all of them ranked, the worst on a page, a list to train without."""
+"""python -m trainer audit: a run's own training images ranked; the worst on a page, a list to train without."""
 
 from __future__ import annotations
 
-import csv
-import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import numpy as np
 import tyro
 
-from data_tools.dataset.cache import DEFAULT_LIMIT, open_cache
-from data_tools.dataset.reader import open_dataset
-from data_tools.dataset.training_set import BLOCK, all_images
+from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
-from data_tools.progress import progress
-from data_tools.storage.transfer import sent
-from trainer.report.audit_page import write_page
-from trainer.run.checkpoint import chosen_checkpoint
-from trainer.run.folder import read_config, read_excluded, run_images
-from trainer.scoring.calibration import run_of
-from trainer.scoring.evaluation import PROVENANCE
-from trainer.scoring.inference import PAPER_LAMBDA
-from trainer.scoring.judge import Judge, Judged, asked_threshold
-from trainer.scoring.thresholds import Threshold
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """All n training images, the most anomalous first.
-
-    judged: terms, scores, p-values; origins: pool, key and provenance of each as a line of JSON; worst: the first
-    images themselves, uint8 K x H x W x C.
-    """
-
-    judged: Judged
-    origins: list[str]
-    worst: np.ndarray
+from trainer.commands.shared import Best, Run
+from trainer.scoring.criterion import ShareCriterion
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Rank a run's own training images, the most anomalous first; write the list, a page and an exclusion list."""
+    """Rank a run's own training images, the most anomalous first; write the list, a page and an exclusion list.
 
-    run: tyro.conf.Positional[str]
-    """The run's URL, or one checkpoint's."""
-    out: str = ""
-    """Where it goes (default: RUN/audit)."""
-    best: bool = False
-    """The best checkpoint instead of the newest."""
-    by: str = "fused"
-    """fused: all terms, calibrated on the training images; a: the paper's score; or one term: L_n, L_o, D, L_k."""
-    lam: float = PAPER_LAMBDA
-    """lambda in a = lambda L_n + (1 - lambda) L_o."""
-    contamination: float | None = None
-    """Exclude by the share of anomalies that is expected among the training images (default: 0.02)."""
-    false_alarms: float | None = None
-    """Exclude so that at most this share of the normal images goes with the anomalies."""
+    Where neither --contamination nor --false-alarms is given, 2 % of the images are expected to be anomalous.
+    """
+
+    run: Run
+    out: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: RUN/audit)")] = ""
+    """Where it goes."""
+    best: Best = False
     shown: int = 200
     """Images on the page."""
-    cache: str = ""
-    """Folder for decoded training images on this node (default: the user's cache folder)."""
-    cache_limit: str = DEFAULT_LIMIT
-    """Bytes that folder may hold; what was used for longest goes first."""
+    criterion: tyro.conf.OmitArgPrefixes[ShareCriterion] = field(default_factory=ShareCriterion)
+    """By what images are ranked, and which share of them is listed to be excluded."""
+    caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:
+        from data_tools.storage.transfer import sent
+        from trainer.report.audit_page import write_page
+        from trainer.run.checkpoint import chosen_checkpoint
+        from trainer.scoring.audit import ranked, write_exclusions, write_table
+        from trainer.scoring.calibration import run_of
+        from trainer.scoring.judge import Judge, asked_threshold
+
         if self.shown < 1:
             raise UserError(f"--shown {self.shown} is below 1 - give the number of images on the page")
+        by, cache = self.criterion, self.caching
         checkpoint = chosen_checkpoint(self.run, self.best)
         run = run_of(checkpoint)
-        judge = Judge.load(checkpoint, False, self.cache, self.cache_limit, self.by, self.lam)
-        expected = 0.02 if self.contamination is None and self.false_alarms is None else self.contamination
-        limit = asked_threshold(judge, self.false_alarms, expected)
+        judge = Judge.load(checkpoint, False, cache.cache, cache.cache_limit, by.by, by.lam)
+        expected = 0.02 if by.contamination is None and by.false_alarms is None else by.contamination
+        limit = asked_threshold(judge, by.false_alarms, expected)
         assert limit
-        ranking = self._ranked(run, judge)
+        ranking = ranked(run, judge, cache.open(), self.shown)
         junk = int((ranking.judged.score > limit.value).sum())
         place = self.out or f"{run}/audit"
         with sent(Path(place)) as folder:
             staged = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True)
-            _write_table(staged / "audit.csv", ranking, self.by, limit)
-            _write_exclusions(staged / "exclude.txt", ranking, junk, limit)
+            write_table(staged / "audit.csv", ranking, by.by, limit)
+            write_exclusions(staged / "exclude.txt", ranking, junk, limit)
             write_page(staged / "index.html", ranking, judge, limit)
             shutil.rmtree(folder, ignore_errors=True)
             staged.rename(folder)
         print(limit.sentences())
         print(f"{len(ranking.origins):,} training images ranked, {junk:,} of them to exclude: {place}/index.html")
         print(f"next: python -m trainer train … --exclude {place}/exclude.txt --out ANOTHER")
-
-    def _ranked(self, run: str, judge: Judge) -> Ranking:
-        """One pass over the training images; of the images themselves only the worst so far are held."""
-        config, _ = read_config(run)
-        dataset = open_dataset(config.data, open_cache(self.cache, self.cache_limit))
-        count = len(run_images(run, config, dataset))
-        judged: list[Judged] = []
-        origins: list[str] = []
-        worst = dataset.decoded(())
-        held = np.zeros(0)  # their scores
-        blocks = all_images(dataset, config.gamma, config.seed, config.window, read_excluded(run))
-        for block in progress(blocks, "auditing", "blocks", -(-count // BLOCK)):
-            found = judge.judged(block.images, np.arange(len(origins), len(origins) + len(block.images)))
-            judged.append(found)
-            origins += [json.dumps(origin) for origin in block.origins]
-            both = np.concatenate([held, found.score])
-            first = np.argsort(-both, kind="stable")[: self.shown]
-            worst, held = np.concatenate([worst, block.images])[first], both[first]
-        score = np.concatenate([each.score for each in judged])
-        order = np.argsort(-score, kind="stable")
-        terms = {name: np.concatenate([each.terms[name] for each in judged])[order] for name in judged[0].terms}
-        p_value = np.concatenate([each.p_value for each in judged])[order]
-        return Ranking(Judged(terms, score[order], p_value), [origins[i] for i in order], worst)
-
-
-def _write_table(path: Path, ranking: Ranking, by: str, limit: Threshold) -> None:
-    """A row an image: rank, whether excluded, score, p-value, terms, provenance."""
-    judged, others = ranking.judged, [name for name in PROVENANCE if name != "key"]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["rank", "key", "excluded", by, "p_value", *judged.terms, "pool", *others])
-        for i, line in enumerate(ranking.origins):
-            origin: dict[str, Any] = json.loads(line)
-            numbers = (f"{column[i]:.9g}" for column in (judged.score, judged.p_value, *judged.terms.values()))
-            excluded = "yes" if judged.score[i] > limit.value else "no"
-            rest = (origin.get(name, "") for name in ("pool", *others))
-            writer.writerow([i + 1, origin["key"], excluded, *numbers, *rest])
-
-
-def _write_exclusions(path: Path, ranking: Ranking, junk: int, limit: Threshold) -> None:
-    """What `train --exclude` takes."""
-    lines = [
-        f"# {junk} of {len(ranking.origins)} training images, the worst first; delete the lines of those to keep",
-        *(f"# {sentence}" for sentence in limit.sentences().split(". ")),
-    ]
-    for line, score, p in zip(ranking.origins[:junk], ranking.judged.score, ranking.judged.p_value):
-        lines.append(f"{json.loads(line)['key']}  # score {score:.4g}, p {p:.2g}")
-    path.write_text("\n".join(lines) + "\n")

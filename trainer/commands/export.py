@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tyro
 
-import trainer.export.standalone as standalone
-from data_tools.dataset.cache import DEFAULT_LIMIT, open_cache
-from data_tools.dataset.reader import open_dataset
+from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
-from data_tools.storage import open_storage
-from data_tools.storage.transfer import sent
-from trainer.export.formats import Format, write_model
-from trainer.export.parity import difference
-from trainer.run.checkpoint import chosen_checkpoint
-from trainer.run.folder import read_config, run_images
-from trainer.scoring.calibration import run_of
-from trainer.scoring.inference import PAPER_LAMBDA
-from trainer.scoring.judge import Judge, asked_threshold
-from trainer.scoring.terms import TERMS
-from trainer.scoring.thresholds import Threshold
+from trainer.commands.shared import Best, Run
+from trainer.export import Format
+from trainer.scoring.criterion import ShareCriterion
+
+if TYPE_CHECKING:
+    from trainer.scoring.judge import Judge
+    from trainer.scoring.thresholds import Threshold
 
 CHECKED = 256
 """Training images that the scores are compared on."""
@@ -33,40 +28,42 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Export:
-    """Write a folder that scores images without Ray, without this package and without training data."""
+    """Write a folder that scores images without Ray, without this package and without training data.
 
-    run: tyro.conf.Positional[str]
-    """The run's URL, or one checkpoint's."""
+    Where neither --false-alarms nor --contamination is given, the verdict's threshold allows 1 % false alarms.
+    """
+
+    run: Run
     out: str
     """The folder, new or empty."""
     format: Format = "onnx"
     """onnx: for onnxruntime and whatever else reads it; torch: a torch.export program."""
-    best: bool = False
-    """The best checkpoint instead of the newest."""
-    by: str = "fused"
-    """fused: all terms, calibrated on the training images; a: the paper's score; or one term: L_n, L_o, D, L_k."""
-    lam: float = PAPER_LAMBDA
-    """lambda in a = lambda L_n + (1 - lambda) L_o."""
-    false_alarms: float | None = None
-    """The verdict's threshold: at most this share of normal images is called anomalous (default: 0.01)."""
-    contamination: float | None = None
-    """Or by the share of anomalies that is expected among the training images."""
-    cache: str = ""
-    """Folder for decoded training images on this node (default: the user's cache folder)."""
-    cache_limit: str = DEFAULT_LIMIT
-    """Bytes that folder may hold; what was used for longest goes first."""
+    best: Best = False
+    criterion: tyro.conf.OmitArgPrefixes[ShareCriterion] = field(default_factory=ShareCriterion)
+    """By what images are judged, and the threshold of the verdict."""
+    caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:
+        from data_tools.dataset.reader import open_dataset
+        from data_tools.storage import open_storage
+        from data_tools.storage.transfer import sent
+        from trainer.export.parity import difference
+        from trainer.run.checkpoint import chosen_checkpoint
+        from trainer.run.folder import read_config, run_images
+        from trainer.scoring.calibration import run_of
+        from trainer.scoring.judge import Judge, asked_threshold
+
+        by, cache = self.criterion, self.caching
         if open_storage(self.out).tree():
             raise UserError(f"--out {self.out}: is not empty - give a new folder")
         checkpoint = chosen_checkpoint(self.run, self.best)
-        judge = Judge.load(checkpoint, False, self.cache, self.cache_limit, self.by, self.lam)
-        share = 0.01 if self.false_alarms is None and self.contamination is None else self.false_alarms
-        limit = asked_threshold(judge, share, self.contamination)
+        judge = Judge.load(checkpoint, False, cache.cache, cache.cache_limit, by.by, by.lam)
+        share = 0.01 if by.false_alarms is None and by.contamination is None else by.false_alarms
+        limit = asked_threshold(judge, share, by.contamination)
         assert limit
         run = run_of(checkpoint)
         config, _ = read_config(run)
-        data = run_images(run, config, open_dataset(config.data, open_cache(self.cache, self.cache_limit)))
+        data = run_images(run, config, open_dataset(config.data, cache.open()))
         images = data.at(np.arange(min(len(data), CHECKED)))
         with sent(Path(self.out)) as folder:
             staged = folder.with_name(f".{folder.name}.partial")
@@ -90,13 +87,17 @@ class Export:
         print(f"next: python {self.out}/score.py IMAGES.npy")
 
     def _write(self, folder: Path, judge: Judge, limit: Threshold, checkpoint: str) -> None:
+        import trainer.export.standalone as standalone
+        from trainer.export.formats import write_model
+        from trainer.scoring.terms import TERMS
+
         write_model(judge, self.format, folder)
         facts = {
             "format": self.format,
             "resolution": judge.detector.resolution,
             "channels": judge.detector.channels,
-            "by": self.by,
-            "lambda": self.lam,
+            "by": self.criterion.by,
+            "lambda": self.criterion.lam,
             "threshold": limit.value,
             "meaning": limit.sentences(),
             "terms": TERMS,

@@ -6,35 +6,42 @@ import dataclasses
 import signal
 import sys
 import threading
+from dataclasses import dataclass
 
 from data_tools.errors import UserError
 from data_tools.storage import absolute
 from trainer.config import TrainConfig
-from trainer.run.checkpoint import checkpoint_names
-from trainer.run.folder import discard, prepare
 
 
-def train_command(config: TrainConfig) -> None:
-    """Train, in this process or on Ray workers."""
-    # Ray's workers run in folders of their own, and an evaluation may be started from another one.
-    paths = {name: absolute(getattr(config, name)) for name in ("data", "out", "cache", "start_from", "exclude")}
-    config = dataclasses.replace(config, **paths)
-    state = prepare(config)
-    if state == "finished":
-        print(f"{config.out}: this run is finished - evaluate it with: python -m trainer evaluate {config.out}")
-        return
-    try:
-        if config.worker_range()[1]:
-            from trainer.on_ray.worker import train_on_ray
+@dataclass(frozen=True)
+class Train:
+    """Train a detector on a dataset."""
 
-            train_on_ray(config)
-        else:
-            _train_here(config)
-    except (UserError, OSError):
-        if state == "new" and not checkpoint_names(config.out):
-            discard(config.out)  # it was new or empty, so all in it is ours and of no use
-        raise
-    print(f"finished: {config.out}\nnext: python -m trainer evaluate {config.out}")
+    config: TrainConfig
+
+    def __call__(self) -> None:
+        from trainer.run.checkpoint import checkpoint_names
+        from trainer.run.folder import discard, prepare
+
+        # Ray's workers run in folders of their own, and an evaluation may be started from another one.
+        places = ("data", "out", "cache", "start_from", "exclude")
+        config = dataclasses.replace(self.config, **{name: absolute(getattr(self.config, name)) for name in places})
+        state = prepare(config)
+        if state == "finished":
+            print(f"{config.out}: this run is finished - evaluate it with: python -m trainer evaluate {config.out}")
+            return
+        try:
+            if config.worker_range()[1]:
+                from trainer.on_ray.worker import train_on_ray
+
+                train_on_ray(config)
+            else:
+                _train_here(config)
+        except (UserError, OSError):
+            if state == "new" and not checkpoint_names(config.out):
+                discard(config.out)  # it was new or empty, so all in it is ours and of no use
+            raise
+        print(f"finished: {config.out}\nnext: python -m trainer evaluate {config.out}")
 
 
 def _train_here(config: TrainConfig) -> None:

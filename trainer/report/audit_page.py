@@ -19,7 +19,7 @@ from trainer.scoring.terms import TERMS
 from trainer.scoring.thresholds import Threshold
 
 if TYPE_CHECKING:
-    from trainer.commands.audit import Ranking
+    from trainer.scoring.audit import Ranking
 
 LEAST_SIDE = 96
 """Pixels on the page, at least, of an image's side."""

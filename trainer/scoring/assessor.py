@@ -7,41 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_tools.dataset.cache import DEFAULT_LIMIT
-from data_tools.errors import UserError
 from trainer.report.overlay import strength
 from trainer.run.checkpoint import chosen_checkpoint
-from trainer.scoring.inference import PAPER_LAMBDA, AnomalyDetector
-from trainer.scoring.judge import Judge, asked_threshold, check_score
+from trainer.scoring.criterion import Criterion
+from trainer.scoring.inference import AnomalyDetector
+from trainer.scoring.judge import Judge, asked_threshold
 from trainer.scoring.terms import TERMS
 
 PLAIN = ("L_n", "L_o", "L_r")
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """By what images are judged, and above what they are called anomalous."""
-
-    by: str = "fused"
-    """fused: all terms, calibrated on the training images; a: the paper's score; or one term: L_n, L_o, D, L_k."""
-    lam: float = PAPER_LAMBDA
-    """lambda in a = lambda L_n + (1 - lambda) L_o."""
-    false_alarms: float | None = None
-    """Call images anomalous so that at most this share of normal ones is."""
-    contamination: float | None = None
-    """Call images anomalous by the share of anomalies that is expected among the training images."""
-    threshold: float | None = None
-    """Call images anomalous when the score is above this."""
-
-    def check(self) -> None:
-        """UserError for an unknown score, a lambda out of range, and for more than one kind of threshold."""
-        check_score(self.by, self.lam)
-        if sum(given is not None for given in (self.false_alarms, self.contamination, self.threshold)) > 1:
-            raise UserError("--false-alarms, --contamination and --threshold exclude one another - give one")
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it does without what the training images say, and so without the dataset."""
-        return self.by == "a" and self.false_alarms is None and self.contamination is None
 
 
 @dataclass(frozen=True)

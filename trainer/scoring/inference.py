@@ -16,9 +16,8 @@ from trainer.config import TrainConfig
 from trainer.methods.table import networks_for_scoring, scorer
 from trainer.networks.residual import izi_f
 from trainer.run.checkpoint import CheckpointInfo, Snapshot, load_weights, newest_checkpoint, read_info
+from trainer.scoring.criterion import PAPER_LAMBDA
 from trainer.training.batches import at_resolution, faded, to_float
-
-PAPER_LAMBDA = 0.05
 
 
 def best_device() -> torch.device:

@@ -27,7 +27,7 @@ def check_score(by: str, lam: float) -> None:
     if by not in SCORES:
         raise UserError(f"--by {by} is unknown - give one of {', '.join(SCORES)}")
     if not 0 <= lam <= 1:
-        raise UserError(f"--lam {lam} is outside [0, 1] - give e.g. 0.05")
+        raise UserError(f"--lambda {lam} is outside [0, 1] - give e.g. 0.05")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,51 @@
+"""By what images are judged, and above what they are called anomalous: the options that commands share.
+
+Apart from the code that judges, so that --help needs no networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from data_tools.commands.options import Number
+from data_tools.errors import UserError
+
+PAPER_LAMBDA = 0.05
+
+
+@dataclass(frozen=True)
+class ShareCriterion:
+    """By what images are judged, and which share of them is called anomalous."""
+
+    by: str = "fused"
+    """fused: all terms, calibrated on the training images; a: the paper's score; or one term: L_n, L_o, D, L_k."""
+    lam: Annotated[float, tyro.conf.arg(name="lambda")] = PAPER_LAMBDA
+    """lambda in a = lambda L_n + (1 - lambda) L_o."""
+    false_alarms: Number = None
+    """Call images anomalous so that at most this share of normal ones is."""
+    contamination: Number = None
+    """Call images anomalous by the share of anomalies that is expected among the training images."""
+
+
+@dataclass(frozen=True)
+class Criterion(ShareCriterion):
+    """By what images are judged, and above what they are called anomalous."""
+
+    threshold: Number = None
+    """Call images anomalous when the score is above this."""
+
+    def check(self) -> None:
+        """UserError for an unknown score, a lambda out of range, and for more than one kind of threshold."""
+        from trainer.scoring.judge import check_score
+
+        check_score(self.by, self.lam)
+        if sum(given is not None for given in (self.false_alarms, self.contamination, self.threshold)) > 1:
+            raise UserError("--false-alarms, --contamination and --threshold exclude one another - give one")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it does without what the training images say, and so without the dataset."""
+        return self.by == "a" and self.false_alarms is None and self.contamination is None
