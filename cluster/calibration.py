@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from trainer.on_ray.session import on_a_worker
-from trainer.scoring.assessor import Assessor
 from trainer.scoring.criterion import Criterion
 
 
 def calibrated_once(checkpoint: str, criterion: Criterion) -> str:
     """Calibrate a checkpoint where nobody has; returns what the threshold means, for a person, or nothing.
 
-    Within a `ray_session`. UserError as of `Assessor.load`.
+    Within a `ray_session`. UserError as of `Detector.load`.
     """
     return "" if criterion.is_plain else on_a_worker(_meaning, checkpoint, criterion)
 
 
 def _meaning(checkpoint: str, criterion: Criterion) -> str:
-    return Assessor.load(checkpoint, criterion).meaning
+    from trainer.scoring.detector import Detector
+
+    return Detector.load(checkpoint, criterion).meaning

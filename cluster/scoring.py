@@ -26,8 +26,8 @@ from data_tools.sources.images import decode_image
 from data_tools.storage import Storage, absolute, open_storage, read_bytes, write_bytes
 from trainer.on_ray.session import has_gpus, ray_session, room
 from trainer.run.checkpoint import chosen_checkpoint
-from trainer.scoring.assessor import Assessor
 from trainer.scoring.criterion import Criterion
+from trainer.scoring.detector import Detector
 
 PLAN = "plan.json"
 BATCH = 256
@@ -147,38 +147,38 @@ class _Scorer:
         import torch
 
         torch.set_num_threads(1)
-        self.config, self.assessor = config, Assessor.load(checkpoint, config.criterion)
+        self.config, self.detector = config, Detector.load(checkpoint, config.criterion)
         self.images, self.out = open_storage(config.images), open_storage(config.out)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
         unit = Unit(str(batch["kind"][0]), tuple(str(name) for name in batch["names"][0]))
-        table = score_unit(self.images, unit, self.assessor, self.config.heatmaps)
+        table = score_unit(self.images, unit, self.detector, self.config.heatmaps)
         file = io.BytesIO()
         pyarrow.parquet.write_table(table, file)
         write_bytes(self.out, part_name(int(batch["number"][0]), unit), file.getvalue())
         return {"images": [len(table)], "errors": [len(table) - table["error"].null_count]}
 
 
-def score_unit(storage: Storage, unit: Unit, assessor: Assessor, heatmaps: bool) -> pyarrow.Table:
-    """A unit's table: source, key, score, `assessor.columns`, anomalous (with a threshold), heatmap, error.
+def score_unit(storage: Storage, unit: Unit, detector: Detector, heatmaps: bool) -> pyarrow.Table:
+    """A unit's table: source, key, score, `detector.columns`, anomalous (with a threshold), heatmap, error.
 
     A broken image has an error and no numbers.
     """
     columns: dict[str, pyarrow.DataType] = {"source": pyarrow.string(), "key": pyarrow.string()}
-    columns |= dict.fromkeys(("score", *assessor.columns), pyarrow.float64())
-    columns |= {} if assessor.above is None else {"anomalous": pyarrow.bool_()}
+    columns |= dict.fromkeys(("score", *detector.columns), pyarrow.float64())
+    columns |= {} if detector.above is None else {"anomalous": pyarrow.bool_()}
     columns |= {"heatmap": pyarrow.binary()} if heatmaps else {}
     schema = pyarrow.schema([*columns.items(), ("error", pyarrow.string())])
     source, found, tables = "" if unit.kind == "files" else unit.names[0], iter(items(storage, unit)), []
     while part := list(islice(found, BATCH)):
-        rows = [{"source": source, **row} for row in _rows(part, assessor, heatmaps)]
+        rows = [{"source": source, **row} for row in _rows(part, detector, heatmaps)]
         tables.append(pyarrow.Table.from_pylist(rows, schema))
     return pyarrow.concat_tables(tables) if tables else schema.empty_table()
 
 
-def _rows(part: list[Item], assessor: Assessor, heatmaps: bool) -> list[dict[str, Any]]:
+def _rows(part: list[Item], detector: Detector, heatmaps: bool) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [{"key": item.key, "error": item.error or None} for item in part]
-    whole, images, detector = [], [], assessor.detector
+    whole, images = [], []
     for item, row in zip(part, rows):
         if not item.error:
             try:
@@ -190,13 +190,13 @@ def _rows(part: list[Item], assessor: Assessor, heatmaps: bool) -> list[dict[str
     if not images:
         return rows
     stacked = np.stack(images)
-    found = assessor.assessed(stacked)
+    found = detector.score(stacked)
     for i, row in enumerate(whole):
         row |= {"score": found.score[i], **{name: column[i] for name, column in found.columns.items()}}
         if found.anomalous is not None:
             row["anomalous"] = bool(found.anomalous[i])
     if heatmaps:
-        for row, heat in zip(whole, assessor.heat(stacked)):
+        for row, heat in zip(whole, detector.heat_shares(stacked)):
             row["heatmap"] = png_of(heat)
     return rows
 

@@ -25,8 +25,8 @@ from cluster.scoring import png_of
 from data_tools.errors import UserError
 from data_tools.sources.images import decode_image
 from trainer.run.checkpoint import chosen_checkpoint
-from trainer.scoring.assessor import Assessed, Assessor
 from trainer.scoring.criterion import PAPER_LAMBDA, Criterion
+from trainer.scoring.detector import Detector, Scored
 
 BATCH, WAIT_SECONDS = 16, 0.005
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -112,15 +112,14 @@ def _replay(body: bytes) -> Any:
 
 @serve.deployment(max_ongoing_requests=128, health_check_period_s=5)
 @serve.ingress(api)
-class Detector:
+class DetectorService:
     """Holds the detector of a run."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = Settings(**settings)
         self.run = chosen_checkpoint(self.settings.run, self.settings.best)
-        self.assessor = Assessor.load(self.run, self.settings.criterion())
-        self.detector = self.assessor.detector
-        self.assessor.assessed(self._black(BATCH))  # the first images take longest
+        self.detector = Detector.load(self.run, self.settings.criterion())
+        self.detector.score(self._black(BATCH))  # the first images take longest
         self.images = Counter("stratagan_images", "Images scored.")
         self.refused = Counter("stratagan_refused", "Requests refused.", tag_keys=("status",))
         self.seconds = Histogram("stratagan_request_seconds", "From a request to its answer.", boundaries=LATENCIES)
@@ -128,15 +127,15 @@ class Detector:
     @api.get("/health")
     async def health(self) -> Facts:
         """Ready: the detector is loaded."""
-        assessor, detector = self.assessor, self.detector
+        detector = self.detector
         return Facts(
             run=self.run,
             resolution=detector.resolution,
             channels=detector.channels,
-            by=assessor.criterion.by,
-            lam=assessor.criterion.lam,
-            threshold=assessor.above,
-            meaning=assessor.meaning,
+            by=detector.criterion.by,
+            lam=detector.criterion.lam,
+            threshold=detector.above,
+            meaning=detector.meaning,
         )
 
     @api.post(
@@ -177,21 +176,21 @@ class Detector:
     def _score(self, wanted: list[tuple[np.ndarray, bool]]) -> list[Verdict]:
         images = self._black(BATCH)
         images[: len(wanted)] = [image for image, _ in wanted]
-        found = self.assessor.assessed(images)
-        heat = self.assessor.heat(images) if any(with_map for _, with_map in wanted) else None
+        found = self.detector.score(images)
+        heat = self.detector.heat_shares(images) if any(with_map for _, with_map in wanted) else None
         return [
             self._verdict(found, i, heat[i] if heat is not None and with_map else None)
             for i, (_, with_map) in enumerate(wanted)
         ]
 
-    def _verdict(self, found: Assessed, i: int, heat: np.ndarray | None) -> Verdict:
+    def _verdict(self, found: Scored, i: int, heat: np.ndarray | None) -> Verdict:
         terms = {name: float(column[i]) for name, column in found.columns.items()}
         return Verdict(
             name="",
             score=float(found.score[i]),
             p_value=terms.pop("p_value", None),
             terms=terms,
-            threshold=self.assessor.above,
+            threshold=self.detector.above,
             anomalous=None if found.anomalous is None else bool(found.anomalous[i]),
             heatmap=None if heat is None else base64.b64encode(png_of(heat)).decode(),
         )
@@ -259,4 +258,4 @@ class Detector:
 
 def application(args: dict[str, Any]) -> serve.Application:
     """What `serve run cluster.serve:application run=URL` and a RayService start; args: those of `Settings`."""
-    return Detector.bind(Settings(**args).model_dump())
+    return DetectorService.bind(Settings(**args).model_dump())

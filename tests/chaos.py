@@ -34,7 +34,7 @@ from data_tools.storage import open_storage, read_bytes
 from trainer.run.checkpoint import newest_checkpoint, read_info
 from trainer.run.folder import read_config
 from trainer.run.monitor import EVENTS, METRICS, NO_CURVES
-from trainer.schedule import Phase, phase_at, schedule
+from trainer.schedule import Phase, phase_at
 
 ROOT = Path(__file__).resolve().parent.parent
 VIDEOS = "simulate {} --sequences 2 --frames 4 --size 160 --cells 16 --debris 8 --seed 0"
@@ -256,7 +256,7 @@ def play_all(store: LocalStore, folder: Path, numbers: range, seed: int) -> list
         length = time.monotonic() - alone.first
         if alone.process.returncode != 0:
             sys.exit(f"the training that was left alone failed - see {alone.place / 'driver.log'}")
-        expected, phases = outcome(alone), schedule(read_config(alone.url)[0])
+        expected, phases = outcome(alone), read_config(alone.url)[0].schedule()
     shutil.rmtree(alone.place, ignore_errors=True)
     print(f"left alone: first line after {start_up:.1f} s, ended after {length:.1f} s\n{TITLES}", flush=True)
     for number in numbers:

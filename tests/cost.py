@@ -22,14 +22,13 @@ from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import training_set
 from tests.proxy import FaultProxy
-from trainer.methods.growing import GrowingStep
+from trainer.methods.proposed.step import GrowingStep
 from trainer.networks.progressive import Networks
 from trainer.presets import preset
 from trainer.run.monitor import Monitor
 from trainer.run.saving import Saver
-from trainer.schedule import schedule
+from trainer.training.first_worker import snapshot_of
 from trainer.training.group import Group
-from trainer.training.loop import Run, Surroundings, snapshot_of
 
 SPEEDS = {"full speed": None, "5 MB/s": 5_000_000.0}  # of the link to the store, bytes a second
 STEPS, CHECKPOINTS = 60, 4
@@ -37,7 +36,7 @@ STEPS, CHECKPOINTS = 60, 4
 
 def measure(folder: Path, url: str) -> str:
     config = dataclasses.replace(preset("cells-small"), out=url)
-    dataset, phases = open_dataset(str(folder / "shards"), open_cache(folder / "cache")), schedule(config)
+    dataset, phases = open_dataset(str(folder / "shards"), open_cache(folder / "cache")), config.schedule()
     networks, phase = Networks.build(config.resolution, dataset.channels, config.width, 0), phases[-1]
     step = GrowingStep(config, networks, training_set(dataset, 0.0, 0), torch.device("cpu"), Group())
     step.begin(phase)
@@ -49,12 +48,11 @@ def measure(folder: Path, url: str) -> str:
     between, cpu_between = ((now - then) * share for now, then in _since(begun, used))
     monitor = Monitor(config.out, phases, 0, lambda line: None)
     saver, held = Saver(config, dataset, monitor, lambda: None, None), 0.0
-    run = Run(config, dataset, step, None, Surroundings())
     begun, used = time.perf_counter(), time.process_time()
     for number in range(1, CHECKPOINTS + 1):
         started = time.perf_counter()
         step.check_finite(phase.start)
-        saver.save(snapshot_of(run, phase, phase.start + number), must=True)
+        saver.save(snapshot_of(config, dataset, step, phase, phase.start + number), must=True)
         held = max(held, time.perf_counter() - started)
     saver.finish()
     taken, cpu = ((now - then) / CHECKPOINTS for now, then in _since(begun, used))

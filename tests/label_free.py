@@ -33,14 +33,16 @@ from data_tools.dataset.training_set import all_images
 from tests.defects import DEFECTS, with_defects
 from trainer.commands.export import Export
 from trainer.config import TrainConfig
-from trainer.export.standalone import Detector
+from trainer.export.standalone import Detector as Carried
 from trainer.run.checkpoint import newest_checkpoint, read_info
 from trainer.run.folder import run_images
+from trainer.scoring.calibration import Calibration
+from trainer.scoring.detector import Detector
 from trainer.scoring.evaluation import auc, test_images
 from trainer.scoring.heat import KINDS, HeatScale, blurred, full_size
-from trainer.scoring.judge import Judge
 from trainer.scoring.p_values import p_values
-from trainer.scoring.terms import TERMS, direction_distances, unit_length
+from trainer.scoring.terms.neighbours import TERM as L_K
+from trainer.scoring.terms.neighbours import unit_length
 from tuning.baselines import baseline_scores
 from tuning.label_free import CORRUPTIONS, corrupted, separation
 from tuning.sweep import BASELINE_IMAGES, averaged
@@ -49,16 +51,17 @@ Row = dict[str, Any]
 TOP = (0.02, 0.05, 0.1)
 
 
-def place(run: str) -> tuple[TrainConfig, Dataset, Judge]:
+def place(run: str) -> tuple[TrainConfig, Dataset, Detector, Calibration]:
     config = read_info(newest_checkpoint(run)).config
-    judge = Judge.load(run, cache=config.cache)
-    return config, open_dataset(config.data, open_cache(config.cache)), judge
+    judge = Detector.load(run, cache=config.cache)
+    assert judge.calibration
+    return config, open_dataset(config.data, open_cache(config.cache)), judge, judge.calibration
 
 
 def joins(terms: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Ways to join terms that were tried: p-values by Fisher, sums over interquartile ranges, all or above 0 only."""
-    scaled = [(terms[t] - np.median(known[t])) / np.subtract(*np.percentile(known[t], [75, 25])) for t in TERMS]
-    surprise = [-np.log(p_values(terms[t], known[t])) for t in TERMS]
+    scaled = [(terms[t] - np.median(known[t])) / np.subtract(*np.percentile(known[t], [75, 25])) for t in known]
+    surprise = [-np.log(p_values(terms[t], known[t])) for t in known]
     return {
         "join: Fisher's sum of -log p": np.sum(surprise, axis=0),
         "join: sum over interquartile ranges": np.sum(scaled, axis=0),
@@ -68,11 +71,11 @@ def joins(terms: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray]) -> d
 
 
 def scores(run: str) -> Iterator[Row]:
-    config, dataset, judge = place(run)
+    config, dataset, judge, calibration = place(run)
     images, labels = test_images(dataset)
-    found = judge.judged(images)
+    found = judge.score(images)
     columns = {**found.terms, "a": 0.05 * found.terms["L_n"] + 0.95 * found.terms["L_o"], "fused": found.score}
-    columns |= joins(found.terms, judge.calibration.terms)
+    columns |= joins(found.terms, calibration.terms)
     data = run_images(run, config, dataset)
     factor = dataset.resolution // config.resolution
     train = averaged(data.at(np.arange(min(len(data), BASELINE_IMAGES))), factor)
@@ -80,28 +83,29 @@ def scores(run: str) -> Iterator[Row]:
     for name, column in columns.items():
         yield {"run": run, "gamma": config.gamma, "seed": config.seed, "score": name, "auc": auc(labels, column)}
     own = data.samples(np.arange(512))  # how joins can be chosen without a label: made anomalies among training images
-    sound = judge.judged(data.at(np.arange(512)), own).terms
+    sound = judge.score(data.at(np.arange(512)), own).terms
     spoilt = {kind: _as_own(judge, corrupted(data.at(np.arange(512)), kind, 0), own) for kind in CORRUPTIONS}
-    for name, base in joins(sound, judge.calibration.terms).items():
-        each = [separation(base, joins(terms, judge.calibration.terms)[name]) for terms in spoilt.values()]
+    for name, base in joins(sound, calibration.terms).items():
+        each = [separation(base, joins(terms, calibration.terms)[name]) for terms in spoilt.values()]
         row = {"run": run, "gamma": config.gamma, "seed": config.seed, "score": f"without labels, {name}"}
         yield row | {"auc": float(np.mean(each))}
 
 
-def _as_own(judge: Judge, images: np.ndarray, samples: np.ndarray) -> dict[str, np.ndarray]:
+def _as_own(judge: Detector, images: np.ndarray, samples: np.ndarray) -> dict[str, np.ndarray]:
     """Terms of changed training images, the originals left out of their neighbours."""
-    found = judge.detector.score(images)
+    found = judge.inference.values(images)
     assert found.z_hat is not None
+    assert judge.calibration
     rows = judge.calibration.rows_of(samples)
-    return found.columns() | {"L_k": direction_distances(found.z_hat, judge.calibration.directions, rows)}
+    return found.terms | {"L_k": L_K.distances(found.z_hat, judge.calibration.kept["directions"], rows)}
 
 
 def audit(run: str) -> Iterator[Row]:
-    config, dataset, judge = place(run)
+    config, dataset, judge, _ = place(run)
     blocks = list(all_images(dataset, config.gamma, config.seed))
     images = np.concatenate([block.images for block in blocks])
     planted = np.array([origin["pool"] == "train-anomaly" for block in blocks for origin in block.origins])
-    found = judge.judged(images, np.arange(len(images)))
+    found = judge.score(images, np.arange(len(images)))
     columns = {**found.terms, "a": 0.05 * found.terms["L_n"] + 0.95 * found.terms["L_o"], "fused": found.score}
     small = averaged(images, dataset.resolution // config.resolution)
     plain = baseline_scores(small, small, config.seed)
@@ -120,8 +124,8 @@ def audit(run: str) -> Iterator[Row]:
 
 
 def alarms(run: str) -> Iterator[Row]:
-    config, dataset, judge = place(run)
-    score = judge.judged(dataset.images("test-normal")).score
+    config, dataset, judge, _ = place(run)
+    score = judge.score(dataset.images("test-normal")).score
     draw, half = np.random.default_rng(0), len(score) // 2
     p = p_values(score, judge.known)
     for share in (0.01, 0.05, 0.1):
@@ -141,10 +145,10 @@ def alarms(run: str) -> Iterator[Row]:
 
 
 def heat(run: str) -> Iterator[Row]:
-    config, dataset, judge = place(run)
+    config, dataset, judge, _ = place(run)
     normal = dataset.images("test-normal")[:256]
     usual = run_images(run, config, dataset).at(np.arange(1000))
-    detector, side = judge.detector, dataset.resolution
+    detector, side = judge.inference, dataset.resolution
     for kind, of in KINDS.items():
         for blur in (False, True):
 
@@ -165,31 +169,31 @@ def heat(run: str) -> Iterator[Row]:
 
 
 def neighbours(run: str) -> Iterator[Row]:
-    _, dataset, judge = place(run)
+    _, dataset, judge, calibration = place(run)
     images, labels = test_images(dataset)
-    z_hat, known = judge.detector.score(images).z_hat, judge.calibration.directions
+    z_hat, known = judge.inference.values(images).z_hat, calibration.kept["directions"]
     assert z_hat is not None
-    whole = direction_distances(z_hat, known)
+    whole = L_K.distances(z_hat, known)
     for count in (250, 500, 1000, 2000, 4000, len(known)):
-        part = direction_distances(z_hat, known[:count])
+        part = L_K.distances(z_hat, known[:count])
         rank = float(spearmanr(part, whole).statistic)  # type: ignore[union-attr]
         yield {"run": run, "of": len(known), "known": count, "auc of L_k": auc(labels, part), "rank correlation": rank}
     draw = np.random.default_rng(0)
     many = unit_length(draw.normal(size=(20_000, 512)).astype(np.float32))
     begun = time.monotonic()
-    direction_distances(many[:10_000], many)
+    L_K.distances(many[:10_000], many)
     rate = 10_000 / (time.monotonic() - begun)
     yield {"run": "made up, 512 long", "of": "", "known": 20_000, "auc of L_k": "", "rank correlation": f"{rate:.0f}/s"}
 
 
 def carried(run: str) -> Iterator[Row]:
-    config, dataset, judge = place(run)
+    config, dataset, judge, _ = place(run)
     images = np.resize(dataset.images("test-normal"), (1024, *dataset.images("test-normal").shape[1:]))
     with tempfile.TemporaryDirectory() as scratch:
         for form in ("onnx", "torch"):
             Export(run, f"{scratch}/{form}", form, caching=CacheOptions(config.cache))()
-        ours: dict[str, Any] = {form: Detector(Path(scratch) / form).score for form in ("onnx", "torch")}
-        ours["the judge, heat maps included"] = lambda batch: (judge.judged(batch), judge.heat(batch))
+        ours: dict[str, Any] = {form: Carried(Path(scratch) / form).score for form in ("onnx", "torch")}
+        ours["the judge, heat maps included"] = lambda batch: (judge.score(batch), judge.heat(batch))
         for name, score in ours.items():
             score(images[:128])
             rates = []

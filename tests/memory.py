@@ -12,7 +12,7 @@ import torch
 from trainer.bench.machine import forget_peak_memory, peak_memory
 from trainer.bench.made_up import MadeUpImages
 from trainer.config import TrainConfig
-from trainer.methods.growing import GrowingStep
+from trainer.methods.proposed.step import GrowingStep
 from trainer.networks.progressive import Networks
 from trainer.schedule import Phase
 from trainer.training.group import Group

@@ -26,13 +26,12 @@ from trainer.bench.machine import matmul_peak
 from trainer.bench.made_up import MadeUpImages
 from trainer.bench.operations import Operations
 from trainer.config import TrainConfig
-from trainer.methods.growing import GrowingStep
+from trainer.methods.proposed.step import GrowingStep
 from trainer.networks.progressive import Networks
 from trainer.schedule import Phase
-from trainer.scoring.inference import best_device
 from trainer.training.batches import to_float
+from trainer.training.device import best_device, has_native_bf16
 from trainer.training.group import Group
-from trainer.training.step import has_native_bf16
 
 ROUNDS, SECONDS, BATCH = 5, 1.5, 32
 Run = Callable[[int], object]

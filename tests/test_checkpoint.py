@@ -37,11 +37,10 @@ from trainer.run.checkpoint import (
     read_info,
     read_tensors,
     remove_checkpoint,
-    weights_of,
     write_checkpoint,
 )
 from trainer.run.resume import find_start
-from trainer.scoring.inference import AnomalyDetector
+from trainer.scoring.inference import Inference
 
 CONFIG = dataclasses.replace(demo(), resolution=8, width=8, gamma=0.02, minibatch={4: 8, 8: 16})
 NAMES = ("generator", "critic", "encoder", "ema")
@@ -55,7 +54,7 @@ def build(seed: int = 1) -> Networks:
 
 def snapshot_of(networks: Networks, images_seen: int = 4000, alpha: float | None = 0.5) -> Snapshot:
     moments = {name: {f"{name}.weight.exp_avg": torch.arange(6.0).view(2, 3)} for name in MOMENTS}
-    return Snapshot(images_seen, 8, alpha, 1, "0123abcd", CONFIG, weights_of(networks) | moments)
+    return Snapshot(images_seen, 8, alpha, 1, "0123abcd", CONFIG, networks.weights() | moments)
 
 
 def save(run: Path, seed: int = 1, images_seen: int = 4000) -> Path:
@@ -230,7 +229,7 @@ def test_a_folder_without_checkpoint_json_is_no_checkpoint(tmp_path: Path) -> No
     (folder / "checkpoint.json").unlink()
     for place in (folder, tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=r"holds no checkpoint - .*--out") as caught:
-            AnomalyDetector.load(place, "cpu")
+            Inference.load(place, "cpu")
         assert str(caught.value).startswith(f"{place}: ")
     assert checkpoint_names(tmp_path) == [] and checkpoint_names(tmp_path, whole=False) == [folder.name]
 
@@ -284,7 +283,7 @@ def test_weights_that_do_not_fit_the_configuration_are_named(tmp_path: Path, con
     folder = save(tmp_path)
     edit(folder, config=config.to_json())
     with pytest.raises(DamagedError, match=r"ema\.safetensors: does not fit its configuration") as caught:
-        AnomalyDetector.load(tmp_path, "cpu")
+        Inference.load(tmp_path, "cpu")
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -14,9 +14,9 @@ from data_tools.errors import UserError
 from trainer.__main__ import main
 from trainer.commands.configured import HEADINGS, chosen_preset
 from trainer.config import TrainConfig, differing_options
-from trainer.methods.options import FAnoGanOptions, SearchOptions
+from trainer.methods.fanogan import FAnoGan
+from trainer.methods.search import Search
 from trainer.presets import PRESETS, cifar_car, kth, preset
-from trainer.schedule import schedule
 
 NAN, INF = float("nan"), float("inf")
 FIELDS = [f.name for f in dataclasses.fields(TrainConfig)]
@@ -32,8 +32,8 @@ OTHER_VALUES: dict[str, tuple[list[str], Any]] = {  # words on the command line,
     "start_from": (["--from", "s3://bucket/run"], "s3://bucket/run"),
     "exclude": (["--exclude", "audit/exclude.txt"], "audit/exclude.txt"),
     "method": (["--method", "fanogan"], "fanogan"),
-    "fanogan": (["--fanogan.width", "8"], FAnoGanOptions(width=8)),
-    "search": (["--search.steps", "9", "--search.restarts", "2"], SearchOptions(steps=9, restarts=2)),
+    "fanogan": (["--fanogan.width", "8"], FAnoGan(width=8)),
+    "search": (["--search.steps", "9", "--search.restarts", "2"], Search(steps=9, restarts=2)),
     "gamma": (["--gamma", "0.02"], 0.02),
     "seed": (["--seed", "7"], 7),
     "resolution": (["--resolution", "16"], 16),
@@ -81,7 +81,7 @@ def test_every_preset_is_valid_and_carries_its_name(name: str) -> None:
 @pytest.mark.parametrize(("config", "resolution", "images"), [(kth(), 64, 5_280_000), (cifar_car(), 32, 4_000_000)])
 def test_the_papers_presets_are_the_papers(config: TrainConfig, resolution: int, images: int) -> None:
     assert (config.resolution, config.width) == (resolution, 512)
-    phases = schedule(config)
+    phases = config.schedule()
     assert phases[-1].end == images
     paper = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4}
     assert config.minibatch == paper and all(phase.batch == paper[phase.resolution] for phase in phases)

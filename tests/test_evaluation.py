@@ -22,7 +22,7 @@ from trainer.networks.progressive import Networks
 from trainer.presets import demo
 from trainer.scoring import evaluation
 from trainer.scoring.evaluation import ScoreTable, auc, lambda_curve, lambda_grid, summary
-from trainer.scoring.inference import AnomalyDetector, Scores
+from trainer.scoring.inference import Inference, Values
 
 R = 8
 RNG = np.random.default_rng(3)
@@ -34,13 +34,17 @@ def pair_count(labels: np.ndarray, score: np.ndarray) -> float:
     return sum(1.0 if a > n else 0.5 if a == n else 0.0 for a, n in pairs) / len(pairs)
 
 
-def made_up(seed: int, count: int = 30) -> tuple[Scores, np.ndarray]:
+def values(*columns: np.ndarray) -> Values:
+    return Values(dict(zip(("L_n", "L_o", "L_r"), columns)), {}, None)
+
+
+def made_up(seed: int, count: int = 30) -> tuple[Values, np.ndarray]:
     """Scores on the scales that the method has: L_n of order 1e-3, L_o of order -0.5, ties among them."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(count) < rng.integers(1, count))
     l_n = np.round(1e-3 + 2e-4 * (rng.normal(size=count) + rng.normal() * labels), 5)
     l_o = np.round(-0.5 + 0.03 * (rng.normal(size=count) + rng.normal() * labels), 3)
-    return Scores(l_n, l_o, rng.normal(size=count)), labels
+    return values(l_n, l_o, rng.normal(size=count)), labels
 
 
 @settings(deadline=None)
@@ -66,13 +70,13 @@ def test_the_lambda_grid_is_sorted_and_dense_near_one() -> None:
 def test_the_summary_agrees_with_pair_counts(seed: int) -> None:
     scores, labels = made_up(seed)
     s = summary(scores, labels)
-    for name, column in (("L_n", scores.L_n), ("L_o", scores.L_o), ("L_r", scores.L_r)):
+    for name, column in (("L_n", scores["L_n"]), ("L_o", scores["L_o"]), ("L_r", scores["L_r"])):
         assert s[name] == pytest.approx(pair_count(labels, column), abs=1e-12)
-    assert s["a_paper"] == pytest.approx(pair_count(labels, 0.05 * scores.L_n + 0.95 * scores.L_o), abs=1e-12)
+    assert s["a_paper"] == pytest.approx(pair_count(labels, 0.05 * scores["L_n"] + 0.95 * scores["L_o"]), abs=1e-12)
     assert s["a_best"] >= max(s["L_n"], s["L_o"], s["a_paper"])
     lam = s["best_lambda"]
     assert 0 <= lam <= 1
-    assert s["a_best"] == pytest.approx(pair_count(labels, lam * scores.L_n + (1 - lam) * scores.L_o), abs=1e-12)
+    assert s["a_best"] == pytest.approx(pair_count(labels, lam * scores["L_n"] + (1 - lam) * scores["L_o"]), abs=1e-12)
 
 
 @settings(max_examples=8, deadline=None)
@@ -81,7 +85,7 @@ def test_the_ends_of_the_lambda_curve_are_the_two_parts_alone(seed: int) -> None
     scores, labels = made_up(seed)
     grid, aucs = lambda_curve(scores, labels)
     assert grid.tolist() == lambda_grid().tolist() and aucs.shape == grid.shape
-    assert aucs[0] == auc(labels, scores.L_o) and aucs[-1] == auc(labels, scores.L_n)
+    assert aucs[0] == auc(labels, scores["L_o"]) and aucs[-1] == auc(labels, scores["L_n"])
     assert aucs.max() == summary(scores, labels)["a_best"]
 
 
@@ -89,7 +93,7 @@ def test_a_mixture_that_beats_both_parts_is_found_near_one() -> None:
     """Each part alone ranks by noise that the other cancels; the parts' scales differ by a hundred."""
     labels = np.arange(200) >= 100
     nuisance = RNG.normal(size=200)
-    scores = Scores(3e-4 * (nuisance + labels), 0.03 * (labels - nuisance), nuisance)
+    scores = values(3e-4 * (nuisance + labels), 0.03 * (labels - nuisance), nuisance)
     s = summary(scores, labels)
     assert s["a_best"] == 1 and s["best_lambda"] > 0.95 and max(s["L_n"], s["L_o"], s["a_paper"]) < 0.95
 
@@ -104,9 +108,9 @@ def dataset_of(folder: Path, patches: list[Patch], channels: int = 1) -> Dataset
     return open_dataset(str(folder / "data"), open_cache(folder / "cache"))
 
 
-def detector(channels: int = 1, resolution: int = R) -> AnomalyDetector:
+def detector(channels: int = 1, resolution: int = R) -> Inference:
     networks = Networks.build(16, channels, 8, 1).by_name()
-    return AnomalyDetector.of(dataclasses.replace(demo(), width=8), networks, resolution, channels, None, "cpu")
+    return Inference.of(dataclasses.replace(demo(), width=8), networks, resolution, channels, None, "cpu")
 
 
 @pytest.fixture
@@ -129,24 +133,23 @@ def test_every_test_image_is_a_row_with_its_own_scores_label_and_origin(tmp_path
     for row in rows:
         p = expected[row["key"]]
         assert row["label"] == {"test-normal": "normal", "test-anomaly": "anomaly"}[p.pool]
-        scores = d.score(p.image[None])
+        scores = d.values(p.image[None], d.quick)
         for name, value in {
-            "L_n": scores.L_n,
-            "L_o": scores.L_o,
-            "L_r": scores.L_r,
+            **scores.terms,
             "a_0.05": scores.anomaly(),
         }.items():
             assert float(row[name]) == pytest.approx(value[0], rel=1e-5), name
         assert float(row["minus_std"]) == pytest.approx(-p.image.astype(float).std(), rel=1e-8)
         assert float(row["minus_max"]) == -int(p.image.max())
         assert (row["source"], row["class"], float(row["angle"])) == ('say "a, b"', "größer", 12.5)
+        assert row["left out"] == "1"  # whatever a source says of an image
         assert int(row["frame"]) == p.provenance["frame"] and row["track"] == ""
 
 
 def test_the_table_keeps_every_bit_of_a_float32_score(tmp_path: Path) -> None:
     columns = RNG.normal(scale=1e-3, size=(3, 50)).astype(np.float32)
     table = ScoreTable(
-        Scores(*columns.astype(np.float64)), np.arange(50) > 20, {}, [{"key": str(i)} for i in range(50)]
+        values(*columns.astype(np.float64)), np.arange(50) > 20, {}, [{"key": str(i)} for i in range(50)]
     )
     table.write_csv(tmp_path / "scores.csv")
     with (tmp_path / "scores.csv").open(newline="") as file:

@@ -16,13 +16,13 @@ from data_tools.dataset.reader import Dataset, open_dataset
 from tests.conftest import refuses
 from trainer.__main__ import main as trainer
 from trainer.export import formats
-from trainer.export.standalone import Detector
+from trainer.export.standalone import Detector as Carried
 from trainer.scoring.calibration import HEAT
+from trainer.scoring.detector import Detector
 from trainer.scoring.heat import heat_maps
-from trainer.scoring.judge import Judge
-from trainer.scoring.terms import TERMS
 
 FORMATS = ("onnx", "torch")
+TERMS = ("L_n", "L_o", "D", "L_k")
 FORBIDDEN = ("ray", "trainer", "data_tools", "sklearn", "matplotlib", "boto3", "PIL", "scipy")
 
 
@@ -37,8 +37,8 @@ def folders(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.fixture(scope="module")
-def judge(scored: Path) -> Judge:
-    return Judge.load(str(scored), cache=str(scored.parent / "cache"))
+def judge(scored: Path) -> Detector:
+    return Detector.load(str(scored), cache=str(scored.parent / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,10 @@ def data(dataset: Path) -> Dataset:
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("count", [0, 1, 3, 24, 130])
-def test_it_scores_as_we_do(folders: dict[str, Path], judge: Judge, data: Dataset, form: str, count: int) -> None:
+def test_it_scores_as_we_do(folders: dict[str, Path], judge: Detector, data: Dataset, form: str, count: int) -> None:
     tests = np.concatenate([data.images("test-normal"), data.images("test-anomaly")])
     images = np.resize(tests, (count, *tests.shape[1:]))  # 32 x 32 for a detector of 8 x 8
-    carried, ours = Detector(folders[form]).score(images), judge.judged(images)
+    carried, ours = Carried(folders[form]).score(images), judge.score(images)
     assert len(carried["score"]) == count and carried["heat"].shape == (count, 8, 8)
     for name in TERMS:
         np.testing.assert_allclose(carried[name], ours.terms[name], rtol=1e-4, atol=1e-6)
@@ -59,14 +59,15 @@ def test_it_scores_as_we_do(folders: dict[str, Path], judge: Judge, data: Datase
     limit = judge.threshold("false-alarms", 0.01).value
     assert (carried["anomalous"] == (carried["score"] > limit)).all()
     if count:
-        maps = judge.calibration.heat.applied(heat_maps(judge.detector, images, HEAT))
+        assert judge.calibration and judge.calibration.heat
+        maps = judge.calibration.heat.applied(heat_maps(judge.inference, images, HEAT))
         np.testing.assert_allclose(carried["heat"], maps, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_the_same_terms_are_the_same_score(folders: dict[str, Path], judge: Judge, data: Dataset, form: str) -> None:
-    ours = judge.judged(data.images("test-anomaly"))
-    np.testing.assert_allclose(Detector(folders[form]).joined(ours.terms), ours.score, rtol=1e-12)
+def test_the_same_terms_are_the_same_score(folders: dict[str, Path], judge: Detector, data: Dataset, form: str) -> None:
+    ours = judge.score(data.images("test-anomaly"))
+    np.testing.assert_allclose(Carried(folders[form]).joined(ours.terms), ours.score, rtol=1e-12)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -112,16 +113,16 @@ def test_the_folder_holds_no_image_and_no_path_of_data(folders: dict[str, Path],
 )
 def test_images_it_cannot_score_are_refused(folders: dict[str, Path], form: str, images: np.ndarray, word: str) -> None:
     with pytest.raises(ValueError, match=r"give uint8, N x 8 x 8 x 1") as caught:
-        Detector(folders[form]).score(images)
+        Carried(folders[form]).score(images)
     assert word in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_constant_and_grey_images_are_scored(folders: dict[str, Path], judge: Judge, form: str) -> None:
+def test_constant_and_grey_images_are_scored(folders: dict[str, Path], judge: Detector, form: str) -> None:
     images = np.stack([np.full((8, 8), value, np.uint8) for value in (0, 127, 255)])
-    found = Detector(folders[form]).score(images)
+    found = Carried(folders[form]).score(images)
     assert np.isfinite(found["score"]).all()
-    np.testing.assert_allclose(found["L_n"], judge.judged(images[..., None]).terms["L_n"], rtol=1e-4)
+    np.testing.assert_allclose(found["L_n"], judge.score(images[..., None]).terms["L_n"], rtol=1e-4)
 
 
 def test_a_folder_whose_scores_differ_is_not_written(
@@ -138,7 +139,7 @@ def test_a_folder_whose_scores_differ_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_other_scores_and_thresholds(scored: Path, data: Dataset, judge: Judge, tmp_path: Path) -> None:
+def test_other_scores_and_thresholds(scored: Path, data: Dataset, judge: Detector, tmp_path: Path) -> None:
     words = [
         "export",
         str(scored),
@@ -151,8 +152,8 @@ def test_other_scores_and_thresholds(scored: Path, data: Dataset, judge: Judge, 
     ]
     trainer([*words, "--by", "a", "--lam", "0.9", "--contamination", "0.1"])
     images = data.images("test-anomaly")
-    expected = judge.detector.score(images).anomaly(0.9)
-    np.testing.assert_allclose(Detector(tmp_path / "a").score(images)["score"], expected, rtol=1e-5)
+    expected = judge.inference.values(images).anomaly(0.9)
+    np.testing.assert_allclose(Carried(tmp_path / "a").score(images)["score"], expected, rtol=1e-5)
     assert json.loads((tmp_path / "a" / "detector.json").read_text())["by"] == "a"
     refuses(lambda: trainer(words), str(tmp_path / "a"), "not empty")
 
@@ -162,7 +163,7 @@ def test_other_scores_and_thresholds(scored: Path, data: Dataset, judge: Judge, 
     ("form", "packages"), [("onnx", ["numpy", "onnxruntime"]), ("torch", ["numpy", "torch==2.13.0"])]
 )
 def test_it_scores_in_an_environment_with_its_runtime_and_numpy_alone(
-    folders: dict[str, Path], judge: Judge, data: Dataset, tmp_path: Path, form: str, packages: list[str]
+    folders: dict[str, Path], judge: Detector, data: Dataset, tmp_path: Path, form: str, packages: list[str]
 ) -> None:
     python = tmp_path / "venv/bin/python"
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
@@ -172,6 +173,6 @@ def test_it_scores_in_an_environment_with_its_runtime_and_numpy_alone(
     subprocess.run(words, cwd=tmp_path, env={"PATH": ""}, check=True)
     with (tmp_path / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    ours = judge.judged(data.images("test-anomaly"))
+    ours = judge.score(data.images("test-anomaly"))
     for name in TERMS:
         np.testing.assert_allclose([float(row[name]) for row in rows], ours.terms[name], rtol=1e-4, atol=1e-6)

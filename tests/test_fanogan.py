@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.networks.residual import Critic, Encoder, Generator, ResidualBlock, izi_f
+from trainer.networks.residual import Critic, Encoder, Generator, ResidualBlock
+from trainer.scoring.terms.feature_residual import izi_f
 
 WIDTH, LATENT = 4, 6
 Maker = Callable[[int, int], nn.Module]

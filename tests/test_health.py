@@ -19,13 +19,13 @@ from data_tools.errors import run_command
 from tests.runs import bits, config_of, cut_back, lines, said, unhurried, words_of
 from trainer.__main__ import main as trainer
 from trainer.config import TrainConfig
-from trainer.methods import growing
+from trainer.methods.proposed import step as growing
 from trainer.networks.progressive import STDDEV_GROUP, Networks
 from trainer.run.checkpoint import checkpoint_names, read_info, read_tensors
 from trainer.run.folder import prepare
 from trainer.training.group import Group, check_agreement, fitting_size
 from trainer.training.health import FiniteWatch, NotFiniteError, warnings
-from trainer.training.loop import Surroundings, train
+from trainer.training.loop import Hooks, train
 
 NAN, INF = float("nan"), float("inf")
 CPU = torch.device("cpu")
@@ -153,7 +153,7 @@ def _poisoned_rank(rank: int, world: int, place: str, config: TrainConfig) -> No
     torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=world)
     with pytest.MonkeyPatch.context() as patch:
         poisoned_weight(patch, 80, 1)
-        train(config, Surroundings(hear=lambda line: None))
+        train(config, Hooks(log=lambda line: None))
     torch.distributed.destroy_process_group()
 
 
@@ -336,7 +336,7 @@ def _hang(rank: int, world: int, place: str, config: TrainConfig, folder: str) -
         return False
 
     try:
-        train(config, Surroundings(hear=lambda line: None, stopped=stopped, node=f"node-{rank}"))
+        train(config, Hooks(log=lambda line: None, stopped=stopped, node=f"node-{rank}"))
     except RuntimeError as error:
         Path(folder, f"said by {rank}").write_text(str(error))
 

@@ -20,8 +20,6 @@ PROGRAMS = ("data_tools", "trainer", "tuning", "cluster")
 HEAVY = ("torch", "ray", "boto3", "scipy")
 CPU_SECONDS = 2.0
 """At most, on a busy machine; a quiet one takes less than half of it."""
-STILL_HEAVY = pytest.mark.xfail(reason="the configuration of a training imports networks", strict=False)
-CONFIGURED = {("trainer", ""), ("trainer", "train"), ("trainer", "bench"), ("tuning", "sweep")}
 SAYS_ITS_HELP = """
 import contextlib, importlib, io, json, resource, sys
 from data_tools.command_line import run
@@ -53,10 +51,6 @@ def facts_of(program: str, name: str) -> dict:
     return json.loads(done.stdout)
 
 
-def marked(program: str, name: str):
-    return pytest.param(program, name, marks=[STILL_HEAVY] if (program, name) in CONFIGURED else [])
-
-
 def options(text: str) -> list[tuple[str, list[str]]]:
     """Each group of a help text: its own sentence, and its options with all that is said of them."""
     found: list[tuple[str, list[str]]] = []
@@ -73,7 +67,7 @@ def options(text: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize(("program", "name"), [marked(*pair) for pair in commands()])
+@pytest.mark.parametrize(("program", "name"), list(commands()))
 def test_help_is_quick(program: str, name: str) -> None:
     facts = facts_of(program, name)
     print(f"{program} {name}: {facts['seconds']:.2f} CPU seconds")

@@ -21,12 +21,16 @@ from trainer.__main__ import main as trainer
 from trainer.report.overlay import overlaid
 from trainer.run.checkpoint import newest_checkpoint, read_info
 from trainer.scoring import calibration
-from trainer.scoring.calibration import calibrated, calibration_of
+from trainer.scoring.calibration import Calibration, calibrated, calibration_of
+from trainer.scoring.criterion import Criterion
+from trainer.scoring.detector import Detector, Scored
 from trainer.scoring.heat import KINDS, HeatScale, blurred, full_size, heat_maps
-from trainer.scoring.judge import Judge
-from trainer.scoring.terms import TERMS, direction_distances, fused, unit_length
+from trainer.scoring.join import fused
+from trainer.scoring.terms.neighbours import TERM as L_K
+from trainer.scoring.terms.neighbours import unit_length
 
 GAMMA = 0.1
+TERMS = ("L_n", "L_o", "D", "L_k")
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +47,29 @@ def data(dataset: Path) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def judge(spoilt: Path, dataset: Path) -> Judge:
-    return Judge.load(str(spoilt), cache=str(dataset.parent / "cache"))
+def judge(spoilt: Path, dataset: Path) -> Detector:
+    return Detector.load(str(spoilt), cache=str(dataset.parent / "cache"))
+
+
+def judging(judge: Detector, by: str, lam: float = 0.05) -> Detector:
+    """By another score."""
+    return dataclasses.replace(judge, criterion=Criterion(by, lam))
+
+
+def kept(judge: Detector) -> Calibration:
+    assert judge.calibration
+    return judge.calibration
+
+
+def heat_of(judge: Detector) -> HeatScale:
+    scale = kept(judge).heat
+    assert scale
+    return scale
+
+
+def p_of(found: Scored) -> np.ndarray:
+    assert found.p_value is not None
+    return found.p_value
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -52,91 +77,93 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_calibration_is_the_training_images_scores(judge: Judge, data: Dataset, spoilt: Path) -> None:
+def test_a_calibration_is_the_training_images_scores(judge: Detector, data: Dataset, spoilt: Path) -> None:
     images = training_set(data, GAMMA, read_info(newest_checkpoint(spoilt)).config.seed)
     n = len(images)
-    scores = judge.detector.score(images.at(np.arange(n)))
-    terms = scores.columns()
-    assert scores.z_hat is not None
-    terms["L_k"] = direction_distances(scores.z_hat, unit_length(scores.z_hat), np.arange(n))
+    scores = judge.inference.values(images.at(np.arange(n)))
+    assert scores.z_hat is not None and judge.calibration and kept(judge).heat
+    terms = {name: scores[name] for name in TERMS if name != "L_k"}
+    terms["L_k"] = L_K.distances(scores.z_hat, unit_length(scores.z_hat), np.arange(n))
     for name in TERMS:
-        np.testing.assert_allclose(judge.calibration.terms[name], terms[name], rtol=1e-6)
+        np.testing.assert_allclose(kept(judge).terms[name], terms[name], rtol=1e-6)
     np.testing.assert_allclose(judge.known, fused(terms, terms, np.full(n, True)), rtol=1e-6)
-    assert sorted(judge.calibration.samples) == list(range(n))
-    maps = heat_maps(judge.detector, images.at(np.arange(n)), calibration.HEAT)
-    np.testing.assert_allclose(judge.calibration.heat.middle, np.median(maps, axis=0), rtol=1e-4)
+    assert sorted(kept(judge).samples) == list(range(n))
+    maps = heat_maps(judge.inference, images.at(np.arange(n)), calibration.HEAT)
+    np.testing.assert_allclose(heat_of(judge).middle, np.median(maps, axis=0), rtol=1e-4)
 
 
 def test_a_calibration_is_kept_with_its_checkpoint(
-    judge: Judge, spoilt: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    judge: Detector, spoilt: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     kept = spoilt / "calibration" / f"{read_info(newest_checkpoint(spoilt)).name}.safetensors"
     assert kept.exists()
     monkeypatch.setattr(calibration, "calibrated", lambda *_: pytest.fail("made anew"))
-    again = Judge.load(str(spoilt), cache=str(tmp_path))
+    again = Detector.load(str(spoilt), cache=str(tmp_path))
     np.testing.assert_array_equal(again.known, judge.known)
     broken = shutil.copytree(spoilt, tmp_path / "run")
     file = broken / "calibration" / kept.name
     file.write_bytes(file.read_bytes()[:100])
-    refuses(lambda: Judge.load(str(broken), cache=str(tmp_path)), str(file), "damaged", "made anew")
+    refuses(lambda: Detector.load(str(broken), cache=str(tmp_path)), str(file), "damaged", "made anew")
 
 
-def test_a_calibration_of_other_weights_is_made_anew(spoilt: Path, dataset: Path, judge: Judge, tmp_path: Path) -> None:
+def test_a_calibration_of_other_weights_is_made_anew(
+    spoilt: Path, dataset: Path, judge: Detector, tmp_path: Path
+) -> None:
     other = shutil.copytree(spoilt, tmp_path / "run")
     info = read_info(newest_checkpoint(other))
     changed = dataclasses.replace(info, sha256={**info.sha256, "critic.safetensors": "0" * 64})
     cache = str(dataset.parent / "cache")
     file = other / "calibration" / f"{info.name}.safetensors"
     before = file.read_bytes()
-    calibration_of(changed, judge.detector, cache, "1GB")
+    calibration_of(changed, judge.inference, cache, "1GB")
     assert file.read_bytes() != before
 
 
-def test_a_part_of_a_large_set_calibrates(judge: Judge, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_a_large_set_calibrates(judge: Detector, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "MOST", 20)
     monkeypatch.setattr(calibration, "BLOCK", 7)
     monkeypatch.setattr(calibration, "MOST_MAPS", 10)
     images = training_set(data, GAMMA, 3)
-    small = Judge(judge.detector, calibrated(judge.detector, images))
-    assert len(small.known) == 20 and len(set(small.calibration.samples)) == 20
+    small = Detector(judge.inference, Criterion(), calibrated(judge.inference, images))
+    assert len(small.known) == 20 and len(set(kept(small).samples)) == 20
     every = np.concatenate([block.images for block in all_images(data, GAMMA, 3)])
-    rows = small.calibration.rows_of(np.arange(len(every)))
+    rows = kept(small).rows_of(np.arange(len(every)))
     known = np.flatnonzero(rows >= 0)
-    assert len(known) == 20 and (small.calibration.samples[rows[known]] == known).all()
-    found = small.judged(every, np.arange(len(every)))  # some are known, some are not
+    assert len(known) == 20 and (kept(small).samples[rows[known]] == known).all()
+    found = small.score(every, np.arange(len(every)))  # some are known, some are not
     np.testing.assert_array_equal(found.score[known], small.known[rows[known]])
     fresh = np.flatnonzero(rows < 0)
-    np.testing.assert_allclose(found.score[fresh], small.judged(every[fresh]).score, rtol=1e-6)
+    np.testing.assert_allclose(found.score[fresh], small.score(every[fresh]).score, rtol=1e-6)
 
 
-def test_a_verdict_depends_on_the_image_alone(judge: Judge, data: Dataset) -> None:
+def test_a_verdict_depends_on_the_image_alone(judge: Detector, data: Dataset) -> None:
     images = data.images("test-anomaly")
-    whole = judge.judged(images)
+    whole = judge.score(images)
     order = np.random.default_rng(0).permutation(len(images))
-    np.testing.assert_allclose(judge.judged(images[order]).score, whole.score[order], rtol=1e-6)
-    np.testing.assert_allclose(judge.judged(images[:1]).p_value, whole.p_value[:1])
+    np.testing.assert_allclose(judge.score(images[order]).score, whole.score[order], rtol=1e-6)
+    np.testing.assert_allclose(p_of(judge.score(images[:1])), p_of(whole)[:1])
 
 
-def test_another_score_takes_no_networks(judge: Judge, data: Dataset) -> None:
+def test_another_score_takes_no_networks(judge: Detector, data: Dataset) -> None:
     images = data.images("test-normal")
-    found = dataclasses.replace(judge, by="a", lam=0.3).judged(images)
-    np.testing.assert_allclose(found.score, judge.detector.score(images).anomaly(0.3), rtol=1e-12)
+    found = judging(judge, "a", 0.3).score(images)
+    np.testing.assert_allclose(found.score, judge.inference.values(images).anomaly(0.3), rtol=1e-12)
     for name in TERMS:
-        by_term = dataclasses.replace(judge, by=name)
-        np.testing.assert_array_equal(by_term.judged(images).score, judge.judged(images).terms[name])
-        known = np.sort(judge.calibration.terms[name])
+        by_term = judging(judge, name)
+        np.testing.assert_array_equal(by_term.score(images).score, judge.score(images).terms[name])
+        known = np.sort(kept(judge).terms[name])
         assert by_term.threshold("contamination", 0.1).value == known[-((len(known) + 1) // 10)]
-    refuses(lambda: dataclasses.replace(judge, by="norm"), "--by norm", "fused")
-    refuses(lambda: dataclasses.replace(judge, by="a", lam=2), "--lambda 2")
+    refuses(lambda: judging(judge, "norm"), "--by norm", "fused")
+    refuses(lambda: judging(judge, "a", 2), "--lambda 2")
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_heat_maps_of_every_kind(judge: Judge, data: Dataset, kind: str) -> None:
+def test_heat_maps_of_every_kind(judge: Detector, data: Dataset, kind: str) -> None:
     images = data.images("test-anomaly")
-    maps = heat_maps(judge.detector, images, kind)
+    maps = heat_maps(judge.inference, images, kind)
     assert maps.shape == (len(images), 8, 8) and np.isfinite(maps).all() and (maps >= 0).all()
-    np.testing.assert_allclose(heat_maps(judge.detector, images, kind, batch=5), maps, atol=1e-6)
-    assert heat_maps(judge.detector, images[:0], kind).shape == (0, 8, 8)
+    np.testing.assert_allclose(heat_maps(judge.inference, images, kind, batch=5), maps, atol=1e-6)
+    assert heat_maps(judge.inference, images[:0], kind).shape == (0, 8, 8)
 
 
 def test_the_blur_keeps_the_sum_and_spreads_a_point() -> None:
@@ -169,7 +196,7 @@ def test_an_overlay_shows_the_image_where_nothing_is_unusual() -> None:
     assert (shown[0][calm] == image[0][calm]).all() and shown[0, 2, 3, 0] - int(shown[0, 2, 3, 2]) > 100
 
 
-def test_the_list_of_scores(spoilt: Path, judge: Judge, videos: Path, dataset: Path, tmp_path: Path) -> None:
+def test_the_list_of_scores(spoilt: Path, judge: Detector, videos: Path, dataset: Path, tmp_path: Path) -> None:
     out, maps = tmp_path / "scores.csv", tmp_path / "maps"
     words = ["score", str(spoilt), str(videos / "seq_00"), "--out", str(out), "--cache", str(dataset.parent / "cache")]
     trainer([*words, "--false-alarms", "0.1", "--heatmaps", str(maps)])
@@ -200,7 +227,7 @@ class Page(HTMLParser):
 
 
 def test_an_audit_ranks_every_training_image(
-    spoilt: Path, judge: Judge, data: Dataset, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    spoilt: Path, judge: Detector, data: Dataset, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["audit", str(spoilt), "--cache", str(dataset.parent / "cache"), "--contamination", "0.1", "--shown", "9"]
     trainer(words)
@@ -245,7 +272,7 @@ def test_what_cannot_be_audited_is_refused(spoilt: Path, dataset: Path, tmp_path
 def test_a_detector_without_a_pass_that_encodes_is_refused(dataset: Path, tmp_path: Path) -> None:
     words = [*words_of(dataset, tmp_path / "run", dataset.parent / "cache", TINY), "--method", "search"]
     trainer([*words, "--search.steps", "2"])
-    refuses(lambda: Judge.load(str(tmp_path / "run")), "no trained encoder", "--by a")
+    refuses(lambda: Detector.load(str(tmp_path / "run")), "no trained encoder", "--by a")
 
 
 @pytest.mark.parametrize(
@@ -261,12 +288,12 @@ def test_a_detector_without_a_pass_that_encodes_is_refused(dataset: Path, tmp_pa
         (np.zeros((8, 8), np.uint8), ("(8, 8)", "N x H x W x C")),
     ],
 )
-def test_images_it_cannot_judge_are_refused(judge: Judge, images: np.ndarray, words: tuple[str, ...]) -> None:
-    refuses(lambda: judge.judged(images), *words)
+def test_images_it_cannot_judge_are_refused(judge: Detector, images: np.ndarray, words: tuple[str, ...]) -> None:
+    refuses(lambda: judge.score(images), *words)
     refuses(lambda: judge.heat(images), *words)
 
 
-def test_constant_images_are_judged(judge: Judge) -> None:
+def test_constant_images_are_judged(judge: Detector) -> None:
     images = np.stack([np.full((8, 8, 1), value, np.uint8) for value in (0, 127, 255)])
-    found = judge.judged(images)
-    assert np.isfinite(found.score).all() and (found.p_value > 0).all() and np.isfinite(judge.heat(images)).all()
+    found = judge.score(images)
+    assert np.isfinite(found.score).all() and (p_of(found) > 0).all() and np.isfinite(judge.heat(images)).all()

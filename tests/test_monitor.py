@@ -17,11 +17,10 @@ from data_tools.storage import open_storage, read_bytes
 from trainer.config import TrainConfig
 from trainer.report.figures import save_picture, tile
 from trainer.run.monitor import Monitor
-from trainer.schedule import schedule
 from trainer.training.group import Group
 from trainer.training.means import RunningMeans
 
-PHASES = schedule(TrainConfig(resolution=16, fade_images=6000, stable_images=6000, final_images=8000))
+PHASES = TrainConfig(resolution=16, fade_images=6000, stable_images=6000, final_images=8000).schedule()
 RNG = np.random.default_rng(5)
 
 

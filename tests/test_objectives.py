@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch.multiprocessing.spawn import spawn
 
+from trainer.config import Distance
+from trainer.methods.proposed.losses import GeneratorEncoderLoss
 from trainer.networks.progressive import Critic, Encoder, Generator, wake
 from trainer.training import losses as objectives
-from trainer.training.losses import CriticLoss, Distance, GeneratorEncoderLoss
+from trainer.training.losses import CriticLoss
 
 R, WIDTH, N = 8, 8, 8
 

@@ -18,7 +18,7 @@ from tests.conftest import refuses
 from tests.runs import bits, cut_back, lines, said, words_of
 from trainer.__main__ import main as trainer
 from trainer.run.checkpoint import chosen_checkpoint
-from trainer.scoring.inference import AnomalyDetector
+from trainer.scoring.inference import Inference
 
 SHORT = shlex.split(
     "--preset demo --resolution 8 --width 8 --fade-images 64 --stable-images 64 --final-images 96 --minibatch.4 16"
@@ -99,13 +99,13 @@ def test_a_checkpoint_is_validated_only_where_an_encoder_has_been_trained(peer: 
 
 
 def test_a_peers_scores_are_each_querys_own(peer: tuple[str, Path], dataset: Path) -> None:
-    detector = AnomalyDetector.load(peer[1])
+    detector = Inference.load(peer[1])
     images = open_dataset(str(dataset), open_cache(str(dataset.parent / "cache"))).images("test-normal")[:6]
-    together, shuffled = detector.score(images), detector.score(images[::-1].copy(), batch=4)
-    for name, column in together.columns().items():
-        np.testing.assert_allclose(shuffled.columns()[name][::-1], column, rtol=1e-3, atol=1e-5, err_msg=name)
-    again = AnomalyDetector.load(peer[1]).score(images)
-    assert all(np.array_equal(again.columns()[name], column) for name, column in together.columns().items())
+    together, shuffled = detector.values(images), detector.values(images[::-1].copy(), batch=4)
+    for name, column in together.terms.items():
+        np.testing.assert_allclose(shuffled[name][::-1], column, rtol=1e-3, atol=1e-5, err_msg=name)
+    again = Inference.load(peer[1]).values(images)
+    assert all(np.array_equal(again[name], column) for name, column in together.terms.items())
 
 
 def test_a_peers_report_has_its_terms(peer: tuple[str, Path], dataset: Path, tmp_path: Path) -> None:

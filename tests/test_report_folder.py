@@ -11,7 +11,7 @@ from data_tools.storage import open_storage, read_bytes, write_bytes
 from tests.conftest import refuses
 from tests.made_up_sweep import Made, make_dataset, make_sweep, write_rows
 from tests.report_page import StandIn, read_csv, report
-from trainer.scoring.inference import AnomalyDetector
+from trainer.scoring.inference import Inference
 from tuning.report.page import write_report
 
 SMALL = Made(gammas=(0.02,), methods=("proposed",))
@@ -95,7 +95,7 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
 def test_from_bucket_to_bucket_and_no_picture_of_a_former_report_stays(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AnomalyDetector, "load", staticmethod(lambda url: StandIn()))
+    monkeypatch.setattr(Inference, "load", staticmethod(lambda url: StandIn()))
     sweep, there = make_sweep(tmp_path / "sweep", SMALL), f"{url}/sweep"
     make_dataset(tmp_path / "data")
     for name, content in files_in(sweep).items():

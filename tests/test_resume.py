@@ -26,8 +26,7 @@ from trainer.__main__ import main as trainer
 from trainer.config import TrainConfig
 from trainer.run.checkpoint import checkpoint_names, chosen_checkpoint, newest_checkpoint, read_info
 from trainer.run.folder import prepare
-from trainer.schedule import schedule
-from trainer.training.loop import Surroundings, train
+from trainer.training.loop import Hooks, train
 
 
 def events(run: Path) -> Counter[tuple[str, int]]:
@@ -128,7 +127,7 @@ def _rank(rank: int, world: int, place: str, jobs: list[tuple[TrainConfig, int]]
     torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=world)
     for config, stop_after in jobs:
         asked = itertools.count(1)
-        around = Surroundings(stopped=lambda: next(asked) == stop_after, hear=lambda line: None)  # noqa: B023
+        around = Hooks(stopped=lambda: next(asked) == stop_after, log=lambda line: None)  # noqa: B023
         train(config, around)
     torch.distributed.destroy_process_group()
 
@@ -287,7 +286,7 @@ def test_stopping_between_two_lines_of_metrics_changes_no_bit(full: Path, datase
     config, steps = config_of(words), iter(range(1, 100))
     prepare(config)
     with unhurried():
-        train(config, Surroundings(stopped=lambda: next(steps) == 5))
+        train(config, Hooks(stopped=lambda: next(steps) == 5))
     assert read_info(newest_checkpoint(config.out)).images_seen == 80
     with unhurried():
         trainer(words)
@@ -387,6 +386,6 @@ def test_a_best_json_that_is_damaged_is_refused_in_one_line(full: Path, tmp_path
 
 def test_the_schedule_of_these_tests_is_the_one_they_name() -> None:
     config = dataclasses.replace(config_of(["train", *OFTEN]))
-    assert [(phase.name, phase.end) for phase in schedule(config)] == [
+    assert [(phase.name, phase.end) for phase in config.schedule()] == [
         *(("4x4 stable", 64), ("8x8 fade", 128), ("8x8 stable", 224)),
     ]

@@ -18,7 +18,7 @@ from data_tools.sources.images import read_image
 from tests.runs import TINY, lines, said
 from trainer.__main__ import main as trainer
 from trainer.run.checkpoint import newest_checkpoint
-from trainer.scoring.inference import AnomalyDetector
+from trainer.scoring.inference import Inference
 
 
 def weights(run: Path) -> dict[str, bytes]:
@@ -135,8 +135,8 @@ def test_images_are_scored_worst_first_with_heat_maps(run: Path, videos: Path, t
     a = [float(row["a"]) for row in rows]
     assert a == sorted(a, reverse=True) and {row["anomalous"] for row in rows} == {"yes"}
     assert sorted(row["image"] for row in rows) == sorted(map(str, [*frames, frames[0]]))
-    detector = AnomalyDetector.load(run)
+    detector = Inference.load(run)
     images = np.stack([read_image(Path(row["image"]), detector.resolution, detector.channels) for row in rows])
-    assert a == pytest.approx(detector.score(images).anomaly(0.9).tolist(), rel=1e-6)
+    assert a == pytest.approx(detector.values(images, detector.quick).anomaly(0.9).tolist(), rel=1e-6)
     pictures = sorted(maps.iterdir())
     assert len(pictures) == len(rows) and Image.open(pictures[0]).size == (3 * 8 * 4, 8 * 4)

@@ -24,11 +24,10 @@ from cluster.scoring import ScoringConfig, part_name, score_images, score_unit
 from data_tools.dataset.reader import open_dataset
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from tests.conftest import refuses
-from trainer.report.overlay import strength
-from trainer.scoring.assessor import Assessor
+from trainer.scoring import detector
 from trainer.scoring.criterion import Criterion
-from trainer.scoring.judge import Judge
-from trainer.scoring.terms import TERMS
+from trainer.scoring.detector import Detector
+from trainer.scoring.heat import strength
 from tuning.sweep import averaged
 
 BROKEN = (b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40))
@@ -55,26 +54,26 @@ def write_tar(path: Path, files: dict[str, bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def judge(run: Path, dataset: Path) -> Judge:
-    return Judge.load(str(run), cache=str(dataset.parent / "cache"))
+def judge(run: Path, dataset: Path) -> Detector:
+    return Detector.load(str(run), cache=str(dataset.parent / "cache"))
 
 
 @pytest.fixture(scope="module")
-def patches(dataset: Path, judge: Judge) -> np.ndarray:
+def patches(dataset: Path, judge: Detector) -> np.ndarray:
     """Images of the detector's own size, which nothing resizes."""
     images = open_dataset(str(dataset)).images("test-normal")
-    return averaged(images, images.shape[1] // judge.detector.resolution)
+    return averaged(images, images.shape[1] // judge.inference.resolution)
 
 
 def table_of(folder: Path, run: Path, criterion: Criterion, heatmaps: bool = False) -> list[dict]:
-    storage, assessor = open_storage(str(folder)), Assessor.load(str(run), criterion)
-    tables = [score_unit(storage, unit, assessor, heatmaps) for unit in find_units(storage)]
+    storage, loaded = open_storage(str(folder)), Detector.load(str(run), criterion)
+    tables = [score_unit(storage, unit, loaded, heatmaps) for unit in find_units(storage)]
     return pyarrow.concat_tables(tables).to_pylist()
 
 
 @pytest.mark.parametrize("kind", ["tar", "files", "table", "structs"])
 def test_every_source_gives_the_judges_scores_and_names_what_is_broken(
-    kind: str, tmp_path: Path, run: Path, judge: Judge, patches: np.ndarray
+    kind: str, tmp_path: Path, run: Path, judge: Detector, patches: np.ndarray
 ) -> None:
     contents = {f"p{i}": png(patch) for i, patch in enumerate(patches)} | {f"x{i}": b for i, b in enumerate(BROKEN)}
     if kind == "tar":
@@ -88,14 +87,15 @@ def test_every_source_gives_the_judges_scores_and_names_what_is_broken(
         table = pyarrow.table({"key": list(contents), "image": cells})
         pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     rows = table_of(tmp_path, run, Criterion())
-    expected = judge.judged(patches)
+    expected = judge.score(patches)
+    assert expected.p_value is not None
     found = {row["key"].removesuffix(".png"): row for row in rows}
     assert found.keys() == contents.keys() and len(rows) == len(contents)
     for i in range(len(patches)):
         row = found[f"p{i}"]
         assert row["error"] is None
-        for name in TERMS:
-            assert row[name] == pytest.approx(expected.terms[name][i], rel=1e-5)
+        for name, column in expected.terms.items():
+            assert row[name] == pytest.approx(column[i], rel=1e-5)
         assert row["p_value"] == expected.p_value[i] and row["score"] == pytest.approx(expected.score[i], rel=1e-12)
     for i in range(len(BROKEN)):
         row = found[f"x{i}"]
@@ -115,7 +115,7 @@ def test_a_tar_that_ends_too_soon_keeps_what_could_be_read(tmp_path: Path, run: 
     assert [row["key"] for row in rows if row["error"]] == ["a.tar", "b.tar", "c.parquet", "d.parquet"]
 
 
-def test_verdicts_and_heat_maps(tmp_path: Path, run: Path, judge: Judge, patches: np.ndarray) -> None:
+def test_verdicts_and_heat_maps(tmp_path: Path, run: Path, judge: Detector, patches: np.ndarray) -> None:
     write_tar(tmp_path / "a.tar", {f"p{i}.png": png(patch) for i, patch in enumerate(patches)})
     limit = judge.threshold("contamination", 0.3)
     rows = table_of(tmp_path, run, Criterion(contamination=0.3), heatmaps=True)
@@ -125,17 +125,17 @@ def test_verdicts_and_heat_maps(tmp_path: Path, run: Path, judge: Judge, patches
 
 
 def test_the_papers_score_needs_no_training_images(
-    tmp_path: Path, run: Path, judge: Judge, patches: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run: Path, judge: Detector, patches: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tar(tmp_path / "a.tar", {f"p{i}.png": png(patch) for i, patch in enumerate(patches)})
-    monkeypatch.setattr(Judge, "load", lambda *_: pytest.fail("calibrated"))
-    a = judge.detector.score(patches).anomaly(0.3)
+    monkeypatch.setattr(detector, "calibration_of", lambda *_: pytest.fail("calibrated"))
+    a = judge.inference.values(patches).anomaly(0.3)
     rows = table_of(tmp_path, run, Criterion("a", 0.3, threshold=float(np.median(a))), heatmaps=True)
     np.testing.assert_allclose([row["score"] for row in rows], a, rtol=1e-12)
     assert [row["anomalous"] for row in rows] == (a > np.median(a)).tolist()
     assert rows[0].keys() >= {"L_n", "L_o", "L_r"} and "p_value" not in rows[0]
     maps = np.stack([np.asarray(Image.open(io.BytesIO(row["heatmap"]))) for row in rows])
-    np.testing.assert_allclose(maps / 255, judge.detector.heatmap(patches), atol=0.51 / 255)
+    np.testing.assert_allclose(maps / 255, judge.inference.heatmap(patches), atol=0.51 / 255)
 
 
 def test_units_are_the_same_at_every_look(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer.methods.latent_search import search
+from trainer.methods.search.descent import search
 from trainer.networks.progressive import Critic, Generator
 
 R, WIDTH = 8, 8

@@ -24,9 +24,8 @@ from PIL import Image
 
 from cluster.store import free_ports
 from data_tools.dataset.reader import open_dataset
-from trainer.report.overlay import strength
-from trainer.scoring.judge import Judge
-from trainer.scoring.terms import TERMS
+from trainer.scoring.detector import Detector
+from trainer.scoring.heat import strength
 from tuning.sweep import averaged
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +38,7 @@ class Service:
     """A service that runs, and the judge that it should answer like."""
 
     url: str
-    judge: Judge
+    judge: Detector
 
     def post(self, body: Any, headers: dict[str, str] | None = None, **options: Any) -> requests.Response:
         return requests.post(f"{self.url}/score", data=body, headers=headers or PNG, timeout=60, **options)
@@ -54,7 +53,7 @@ def encoded(image: np.ndarray, kind: str = "PNG") -> bytes:
 @pytest.fixture(scope="module")
 def service(run: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     (port,) = free_ports(1)
-    judge = Judge.load(str(run), cache=str(dataset.parent / "cache"))
+    judge = Detector.load(str(run), cache=str(dataset.parent / "cache"))
     log = tmp_path_factory.mktemp("serve") / "log"
     words = ["serve", "--run", str(run), "--port", str(port), "--false-alarms", str(FALSE_ALARMS)]
     with log.open("w") as file:
@@ -76,18 +75,19 @@ def service(run: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def patches(dataset: Path, service: Service) -> np.ndarray:
     images = open_dataset(str(dataset)).images("test-normal")
-    return averaged(images, images.shape[1] // service.judge.detector.resolution)
+    return averaged(images, images.shape[1] // service.judge.inference.resolution)
 
 
 def test_answers_are_the_judges(service: Service, patches: np.ndarray) -> None:
-    expected, limit = service.judge.judged(patches), service.judge.threshold("false-alarms", FALSE_ALARMS)
+    expected, limit = service.judge.score(patches), service.judge.threshold("false-alarms", FALSE_ALARMS)
+    assert expected.p_value is not None
     for i in range(4):
         answer = service.post(encoded(patches[i]))
         assert answer.status_code == 200, answer.text
         (found,) = answer.json()["images"]
         assert found["score"] == pytest.approx(expected.score[i], rel=1e-9)
         assert found["p_value"] == pytest.approx(expected.p_value[i], rel=1e-9)
-        assert found["terms"] == pytest.approx({name: expected.terms[name][i] for name in TERMS}, rel=1e-5)
+        assert found["terms"] == pytest.approx({name: column[i] for name, column in expected.terms.items()}, rel=1e-5)
         assert found["threshold"] == limit.value and found["anomalous"] == (found["score"] > limit.value)
         assert found["heatmap"] is None
     (with_map,) = service.post(encoded(patches[0]), params={"heatmap": "true"}).json()["images"]
@@ -99,7 +99,7 @@ def test_several_images_in_a_form_keep_their_order_and_names(service: Service, p
     files = [("image", (f"{i}.png", encoded(patch), "image/png")) for i, patch in enumerate(patches)]
     answer = requests.post(f"{service.url}/score", files=files, timeout=60).json()["images"]
     assert [found["name"] for found in answer] == [name for _, (name, _, _) in files]
-    expected = service.judge.judged(patches).score
+    expected = service.judge.score(patches).score
     np.testing.assert_allclose([found["score"] for found in answer], expected, rtol=1e-9)
 
 
@@ -115,7 +115,7 @@ def test_an_answer_does_not_depend_on_what_else_is_asked(service: Service, patch
 
 def test_health_documentation_and_metrics(service: Service, patches: np.ndarray) -> None:
     facts = requests.get(f"{service.url}/health", timeout=30).json()
-    assert facts["resolution"] == service.judge.detector.resolution and facts["channels"] == 1
+    assert facts["resolution"] == service.judge.inference.resolution and facts["channels"] == 1
     assert facts["by"] == "fused" and f"{facts['threshold']:.4g}" in facts["meaning"]
     assert requests.get(f"{service.url}/-/healthz", timeout=30).status_code == 200
     described = requests.get(f"{service.url}/openapi.json", timeout=30).json()["paths"]["/score"]["post"]

@@ -18,8 +18,8 @@ from tests.hardware_bf16 import HardwareBf16
 from tests.plain import PlainStep
 from trainer.bench.made_up import MadeUpImages
 from trainer.config import TrainConfig
-from trainer.methods import growing
-from trainer.methods.growing import GrowingStep
+from trainer.methods.proposed import step as growing
+from trainer.methods.proposed.step import GrowingStep
 from trainer.networks.progressive import Networks
 from trainer.schedule import Phase
 from trainer.training import random as counter_random

@@ -26,7 +26,7 @@ from data_tools.dataset.training_set import training_set
 from data_tools.errors import run_command
 from data_tools.storage import open_storage
 from trainer.scoring.evaluation import test_images as images_to_test
-from trainer.scoring.inference import AnomalyDetector
+from trainer.scoring.inference import Inference
 from tuning.__main__ import main as tuning
 from tuning.baselines import baseline_scores
 from tuning.config import SweepConfig
@@ -62,13 +62,14 @@ def aucs_by_hand(out: Path, data: Path, cache: Path) -> dict[tuple[str, str, str
     lambdas = json.loads((out / "plan.json").read_text())["lambdas"]
     for folder in sorted((out / "trials").iterdir()):
         place = json.loads((folder / "trial.json").read_text())
-        scores = AnomalyDetector.load(folder / "run").score(images)
+        inference = Inference.load(folder / "run")
+        scores = inference.values(images, inference.quick)
         key = (place["method"], repr(float(place["gamma"])), str(place["seed"]))
         for lam in lambdas:
-            a = lam * scores.L_n + (1 - lam) * scores.L_o
+            a = lam * scores["L_n"] + (1 - lam) * scores["L_o"]
             found[*key, "a", repr(float(lam))] = float(roc_auc_score(labels, a))
         for name in ("L_n", "L_o", "L_r"):
-            found[*key, name, ""] = float(roc_auc_score(labels, getattr(scores, name)))
+            found[*key, name, ""] = float(roc_auc_score(labels, scores[name]))
     return found
 
 

@@ -106,7 +106,7 @@ def test_an_option_is_read_as_the_type_it_has() -> None:
     assert with_option(BASE, "width", "16").width == 16
     assert with_option(BASE, "learning_rate", "2e-4").learning_rate == 2e-4
     assert with_option(BASE, "coupling", "encoder-only").coupling == "encoder-only"
-    assert with_option(BASE, "fanogan.encoder_images", "7").fanogan.encoder_images == 7
+    assert getattr(with_option(BASE, "fanogan.encoder_images", "7"), "fanogan").encoder_images == 7  # noqa: B009
 
 
 @pytest.mark.parametrize(

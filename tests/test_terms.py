@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.scoring.terms import TERMS, direction_distances, fused, unit_length
+from trainer.scoring.join import fused
+from trainer.scoring.terms.neighbours import TERM as L_K
+from trainer.scoring.terms.neighbours import unit_length
 
 RNG = np.random.default_rng(3)
+TERMS = ("L_n", "L_o", "D", "L_k")
 
 
 def by_hand(z_hat: np.ndarray, reference: np.ndarray, leave_out: bool) -> list[float]:
@@ -25,34 +28,34 @@ def by_hand(z_hat: np.ndarray, reference: np.ndarray, leave_out: bool) -> list[f
 
 
 def own_distances(z_hat: np.ndarray) -> np.ndarray:
-    return direction_distances(z_hat, unit_length(z_hat), np.arange(len(z_hat)))
+    return L_K.distances(z_hat, unit_length(z_hat), np.arange(len(z_hat)))
 
 
 def test_the_distance_to_the_five_nearest_directions() -> None:
     z_hat, known = RNG.normal(size=(7, 6)), RNG.normal(size=(30, 6))
-    found = direction_distances(z_hat, unit_length(known))
+    found = L_K.distances(z_hat, unit_length(known))
     np.testing.assert_allclose(found, by_hand(z_hat, known, False), rtol=1e-9)
 
 
 def test_a_training_image_is_no_neighbour_of_its_own() -> None:
     z_hat = RNG.normal(size=(20, 6))
     np.testing.assert_allclose(own_distances(z_hat), by_hand(z_hat, z_hat, True), rtol=1e-9)
-    assert (own_distances(z_hat) > direction_distances(z_hat, unit_length(z_hat))).all()
+    assert (own_distances(z_hat) > L_K.distances(z_hat, unit_length(z_hat))).all()
     rows = np.where(np.arange(20) < 10, np.arange(20), -1)  # only these are training images
-    mixed = direction_distances(z_hat, unit_length(z_hat[:10]), rows)
+    mixed = L_K.distances(z_hat, unit_length(z_hat[:10]), rows)
     np.testing.assert_allclose(mixed[:10], own_distances(z_hat[:10]), rtol=1e-9)
     np.testing.assert_allclose(mixed[10:], by_hand(z_hat[10:], z_hat[:10], False), rtol=1e-9)
 
 
 def test_lengths_of_latents_do_not_matter() -> None:
     z_hat, known = RNG.normal(size=(5, 6)), unit_length(RNG.normal(size=(9, 6)))
-    scaled = direction_distances(z_hat * RNG.uniform(1, 9, (5, 1)), known)
-    np.testing.assert_allclose(scaled, direction_distances(z_hat, known), rtol=1e-6)
+    scaled = L_K.distances(z_hat * RNG.uniform(1, 9, (5, 1)), known)
+    np.testing.assert_allclose(scaled, L_K.distances(z_hat, known), rtol=1e-6)
 
 
 def test_fewer_training_images_than_neighbours() -> None:
     z_hat, known = RNG.normal(size=(4, 3)), RNG.normal(size=(2, 3))
-    found = direction_distances(z_hat, unit_length(known))
+    found = L_K.distances(z_hat, unit_length(known))
     np.testing.assert_allclose(found, by_hand(z_hat, known, False), rtol=1e-9)
 
 
@@ -61,14 +64,14 @@ def test_twins_keep_their_small_distance_in_float32() -> None:
     twins = one + np.float32(1e-5) * RNG.normal(size=(8, 64)).astype(np.float32)
     known = np.concatenate([unit_length(twins)] * 5)  # five copies of each twin
     expected = np.linalg.norm(unit_length(one.astype(np.float64)) - unit_length(twins.astype(np.float64)), axis=1)
-    np.testing.assert_allclose(direction_distances(one, known), expected, rtol=0.02)
+    np.testing.assert_allclose(L_K.distances(one, known), expected, rtol=0.02)
 
 
 def test_many_queries_are_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
     z_hat, known = RNG.normal(size=(40, 6)), unit_length(RNG.normal(size=(50, 6)))
-    whole = direction_distances(z_hat, known)
-    monkeypatch.setattr("trainer.scoring.terms.QUERIES", 7)
-    np.testing.assert_allclose(direction_distances(z_hat, known), whole, rtol=1e-12)
+    whole = L_K.distances(z_hat, known)
+    monkeypatch.setattr("trainer.scoring.terms.base.QUERIES", 7)
+    np.testing.assert_allclose(L_K.distances(z_hat, known), whole, rtol=1e-12)
 
 
 def test_fused_is_fishers_sum_of_logarithms() -> None:

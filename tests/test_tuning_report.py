@@ -14,13 +14,13 @@ from PIL import Image
 from tests.conftest import refuses
 from tests.made_up_sweep import LAMBDAS, METHODS, Made, make_dataset, make_sweep
 from tests.report_page import Page, StandIn, read_csv, report
-from trainer.scoring.inference import AnomalyDetector
+from trainer.scoring.inference import Inference
 from tuning.report.latent_figures import embedding, subset
 
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AnomalyDetector, "load", staticmethod(lambda url: StandIn()))
+    monkeypatch.setattr(Inference, "load", staticmethod(lambda url: StandIn()))
 
 
 def scores_of(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -54,7 +54,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_sweep(folder / "sweep")
     make_dataset(folder / "data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AnomalyDetector, "load", staticmethod(lambda url: StandIn()))
+        patch.setattr(Inference, "load", staticmethod(lambda url: StandIn()))
         assert report([folder / "sweep"], folder / "out") == str(folder / "out/index.html")
     return folder / "out"
 
@@ -192,7 +192,7 @@ def test_images_that_must_not_be_shown_are_not(tmp_path: Path, monkeypatch: pyte
         assert "open" in url, "a detector of the sweep that must not be shown"
         return StandIn()
 
-    monkeypatch.setattr(AnomalyDetector, "load", staticmethod(load))
+    monkeypatch.setattr(Inference, "load", staticmethod(load))
     make_dataset(tmp_path / "data")
     hidden = make_sweep(tmp_path / "hidden", dataclasses.replace(SMALL, name="hidden"))
     shown = make_sweep(tmp_path / "open", dataclasses.replace(SMALL, name="open"))

@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
 
 from data_tools.dataset.cache import DEFAULT_LIMIT
 from data_tools.errors import UserError
-from trainer.methods.options import FAnoGanOptions, SearchOptions
-from trainer.networks.progressive import STDDEV_GROUP
-from trainer.training.losses import Coupling, Distance
+from trainer.methods import METHODS, method_of
+from trainer.schedule import STDDEV_GROUP, Phase
 
-Method = Literal["proposed", "fanogan", "search"]
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(METHODS)]
+Distance = Literal["image", "latent"]
+Coupling = Literal["joint", "encoder-only"]
 Precision = Literal["auto", "float32", "bf16"]
 PAPER_MINIBATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4}
 OPERATIONAL = (
@@ -35,10 +39,30 @@ OPERATIONAL = (
     "patience",
 )
 """Options that say where and how a run runs, not what it computes."""
-BEST_BY = ("L_n", "L_o", "L_r", "a_paper", "a_best")
+METHOD_HELP = "; ".join(f"{name}: {each.meaning()}" for name, each in METHODS.items())
+A_SCORES = ("a_paper", "a_best")
+"""AUCs of a at the paper's lambda, and at the best one on the test images."""
+
+T = TypeVar("T")
+
+
+def with_options_of_methods(after: str) -> Callable[[type[T]], type[T]]:
+    """Give a class a field NAME for each method that has options of its own, behind the field `after`."""
+
+    def changed(kind: type[T]) -> type[T]:
+        own = {name: type(each) for name, each in METHODS.items() if dataclasses.fields(each)}
+        fields = dict(kind.__annotations__)
+        place = list(fields).index(after) + 1
+        kind.__annotations__ = dict([*list(fields.items())[:place], *own.items(), *list(fields.items())[place:]])
+        for name, options in own.items():
+            setattr(kind, name, field(default_factory=options))
+        return kind
+
+    return changed
 
 
 @dataclass(frozen=True)
+@with_options_of_methods(after="distance_weight")
 class TrainConfig:
     """Train a detector on a dataset."""
 
@@ -52,8 +76,7 @@ class TrainConfig:
     """Ray Train workers, or MIN:MAX for as many as there is room for at any time; 0 trains in this process."""
     start_from: Annotated[str, tyro.conf.arg(name="from")] = ""
     """A checkpoint (or a run, for its newest) whose weights a new run starts from, at its count of images."""
-    method: Method = "proposed"
-    """proposed: the paper's; its peers: fanogan (f-AnoGAN), and search (no encoder, an iterative search instead)."""
+    method: Annotated[MethodName, tyro.conf.arg(help=METHOD_HELP)] = "proposed"
     gamma: float = 0.0
     """Contamination: the share of anomalies in the training set, in [0, 1)."""
     exclude: str = ""
@@ -92,8 +115,7 @@ class TrainConfig:
     distance_weight: float = 1.0
     """Weight of the distance."""
 
-    fanogan: FAnoGanOptions = field(default_factory=FAnoGanOptions)
-    search: SearchOptions = field(default_factory=SearchOptions)
+    # The options of methods come here, each method's under its name.
 
     precision: Precision = "auto"
     """auto: bf16 autocast where the device computes it natively, float32 elsewhere."""
@@ -108,7 +130,8 @@ class TrainConfig:
     keep: int = 3
     """Checkpoints to keep, the newest ones; the best one stays besides."""
     best_by: str = "a_paper"
-    """The AUC that makes a checkpoint the best: L_n, L_o, L_r, a_paper or a_best; needs labelled test images."""
+    """The AUC that makes a checkpoint the best: a term's that needs no critic, a_paper or a_best (where there is no a,
+    that of the method's first term); needs labelled test images."""
     patience: float = 300.0
     """Seconds after which workers that wait for one another give up, and start again from the newest checkpoint."""
     cache: str = ""
@@ -151,8 +174,9 @@ class TrainConfig:
             raise UserError(f"--ema-decay {self.ema_decay} is outside [0, 1) - give e.g. 0.999")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"--learning-rate {self.learning_rate} is not positive and finite - give e.g. 0.001")
+        if self.method not in METHODS:
+            raise UserError(f"--method {self.method} is unknown - give {' or '.join(METHODS)}")
         for name, choices in (
-            ("method", Method),
             ("distance", Distance),
             ("coupling", Coupling),
             ("precision", Precision),
@@ -161,11 +185,13 @@ class TrainConfig:
                 raise UserError(
                     f"{_option(name)} {getattr(self, name)} is unknown - give {' or '.join(get_args(choices))}"
                 )
-        if self.best_by not in BEST_BY:
-            raise UserError(f"--best-by {self.best_by} is unknown - give one of {', '.join(BEST_BY)}")
+        method = method_of(self)
+        known = (*(term.name for term in method.terms() if term.is_quick), *A_SCORES)
+        if self.best_by not in known:
+            raise UserError(f"--best-by {self.best_by} is unknown - give one of {', '.join(known)}")
         fewest, most = self.worker_range()
         workers = fewest if fewest == most else 1  # of a range, the counts that fit are used
-        for option, batch in self._minibatches():
+        for option, batch in method.minibatches(self):
             if batch <= 0 or batch % (STDDEV_GROUP * max(workers, 1)):
                 raise UserError(
                     f"{option} {batch} is no positive multiple of {STDDEV_GROUP * max(workers, 1)} (groups of"
@@ -176,42 +202,25 @@ class TrainConfig:
                 f"--microbatch {self.microbatch} is no multiple of {STDDEV_GROUP}, the size of minibatch-stddev groups"
                 f" - give e.g. {4 * STDDEV_GROUP}, or 0 for all at once"
             )
-        if self.method == "fanogan":
-            self._check_fanogan()
-        if self.method == "search":
-            _check_positive("search", self.search, ("steps", "restarts", "learning_rate"))
+        method.check(self)
         return self
 
-    def _minibatches(self) -> Iterator[tuple[str, int]]:
-        """Each option that is a global minibatch of this training, with its value."""
-        if self.method == "fanogan":
-            yield "--fanogan.minibatch", self.fanogan.minibatch
-            return
-        resolution = 4
-        while resolution <= self.resolution:
-            if resolution not in self.minibatch:
-                raise UserError(
-                    f"--minibatch has no batch for {resolution}x{resolution} - give"
-                    f" --minibatch.{resolution} 4, or --resolution {resolution // 2}"
-                )
-            yield f"--minibatch.{resolution}", self.minibatch[resolution]
-            resolution *= 2
-
-    def _check_fanogan(self) -> None:
-        if self.microbatch:
-            raise UserError(
-                f"--microbatch {self.microbatch} does not go with --method fanogan, whose batch norm needs the whole"
-                " batch - leave it out"
-            )
-        if self.resolution < 8:
-            raise UserError(f"--resolution {self.resolution} is too small for f-AnoGAN's blocks - give 8 or more")
-        names = [f.name for f in dataclasses.fields(FAnoGanOptions)]
-        _check_positive("fanogan", self.fanogan, names)
+    def schedule(self) -> tuple[Phase, ...]:
+        """All phases of the training, in order."""
+        return method_of(self).schedule(self)
 
     @property
     def latent_size(self) -> int:
-        """N_z."""
-        return self.fanogan.latent_size if self.method == "fanogan" else self.width
+        """N_z; 0 where the method has no latent vectors."""
+        return method_of(self).z_size(self)
+
+    @property
+    def judged_by(self) -> str:
+        """The AUC that --best-by means: where the method has no a, the first of its terms that validates."""
+        from trainer.scoring.join import has_a
+
+        names = [term.name for term in method_of(self).terms() if term.is_quick]
+        return self.best_by if self.best_by in names or has_a(names) else names[0]
 
     def worker_range(self) -> tuple[int, int]:
         """The fewest and the most workers; UserError when the option says neither N nor MIN:MAX."""
@@ -226,19 +235,13 @@ class TrainConfig:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> TrainConfig:
-        nested = {
-            "minibatch": {int(r): int(n) for r, n in values["minibatch"].items()},  # JSON keys are text
-            "fanogan": FAnoGanOptions(**values.get("fanogan", {})),
-            "search": SearchOptions(**values.get("search", {})),
-        }
+        nested: dict[str, Any] = {
+            "minibatch": {int(r): int(n) for r, n in values["minibatch"].items()}
+        }  # keys are text
+        for name, each in METHODS.items():
+            if dataclasses.fields(each):
+                nested[name] = type(each)(**values.get(name, {}))
         return TrainConfig(**{**values, **nested})
-
-
-def _check_positive(group: str, options: Any, names: Iterable[str]) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if not 0 < value < math.inf:
-            raise UserError(f"--{group}.{name.replace('_', '-')} {value} is not positive and finite - give more than 0")
 
 
 def _option(name: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from data_tools.errors import UserError
 from trainer.config import PAPER_MINIBATCH, TrainConfig
-from trainer.methods.options import FAnoGanOptions, SearchOptions
+from trainer.methods import METHODS
 
 
 def kth() -> TrainConfig:
@@ -20,16 +21,9 @@ def cifar_car() -> TrainConfig:
     return TrainConfig(preset="cifar-car", resolution=32, final_images=400_000)
 
 
-SMALL_FANOGAN = FAnoGanOptions(
-    width=16,
-    latent_size=32,
-    gan_images=120_000,
-    encoder_images=60_000,
-    minibatch=16,  # as in Berg et al. 2019
-    learning_rate=4e-4,
-    encoder_learning_rate=2e-4,
-)
-"""On so few images its authors' step sizes learn next to nothing."""
+def of_methods(name: str) -> dict[str, Any]:
+    """The options of methods in a preset, of those that have others there than their defaults."""
+    return {method: each.presets()[name] for method, each in METHODS.items() if name in each.presets()}
 
 
 def cells_small() -> TrainConfig:
@@ -48,10 +42,9 @@ def cells_small() -> TrainConfig:
         minibatch={**PAPER_MINIBATCH, 4: 32, 8: 32, 16: 16, 32: 16},
         learning_rate=0.004,
         ema_decay=0.995,
-        fanogan=SMALL_FANOGAN,
-        search=SearchOptions(steps=100, learning_rate=0.05),
         log_images=2_000,
         checkpoint_images=10_000,
+        **of_methods("cells-small"),
     )
 
 
@@ -70,9 +63,9 @@ def study() -> TrainConfig:
         stable_images=12_000,
         final_images=36_000,
         minibatch={**PAPER_MINIBATCH, 4: 32, 8: 32, 16: 32},
-        fanogan=dataclasses.replace(SMALL_FANOGAN, gan_images=96_000, encoder_images=40_000),
         log_images=4_000,
         checkpoint_images=12_000,
+        **of_methods("study"),
     )
 
 
@@ -88,10 +81,9 @@ def demo() -> TrainConfig:
         minibatch={**PAPER_MINIBATCH, 4: 32, 8: 32, 16: 16, 32: 16},
         learning_rate=0.004,  # as for cells-small
         ema_decay=0.99,
-        fanogan=dataclasses.replace(SMALL_FANOGAN, gan_images=30_000, encoder_images=15_000),
-        search=SearchOptions(steps=100, learning_rate=0.05),
         log_images=1_000,
         checkpoint_images=5_000,
+        **of_methods("demo"),
     )
 
 

@@ -6,26 +6,27 @@ Every worker computes it for itself, so nothing about growth is ever negotiated.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from trainer.config import TrainConfig
-from trainer.networks.progressive import resolutions
+if TYPE_CHECKING:
+    from trainer.config import TrainConfig
 
-Kind = Literal["fade", "stable", "gan", "encoder"]
+STDDEV_GROUP = 4
+"""Minibatch-stddev groups are runs of 4 consecutive samples: what divides a batch divides it into whole groups."""
 
 
 @dataclass(frozen=True)
 class Phase:
     """A stretch of training at one resolution; the optimisers' moments start anew with each.
 
-    kind: a fade, what follows it; or f-AnoGAN's two, generator and critic first and the encoder after them.
+    kind: "fade", in which the newest layers blend in by alpha, or whatever else the method tells its phases apart by.
     start, end: images seen; the phase holds the steps that begin in [start, end).
     critic_steps: batches, one after the other, that the critic sees in a step.
     """
 
     index: int
     resolution: int
-    kind: Kind
+    kind: str
     start: int
     end: int
     batch: int
@@ -49,31 +50,23 @@ class Phase:
         return min((images_seen - self.start) / (self.end - self.start), 1.0) if self.fading else 1.0
 
 
-def schedule(config: TrainConfig) -> tuple[Phase, ...]:
-    """All phases in order: per resolution a fade (none at 4x4), then a stable phase."""
-    if config.method == "fanogan":
-        return _fanogan_schedule(config)
+def resolutions(final: int) -> list[int]:
+    """4, 8, ... up to `final`."""
+    return [2**power for power in range(2, final.bit_length())]
+
+
+def grown(config: TrainConfig) -> tuple[Phase, ...]:
+    """The phases of growing networks, in order: per resolution a fade (none at 4x4), then a stable phase."""
     phases: list[Phase] = []
     seen = 0
     for r in resolutions(config.resolution):
         stable = config.final_images if r == config.resolution else config.stable_images
         rate = config.learning_rate * (1.5 if r >= 1024 else 1.0)
-        kinds: tuple[tuple[Kind, int], ...] = (("fade", config.fade_images if r > 4 else 0), ("stable", stable))
-        for kind, images in kinds:
+        for kind, images in (("fade", config.fade_images if r > 4 else 0), ("stable", stable)):
             if images:
                 phases.append(Phase(len(phases), r, kind, seen, seen + images, config.minibatch[r], rate))
                 seen += images
     return tuple(phases)
-
-
-def _fanogan_schedule(config: TrainConfig) -> tuple[Phase, ...]:
-    """Generator and critic, then the encoder, all at the final resolution (Schlegl et al. 2019)."""
-    f, r = config.fanogan, config.resolution
-    end = f.gan_images + f.encoder_images
-    return (
-        Phase(0, r, "gan", 0, f.gan_images, f.minibatch, f.learning_rate, f.critic_steps),
-        Phase(1, r, "encoder", f.gan_images, end, f.minibatch, f.encoder_learning_rate),
-    )
 
 
 def phase_at(phases: tuple[Phase, ...], images_seen: int) -> Phase | None:

@@ -11,14 +11,13 @@ import tyro
 
 from data_tools.dataset.cache import DEFAULT_LIMIT
 from data_tools.errors import UserError
+from trainer.methods import VARIANTS
 
-METHODS: dict[str, dict[str, str]] = {
-    "proposed": {},
-    "proposed-dz": {"distance": "latent"},
-    "fanogan": {"method": "fanogan"},
-    "search": {"method": "search"},
+METHODS: dict[str, dict[str, Any]] = {
+    called: {"method": name, **variant.options} for called, (name, variant) in VARIANTS.items()
 }
 """What a sweep calls a method, and the options of a training that it stands for."""
+METHOD_HELP = "Methods, separated by commas: " + ", ".join(METHODS)
 OPERATIONAL = ("data", "out", "workers", "cpus", "concurrent", "cache", "cache_limit")
 """Options that say where and how a sweep runs, not what comes out."""
 
@@ -35,8 +34,7 @@ class SweepConfig:
     """What a training starts from."""
     name: str = ""
     """What the report calls the dataset."""
-    method: str = "proposed"
-    """Methods, separated by commas."""
+    method: Annotated[str, tyro.conf.arg(help=METHOD_HELP)] = "proposed"
     gamma: str = "0"
     """Contaminations, separated by commas."""
     seed: str = "0"

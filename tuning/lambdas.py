@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from data_tools.errors import UserError
+from trainer.scoring.criterion import PAPER_LAMBDA
 from trainer.scoring.evaluation import lambda_grid
-from trainer.scoring.inference import PAPER_LAMBDA
 
 
 def lambda_values(text: str) -> np.ndarray:

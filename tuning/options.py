@@ -12,8 +12,10 @@ import numpy as np
 
 from data_tools.errors import UserError
 from trainer.config import TrainConfig
+from trainer.methods import VARIANTS
 
-OWN = ("data", "out", "preset", "method", "gamma", "seed", "distance", "workers", "cache", "cache_limit", "start_from")
+VARIED = {option for _, variant in VARIANTS.values() for option in variant.options}
+OWN = ("data", "out", "preset", "method", "gamma", "seed", *VARIED, "workers", "cache", "cache_limit", "start_from")
 """Options that a sweep has itself, or that make no sense in one."""
 
 
@@ -90,7 +92,7 @@ def _current(config: TrainConfig, name: str, text: str) -> Any:
     group = getattr(config, head, None)
     if rest and isinstance(group, dict) and rest.isdecimal() and int(rest) in group:
         return group[int(rest)]
-    if rest and dataclasses.is_dataclass(group) and hasattr(group, rest):
+    if rest and dataclasses.is_dataclass(group) and rest in {f.name for f in dataclasses.fields(group)}:
         return getattr(group, rest)
     if not rest and head in {f.name for f in dataclasses.fields(config)} and isinstance(group, int | float | str):
         return group

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_bytes
-from trainer.scoring.inference import PAPER_LAMBDA
+from trainer.scoring.criterion import PAPER_LAMBDA
 from tuning.options import Choice
 from tuning.plan import Plan, Trial, trial_of
 from tuning.sweep_tables import read_sweep
@@ -52,7 +52,7 @@ def searcher(plan: Plan, finished: list[Trial]) -> Any:
         for trial in finished:
             if scores := aucs.get(trial.name):
                 points.append({choice.name: _value(choice, trial.options[choice.name]) for choice in plan.choices})
-                rewards.append(_objective(scores, trial.config.best_by, sweep.plan.lambdas))
+                rewards.append(_objective(scores, trial.config.judged_by, sweep.plan.lambdas))
     told: dict[str, Any] = {"points_to_evaluate": points, "evaluated_rewards": rewards} if points else {}
     return Judged(space, metric="auc", mode="max", seed=len(points), **told)
 

@@ -88,7 +88,7 @@ def make_plan(sweep: SweepConfig) -> Plan:
     trials = tuple(
         trial_of(sweep, method, gamma, seed, options)
         for method, gamma, seed in itertools.product(sweep.methods, sweep.gammas, sweep.seeds)
-        for options in _combinations(sweep, choices, METHODS[method].get("method", "proposed"))
+        for options in _combinations(sweep, choices, METHODS[method]["method"])
     )
     return Plan(sweep, dataset, lambdas, choices, trials)
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from data_tools.storage import Storage, open_storage, write_bytes
-from trainer.scoring.inference import PAPER_LAMBDA
+from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED, anomaly
 from tuning.label_free import CORRUPTIONS, chosen_lambda, excess_mass, mass_volume, rank_agreement, separation
+from tuning.score_names import in_order, main_scores
 from tuning.sweep_files import checked, csv_text
-from tuning.sweep_tables import CHOICE, MEASURES, TERMS, Sweep, Trial, read_sweep
+from tuning.sweep_tables import CHOICE, MEASURES, Sweep, Trial, read_sweep
 from tuning.trial_tables import PROBES
 
 AUC_COLUMNS = ("method", "options", "gamma", "seed", "score", "lambda", "auc")
@@ -34,7 +35,8 @@ def write_results(url: str) -> None:
         for gamma in sweep.gammas:
             trials = sweep.of(variant, gamma)
             probes = [found for trial in trials if (found := read_probes(storage, trial.name))]
-            curves = [trial.scores.lambda_aucs(sweep.plan.lambdas) for trial in trials if trial.labelled]
+            mixed = [trial for trial in trials if trial.labelled and trial.scores.has("a")]
+            curves = [trial.scores.lambda_aucs(sweep.plan.lambdas) for trial in mixed]
             aucs = np.mean(curves, axis=0) if curves else None
             if not probes:
                 continue
@@ -58,9 +60,12 @@ def auc_rows(sweep: Sweep) -> list[list[Any]]:
         if not trial.labelled:
             continue
         place = [*trial.variant, trial.gamma, trial.seed]
-        rows += [[*place, name, "", trial.scores.auc(name)] for name in TERMS if trial.scores.has(name)]
-        curve = trial.scores.lambda_aucs(sweep.plan.lambdas)
-        rows += [[*place, "a", lam, auc] for lam, auc in zip(sweep.plan.lambdas, curve)]
+        main = [name for name in main_scores(trial.variant.method) if trial.scores.has(name)]
+        names = dict.fromkeys([*main, *in_order(trial.scores.columns)])
+        rows += [[*place, name, "", trial.scores.auc(name)] for name in names]
+        if trial.scores.has("a"):
+            curve = trial.scores.lambda_aucs(sweep.plan.lambdas)
+            rows += [[*place, "a", lam, auc] for lam, auc in zip(sweep.plan.lambdas, curve)]
     for (gamma, seed), scores in sorted(sweep.baselines.items()):
         rows += [["baseline", "", gamma, seed, name, "", scores.auc(name)] for name in sorted(scores.columns)]
     return rows
@@ -73,7 +78,7 @@ def read_probes(storage: Storage, trial: str) -> Probes | None:
         rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
         kinds = dict.fromkeys(row["kind"] for row in rows)
         found = {
-            kind: np.array([[float(row[name]) for row in rows if row["kind"] == kind] for name in ("L_n", "L_o")])
+            kind: np.array([[float(row[name]) for row in rows if row["kind"] == kind] for name in WEIGHTED])
             for kind in kinds
         }
         if missing := {"reference", "uniform", *CORRUPTIONS} - set(found):
@@ -88,8 +93,7 @@ def read_probes(storage: Storage, trial: str) -> Probes | None:
 
 def label_free_figures(probes: Sequence[Probes], lam: float) -> dict[str, float]:
     """What can be said of a at one lambda without labels, means over seeds: one `Probes` a seed."""
-    weights = np.array([lam, 1 - lam])
-    scores = [{kind: weights @ parts for kind, parts in each.items()} for each in probes]
+    scores = [{kind: anomaly(parts[0], parts[1], lam) for kind, parts in each.items()} for each in probes]
     found = {
         f"separation_{kind}": float(np.mean([separation(each["reference"], each[kind]) for each in scores]))
         for kind in CORRUPTIONS

@@ -16,7 +16,7 @@ from data_tools.dataset.training_set import training_set
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, write_bytes
 from trainer.on_ray.session import ray_session, room
-from trainer.on_ray.supervisor import followed, new_desk
+from trainer.on_ray.supervisor import followed, new_supervisor
 from trainer.scoring.evaluation import test_images
 from tuning.baselines import baseline_scores
 from tuning.config import SweepConfig
@@ -42,14 +42,14 @@ def run_sweep(config: SweepConfig) -> None:
         print(line, flush=True)
     with ray_session(config.workers * config.cpus):
         logging.getLogger("ray").setLevel(logging.CRITICAL)  # what goes wrong with a trial is said by `Watch`
-        concurrent, desk = check_resources(config), new_desk()
-        with followed(desk, lambda line: print(line, flush=True)):
-            failures = _run_trials(plan, concurrent, desk)
+        concurrent, supervisor = check_resources(config), new_supervisor()
+        with followed(supervisor, lambda line: print(line, flush=True)):
+            failures = _run_trials(plan, concurrent, supervisor)
             if config.sampler == "optuna":
                 plan = known_trials(plan)
                 write_plan(plan)
             if plan.labelled:
-                _run_baselines(plan, desk)
+                _run_baselines(plan, supervisor)
     if not failures or over(config.out):
         write_results(config.out)
     if failures:
@@ -83,7 +83,7 @@ def check_resources(config: SweepConfig) -> int:
     return min(config.concurrent, most) if config.concurrent else most
 
 
-def _run_trials(plan: Plan, concurrent: int, desk: Any) -> dict[str, str]:
+def _run_trials(plan: Plan, concurrent: int, supervisor: Any) -> dict[str, str]:
     """Let Tune run the trials that are not over; returns the reasons of those that failed, by name."""
     from ray import tune
 
@@ -92,15 +92,15 @@ def _run_trials(plan: Plan, concurrent: int, desk: Any) -> dict[str, str]:
     sweep, done = plan.sweep, over(plan.sweep.out)
     failures = {}
     if waiting := [trial.place for trial in plan.trials if trial.name not in done]:
-        failures = run_tune(sweep, {"trial": tune.grid_search(waiting)}, None, 1, concurrent, desk)
+        failures = run_tune(sweep, {"trial": tune.grid_search(waiting)}, None, 1, concurrent, supervisor)
     more = sweep.samples - len(plan.trials)
     if sweep.sampler == "optuna" and more > 0 and not failures:
         finished: list[Trial] = [trial for trial in plan.trials if trial.name in over(sweep.out)]
-        failures = run_tune(sweep, {}, searcher(plan, finished), more, concurrent, desk)
+        failures = run_tune(sweep, {}, searcher(plan, finished), more, concurrent, supervisor)
     return failures
 
 
-def _run_baselines(plan: Plan, desk: Any) -> None:
+def _run_baselines(plan: Plan, supervisor: Any) -> None:
     """The plain baselines on the same samples, for each gamma and seed that has none yet."""
     import ray
 
@@ -109,7 +109,7 @@ def _run_baselines(plan: Plan, desk: Any) -> None:
     for gamma in plan.sweep.gammas:
         for seed in plan.sweep.seeds:
             if f"{(name := f'gamma-{gamma:g}_seed-{seed}')}/scores.csv" not in there:
-                desk.hear.remote(f"baselines {name}")
+                supervisor.log.remote(f"baselines {name}")
                 tasks.append(ray.remote(num_cpus=1, max_retries=3)(_baselines).remote(plan.sweep, gamma, seed, name))
     ray.get(tasks)
 

@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from data_tools.errors import UserError
 from data_tools.storage import Storage, read_bytes
+from trainer.scoring.join import anomaly, has_a
 
 T = TypeVar("T")
 TEXT = ("method", "options", "criterion")
@@ -32,10 +33,10 @@ class ScoreFile:
         """A column of length N; the name "a" with lambda gives lambda L_n + (1 - lambda) L_o (P eq. 5)."""
         if name != "a" or lam is None:
             return self.columns[name]
-        return lam * self.columns["L_n"] + (1 - lam) * self.columns["L_o"]
+        return anomaly(self.columns["L_n"], self.columns["L_o"], lam)
 
     def has(self, name: str) -> bool:
-        return name == "a" or name in self.columns
+        return has_a(self.columns) if name == "a" else name in self.columns
 
     def auc(self, name: str, lam: float | None = None) -> float:
         """The AUC of a score, for a file with labels."""
@@ -45,8 +46,7 @@ class ScoreFile:
     def lambda_aucs(self, lambdas: np.ndarray) -> np.ndarray:
         """The AUC of a at each of K lambdas, for a file with labels."""
         assert self.labels is not None
-        mixed = np.outer(lambdas, self.columns["L_n"]) + np.outer(1 - lambdas, self.columns["L_o"])
-        return aucs(self.labels, mixed)
+        return aucs(self.labels, anomaly(self.columns["L_n"], self.columns["L_o"], lambdas[:, None]))
 
 
 def aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -10,13 +10,11 @@ import numpy as np
 
 from data_tools.errors import UserError
 from data_tools.storage import Storage, open_storage
-from tuning.config import METHODS as KNOWN_METHODS
+from trainer.scoring.join import WEIGHTED
+from tuning.config import METHODS
+from tuning.score_names import DEFAULT, score_columns
 from tuning.sweep_files import ScoreFile, read_array, read_json, read_scores, read_table
 
-METHODS = ("fanogan", *(name for name in KNOWN_METHODS if name != "fanogan"))
-"""In the order of the paper's table 2."""
-TERMS = ("A", "L_r", "L_n", "L_o", "D", "L_k", "fused")
-"""A trial's score columns; "a" follows from L_n, L_o and lambda."""
 SEPARATIONS = ("separation", "separation_cut-paste", "separation_noise", "separation_blot")
 MEASURES = (*SEPARATIONS, "agreement_seeds", "agreement_checkpoints", "mass_volume", "excess_mass")
 CHOICE = ("chosen_lambda", "criterion", "auc_chosen", "auc_paper", "auc_best", "lambda_best")
@@ -84,7 +82,7 @@ class Sweep:
     def variants(self) -> list[Variant]:
         """In the methods' order, then in the plan's."""
         found = dict.fromkeys(trial.variant for trial in self.trials)
-        return sorted(found, key=lambda variant: METHODS.index(variant.method))
+        return sorted(found, key=lambda variant: list(METHODS).index(variant.method))
 
     @property
     def labelled(self) -> bool:
@@ -103,6 +101,11 @@ class Sweep:
     def first(self, method: str) -> Variant | None:
         """A method's first variant: the one that is drawn where a method has only one place."""
         return next((variant for variant in self.variants if variant.method == method), None)
+
+    @property
+    def subject(self) -> Variant | None:
+        """What figures of one method show: the default method, or else the first that was swept."""
+        return self.first(DEFAULT) or next(iter(self.variants), None)
 
     def chosen_lambda(self, variant: Variant, gamma: float) -> float | None:
         """The lambda chosen without labels; None where no choice was made."""
@@ -155,14 +158,19 @@ def _plan(value: Any) -> Plan:
 def _trial(storage: Storage, planned: dict[str, Any], names: set[str]) -> Trial:
     """A finished trial. Options are written as in the sweep's tables: "learning_rate=0.002 width=32"."""
     folder = f"trials/{planned['name']}"
-    labelled, images_seen, resolution, scored = read_json(
+    labelled, images_seen, resolution, scored, terms = read_json(
         storage,
         f"{folder}/result.json",
-        lambda r: (bool(r["labelled"]), int(r["images_seen"]), int(r["resolution"]), int(r["scored_images"])),
+        lambda r: (
+            bool(r["labelled"]),
+            int(r["images_seen"]),
+            int(r["resolution"]),
+            int(r["scored_images"]),
+            r.get("terms"),  # that of an earlier version has none
+        ),
     )
-    scores = (
-        read_scores(storage, f"{folder}/scores.csv", ("L_n", "L_o"), TERMS) if f"{folder}/scores.csv" in names else None
-    )
+    needed, wanted = (terms, terms) if terms else (WEIGHTED, score_columns())
+    scores = read_scores(storage, f"{folder}/scores.csv", needed, wanted) if f"{folder}/scores.csv" in names else None
     if scores is None or len(scores.keys) != scored or (scores.labels is not None) != labelled:
         kind = "labelled" if labelled else "unlabelled"
         raise UserError(

@@ -29,10 +29,11 @@ def trial_at(parameters: dict[str, Any], sweep: SweepConfig) -> Trial:
     return trial_of(sweep, sweep.methods[0], sweep.gammas[0], sweep.seeds[0], options)
 
 
-def run_trial(parameters: dict[str, Any], sweep: SweepConfig, desk: Any) -> None:
+def run_trial(parameters: dict[str, Any], sweep: SweepConfig, supervisor: Any) -> None:
     """Train from the newest checkpoint, if there is one, and write the tables; reports to Tune.
 
-    desk: hears what the workers say. What no second try would mend is reported as FAILED, everything else raises.
+    supervisor: passes on what the workers log. What no second try would mend is reported as FAILED, everything else
+    raises.
     """
     import ray
     from ray import tune
@@ -42,7 +43,7 @@ def run_trial(parameters: dict[str, Any], sweep: SweepConfig, desk: Any) -> None
     url = trial.config.out.removesuffix("/run")
     try:
         write_bytes(open_storage(url), TRIAL, (json.dumps(trial.place, indent=2) + "\n").encode())
-        _train(trial, sweep.cpus, desk)
+        _train(trial, sweep.cpus, supervisor)
         gpus = 1 if has_gpus(1) else 0
         task = ray.remote(num_cpus=sweep.cpus, num_gpus=gpus, max_retries=3, scheduling_strategy="DEFAULT")(_tables)
         aucs: dict[str, float] = ray.get(task.remote(url, sweep.cpus))  # type: ignore[assignment]
@@ -54,11 +55,11 @@ def run_trial(parameters: dict[str, Any], sweep: SweepConfig, desk: Any) -> None
             raise
         tune.report({FAILED: str(error.cause)})
         return
-    judged = {"auc": aucs[trial.config.best_by]} if aucs else {}
+    judged = {"auc": aucs[trial.config.judged_by]} if aucs else {}
     tune.report({"finished": 1, **judged, **{f"auc/{name}": value for name, value in aucs.items()}})
 
 
-def _train(trial: Trial, cpus: int, desk: Any) -> None:
+def _train(trial: Trial, cpus: int, supervisor: Any) -> None:
     import ray
     from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -67,14 +68,14 @@ def _train(trial: Trial, cpus: int, desk: Any) -> None:
     if state == "finished":
         return
 
-    def hear(line: str) -> None:
-        desk.hear.remote(f"{trial.name}: {line}")
+    def log(line: str) -> None:
+        supervisor.log.remote(f"{trial.name}: {line}")
 
     def moved_in(room: Any) -> None:
-        ray.get(desk.moved_in.remote(trial.name, room))
+        ray.get(supervisor.moved_in.remote(trial.name, room))
 
     try:
-        fit_on_ray(config, cpus, hear, cpus, [TuneReportCallback()], moved_in)
+        fit_on_ray(config, cpus, log, cpus, [TuneReportCallback()], moved_in)
     except UserError:
         if state == "new" and not checkpoint_names(config.out):
             discard(config.out)

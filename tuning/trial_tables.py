@@ -12,12 +12,13 @@ from data_tools.dataset.reader import Dataset, open_dataset
 from data_tools.dataset.training_set import training_set
 from data_tools.storage import open_storage, write_bytes
 from trainer.config import TrainConfig
-from trainer.methods.table import can_score
 from trainer.run.checkpoint import CheckpointInfo, checkpoint_names, newest_checkpoint, read_info
 from trainer.run.folder import read_config, run_images
-from trainer.scoring.evaluation import PROVENANCE, summary
-from trainer.scoring.inference import AnomalyDetector, Scores
-from trainer.scoring.terms import direction_distances, fused, unit_length
+from trainer.scoring.calibration import compared, kept_of
+from trainer.scoring.evaluation import provenance_columns, summary
+from trainer.scoring.inference import Inference, Values
+from trainer.scoring.join import WEIGHTED, fused, has_a
+from trainer.scoring.terms.base import Compared
 from tuning.label_free import CORRUPTIONS, corrupted, uniform_images
 from tuning.scored import ScoredImages, scored_images
 from tuning.sweep_files import csv_text
@@ -35,61 +36,65 @@ def write_tables(trial: str) -> dict[str, float]:
     """Write all tables of a trial whose training is finished, result.json last; returns AUCs, with labels."""
     config, _ = read_config(f"{trial}/run")
     info = read_info(newest_checkpoint(f"{trial}/run"))
-    detector = AnomalyDetector.from_checkpoint(info, with_critic=True)
+    inference = Inference.from_checkpoint(info)
     dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
     storage, judged = open_storage(trial), scored_images(dataset)
-    scores, terms = _score(detector, config, dataset, judged)
-    write_bytes(storage, SCORES, _score_csv(terms, judged).encode())
+    ready = inference.method.ready(config, info.images_seen)
+    values, scores = _score(inference, ready, config, dataset, judged)
+    write_bytes(storage, SCORES, _score_csv(scores, judged).encode())
     aucs: dict[str, float] = {}
     if judged.labels is not None:
-        aucs = summary(scores, judged.labels)
-        array = io.BytesIO()
-        np.savez(array, test=scores.z_hat)  # type: ignore[arg-type]
-        write_bytes(storage, LATENTS, array.getvalue())
-    if can_score(config, info.images_seen):
-        write_bytes(storage, PROBES, _probe_csv(config, info, detector, dataset).encode())
+        aucs = summary(values, judged.labels)
+        if values.z_hat is not None:
+            array = io.BytesIO()
+            np.savez(array, test=values.z_hat)
+            write_bytes(storage, LATENTS, array.getvalue())
+    if ready and has_a(scores):
+        write_bytes(storage, PROBES, _probe_csv(config, info, inference, dataset).encode())
     facts = {
         "images_seen": info.images_seen,
         "resolution": info.resolution,
         "labelled": judged.labels is not None,
         "scored_images": len(judged.images),
+        "terms": list(scores),
     }
     write_bytes(storage, RESULT, (json.dumps(facts, indent=2) + "\n").encode())
     return aucs
 
 
 def _score(
-    detector: AnomalyDetector, config: TrainConfig, dataset: Dataset, judged: ScoredImages
-) -> tuple[Scores, dict[str, np.ndarray]]:
-    """Images' scores and terms; those that need the training images' latents, where these are a pass away.
+    inference: Inference, ready: bool, config: TrainConfig, dataset: Dataset, judged: ScoredImages
+) -> tuple[Values, dict[str, np.ndarray]]:
+    """Images' terms, and all their scores: those that compare with training images too where these are a pass away.
 
     Where nothing is labelled the images are training images, and stand for all of them.
     """
-    scores = detector.score(judged.images)
-    terms, known = scores.columns(), scores
-    if config.method != "search":
-        if judged.labels is not None:
-            data = run_images(config.out, config, dataset)
-            known = detector.score(data.at(np.arange(min(len(data), REFERENCE))))
-        assert scores.z_hat is not None and known.z_hat is not None
-        directions, own = unit_length(known.z_hat), np.arange(len(known.z_hat))
-        reference = known.columns() | {"L_k": direction_distances(known.z_hat, directions, own)}
-        terms["L_k"] = direction_distances(scores.z_hat, directions, own if known is scores else None)
-        terms["fused"] = fused(terms, reference, np.full(len(own), True) if known is scores else None)
-    return scores, terms
+    if not ready:
+        values = inference.values(judged.images, [term for term in inference.terms if not isinstance(term, Compared)])
+        return values, values.terms
+    values = known = inference.values(judged.images)
+    own = np.arange(len(judged.images))
+    if judged.labels is not None:
+        data = run_images(config.out, config, dataset)
+        own = np.arange(min(len(data), REFERENCE))
+        known = inference.values(data.at(own))
+    kept = kept_of(inference.terms, known)
+    reference = compared(inference.joined, known, kept, own)
+    scores = compared(inference.terms, values, kept, own if known is values else None)
+    return values, scores | {"fused": fused(scores, reference, np.full(len(own), True) if known is values else None)}
 
 
-def _score_csv(terms: dict[str, np.ndarray], judged: ScoredImages) -> str:
-    others = [name for name in PROVENANCE if name != "key"]
+def _score_csv(scores: dict[str, np.ndarray], judged: ScoredImages) -> str:
+    others = [name for name in provenance_columns(judged.provenance) if name != "key"]
     labels = [""] * len(judged.images) if judged.labels is None else np.where(judged.labels, "anomaly", "normal")
     rows = [
-        [origin["key"], label, *(column[i] for column in terms.values()), *(origin.get(name) for name in others)]
+        [origin["key"], label, *(column[i] for column in scores.values()), *(origin.get(name) for name in others)]
         for i, (label, origin) in enumerate(zip(labels, judged.provenance))
     ]
-    return csv_text(["key", "label", *terms, *others], rows)
+    return csv_text(["key", "label", *scores, *others], rows)
 
 
-def _probe_csv(config: TrainConfig, info: CheckpointInfo, detector: AnomalyDetector, dataset: Dataset) -> str:
+def _probe_csv(config: TrainConfig, info: CheckpointInfo, inference: Inference, dataset: Dataset) -> str:
     """L_n and L_o of some training images, the same for all trials, of corrupted copies, and of uniform images.
 
     Also those of the images by the checkpoint before: a ranking that is worth something does not change at once.
@@ -98,11 +103,13 @@ def _probe_csv(config: TrainConfig, info: CheckpointInfo, detector: AnomalyDetec
     images = data.at(np.arange(min(len(data), PROBED)))
     probes = {"reference": images} | {kind: corrupted(images, kind, seed=0) for kind in CORRUPTIONS}
     probes["uniform"] = uniform_images(images, 4 * PROBED, COMPONENTS, seed=0)
-    scored = {kind: detector.score(each) for kind, each in probes.items()}
+    terms = [term for term in inference.terms if term.name in WEIGHTED]
+    scored = {kind: inference.values(each, terms) for kind, each in probes.items()}
     earlier = checkpoint_names(f"{config.out}")[:-1]
     if earlier:
         before = read_info(f"{config.out}/checkpoints/{earlier[-1]}")
-        if can_score(config, before.images_seen) and before.resolution == info.resolution:
-            scored["before"] = AnomalyDetector.from_checkpoint(before).score(images)
-    rows = [[kind, i, n, o] for kind, each in scored.items() for i, (n, o) in enumerate(zip(each.L_n, each.L_o))]
-    return csv_text(["kind", "image", "L_n", "L_o"], rows)
+        if inference.method.ready(config, before.images_seen) and before.resolution == info.resolution:
+            scored["before"] = Inference.from_checkpoint(before).values(images, terms)
+    columns = {kind: [each[name] for name in WEIGHTED] for kind, each in scored.items()}
+    rows = [[kind, i, *numbers] for kind, each in columns.items() for i, numbers in enumerate(zip(*each))]
+    return csv_text(["kind", "image", *WEIGHTED], rows)

@@ -14,7 +14,6 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from data_tools.storage import open_storage, write_bytes
 from data_tools.storage.s3 import S3
-from trainer.schedule import schedule
 from tuning.config import SweepConfig
 from tuning.plan import read_options
 from tuning.trial import FAILED, run_trial, trial_at
@@ -28,21 +27,21 @@ ATTEMPTS = 3
 
 
 def run_tune(
-    sweep: SweepConfig, space: dict[str, Any], searcher: Any, samples: int, concurrent: int, desk: Any
+    sweep: SweepConfig, space: dict[str, Any], searcher: Any, samples: int, concurrent: int, supervisor: Any
 ) -> dict[str, str]:
     """One run of Tune; returns the reasons of the trials that failed, by name.
 
-    space, searcher, samples: as Tune takes them. desk: hears what is said.
+    space, searcher, samples: as Tune takes them. supervisor: is told what there is to log.
     """
 
     def name(trial: TuneTrial) -> str:
         return trial_at(trial.config, sweep).name
 
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the first reports come before the first AUC
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # what there is to say is said by the desk
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # what there is to say is said by the supervisor
     place, filesystem = _place(f"{sweep.out}/{FOLDER}")
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(run_trial, sweep=sweep, desk=desk), NEXT_TO_NOTHING),
+        tune.with_resources(tune.with_parameters(run_trial, sweep=sweep, supervisor=supervisor), NEXT_TO_NOTHING),
         param_space=space,
         tune_config=tune.TuneConfig(
             num_samples=samples,
@@ -59,7 +58,7 @@ def run_tune(
             storage_path=place,
             storage_filesystem=filesystem,
             failure_config=tune.FailureConfig(max_failures=ATTEMPTS),
-            callbacks=[_Watch(sweep, desk)],
+            callbacks=[_Watch(sweep, supervisor)],
             verbose=0,
         ),
     )
@@ -76,8 +75,8 @@ def run_tune(
 class _Watch(Callback):
     """Says how trials end; one that Tune stopped early is marked so that it is not run again."""
 
-    def __init__(self, sweep: SweepConfig, desk: Any) -> None:
-        self.sweep, self.desk = sweep, desk
+    def __init__(self, sweep: SweepConfig, supervisor: Any) -> None:
+        self.sweep, self.supervisor = sweep, supervisor
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         last, name = trial.last_result, trial_at(trial.config, self.sweep).name
@@ -86,7 +85,7 @@ class _Watch(Callback):
         elif "finished" in last:
             self._say(f"{name}: finished")
         else:
-            self.desk.clear.remote(name)
+            self.supervisor.clear.remote(name)
             facts = {key: last[key] for key in ("phase", "auc", "images_seen") if key in last}
             content = (json.dumps(facts, indent=2) + "\n").encode()
             write_bytes(open_storage(f"{self.sweep.out}/trials/{name}"), STOPPED, content)
@@ -96,12 +95,12 @@ class _Watch(Callback):
         self._say(f"{trial_at(trial.config, self.sweep).name}: ended by an error, see {FOLDER}/*/*/error.txt")
 
     def _say(self, line: str) -> None:
-        self.desk.hear.remote(line)
+        self.supervisor.log.remote(line)
 
 
 def _asha(sweep: SweepConfig) -> TrialScheduler:
     """Halve the trials at the ends of phases 1, 2, 4, ...: those of the same phase alone are compared."""
-    phases = len(schedule(read_options(sweep)[0]))
+    phases = len(read_options(sweep)[0].schedule())
     return ASHAScheduler(
         time_attr="phase", metric="auc", mode="max", max_t=phases + 1, reduction_factor=2, stop_last_trials=False
     )

@@ -43,13 +43,13 @@ class Serve:
             from ray.serve.config import HTTPOptions
 
             from cluster.calibration import calibrated_once
-            from cluster.serve import Detector, Settings
+            from cluster.serve import DetectorService, Settings
 
             if meaning := calibrated_once(checkpoint, self.criterion):
                 print(meaning, flush=True)
             settings = Settings(run=url, best=self.best, **asdict(self.criterion))
             placed = {"num_cpus": 1, "num_gpus": 1 if has_gpus(self.replicas) else 0}
-            deployment = Detector.options(num_replicas=self.replicas, ray_actor_options=placed)
+            deployment = DetectorService.options(num_replicas=self.replicas, ray_actor_options=placed)
             serve.start(http_options=HTTPOptions(host=self.host, port=self.port))
             try:
                 serve.run(deployment.bind(settings.model_dump()), name="detector")

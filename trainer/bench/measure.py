@@ -14,7 +14,7 @@ from data_tools.dataset.training_set import TrainingSet
 from trainer.bench.machine import forget_peak_memory, peak_memory, settle
 from trainer.bench.operations import Operations
 from trainer.config import TrainConfig
-from trainer.methods.table import build_networks, build_step
+from trainer.methods import method_of
 from trainer.schedule import Phase
 from trainer.training.group import Group, told_by_first
 from trainer.training.step import Step
@@ -55,7 +55,8 @@ def measure(
 ) -> Measured:
     """Take steps of this phase for about `seconds` a measurement. Every worker of the group calls it."""
     forget_peak_memory(device)
-    step = build_step(config, build_networks(config, channels).to(device), data, device, group)
+    method = method_of(config)
+    step = method.step(config, method.networks(config, channels, len(data)).to(device), data, device, group)
     step.begin(phase)
     steps = _Steps(step, phase, device)
     steps.take(WARM_UP)

@@ -23,9 +23,8 @@ from trainer.bench.made_up import MadeUpImages
 from trainer.bench.measure import measure
 from trainer.config import TrainConfig
 from trainer.schedule import Phase
-from trainer.scoring.inference import best_device
+from trainer.training.device import best_device, uses_bf16
 from trainer.training.group import form_group
-from trainer.training.step import uses_bf16
 
 RESULT, REFUSED = "result.json", "refused.txt"
 

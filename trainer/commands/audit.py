@@ -12,7 +12,7 @@ import tyro
 from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
 from trainer.commands.shared import Best, Run
-from trainer.scoring.criterion import ShareCriterion
+from trainer.scoring.criterion import Criterion, ShareCriterion
 
 
 @dataclass(frozen=True)
@@ -38,29 +38,28 @@ class Audit:
         from trainer.run.checkpoint import chosen_checkpoint
         from trainer.scoring.audit import ranked, write_exclusions, write_table
         from trainer.scoring.calibration import run_of
-        from trainer.scoring.judge import Judge, asked_threshold
+        from trainer.scoring.detector import Detector
 
         if self.shown < 1:
             raise UserError(f"--shown {self.shown} is below 1 - give the number of images on the page")
         by, cache = self.criterion, self.caching
         checkpoint = chosen_checkpoint(self.run, self.best)
         run = run_of(checkpoint)
-        judge = Judge.load(checkpoint, False, cache.cache, cache.cache_limit, by.by, by.lam)
         expected = 0.02 if by.contamination is None and by.false_alarms is None else by.contamination
-        limit = asked_threshold(judge, by.false_alarms, expected)
-        assert limit
-        ranking = ranked(run, judge, cache.open(), self.shown)
-        junk = int((ranking.judged.score > limit.value).sum())
+        criterion = Criterion(by.by, by.lam, by.false_alarms, expected)
+        detector = Detector.load(checkpoint, criterion, False, cache.cache, cache.cache_limit)
+        ranking = ranked(run, detector, cache.open(), self.shown)
+        junk = int(ranking.excluded.sum())
         place = self.out or f"{run}/audit"
         with sent(Path(place)) as folder:
             staged = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True)
-            write_table(staged / "audit.csv", ranking, by.by, limit)
-            write_exclusions(staged / "exclude.txt", ranking, junk, limit)
-            write_page(staged / "index.html", ranking, judge, limit)
+            write_table(staged / "audit.csv", ranking, by.by)
+            write_exclusions(staged / "exclude.txt", ranking, junk, detector.meaning)
+            write_page(staged / "index.html", ranking, detector)
             shutil.rmtree(folder, ignore_errors=True)
             staged.rename(folder)
-        print(limit.sentences())
+        print(detector.meaning)
         print(f"{len(ranking.origins):,} training images ranked, {junk:,} of them to exclude: {place}/index.html")
         print(f"next: python -m trainer train … --exclude {place}/exclude.txt --out ANOTHER")

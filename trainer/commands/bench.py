@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from data_tools.errors import UserError
 from data_tools.headings import UNSET
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from trainer.config import TrainConfig
-
-if TYPE_CHECKING:
-    from trainer.schedule import Phase
+from trainer.schedule import Phase
 
 
 @dataclass(frozen=True)
@@ -74,11 +72,9 @@ class Bench:
             raise UserError(f"--cores {self.cores}: this system pins no process to cores - leave it out")
 
     def _phases(self) -> list[Phase]:
-        from trainer.schedule import schedule
-
-        phases = [phase for phase in schedule(self.config) if not self.only or phase.resolution in self.only]
+        phases = [phase for phase in self.config.schedule() if not self.only or phase.resolution in self.only]
         if not phases:
-            known = ", ".join(str(r) for r in sorted({phase.resolution for phase in schedule(self.config)}))
+            known = ", ".join(str(r) for r in sorted({phase.resolution for phase in self.config.schedule()}))
             raise UserError(f"--only {' '.join(map(str, self.only))}: this training has {known} - give some of these")
         return phases
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import tyro
@@ -10,6 +11,7 @@ from data_tools.command_line import HELP
 from data_tools.commands.options import USERS_CACHE
 from data_tools.errors import UserError
 from data_tools.headings import Heading, configured
+from trainer.methods import METHODS
 from trainer.presets import PRESETS, preset
 
 HEADINGS = (
@@ -19,7 +21,9 @@ HEADINGS = (
         ("data", "out", "preset", "workers", "start_from", "patience"),
     ),
     Heading(
-        "method", "What is trained, and on which images.", ("method", "gamma", "exclude", "seed", "fanogan", "search")
+        "method",
+        "What is trained, and on which images.",
+        ("method", "gamma", "exclude", "seed", *(name for name, each in METHODS.items() if dataclasses.fields(each))),
     ),
     Heading(
         "schedule",

@@ -33,25 +33,25 @@ class Evaluate:
         from trainer.run.checkpoint import chosen_checkpoint, read_info
         from trainer.run.folder import read_config
         from trainer.scoring.evaluation import check_fits, has_labels, score_table
-        from trainer.scoring.inference import AnomalyDetector
+        from trainer.scoring.inference import Inference
 
         config, _ = read_config(self.run)
         info = read_info(chosen_checkpoint(self.run, self.best))
-        detector = AnomalyDetector.from_checkpoint(info, with_critic=True)
+        inference = Inference.from_checkpoint(info)
         url = self.data or config.data
         dataset = open_dataset(url, self.caching.open())
-        check_fits(detector, dataset, url)
+        check_fits(inference, dataset, url)
         if not has_labels(dataset):
             raise UserError(
                 f"{url}: has no labelled test images of both kinds, so there is no AUC "
                 f"- rank images with: python -m trainer score {self.run} IMAGES --out scores.csv"
             )
-        table = score_table(detector, dataset)
-        page = write_report(self.run, info, detector, dataset, table)
+        table = score_table(inference, dataset)
+        page = write_report(self.run, info, inference, dataset, table)
         lines = Table(title=f"AUC after {info.images_seen:,} images at {info.resolution}x{info.resolution}")
         for heading in ("score", "AUC", ""):
             lines.add_column(heading)
-        for row in result_rows(table):
+        for row in result_rows(inference, table):
             lines.add_row(row.name, f"{row.auc:.3f}", row.note)
         Console(width=None if os.isatty(1) else 100).print(lines)
         print(f"report: {page}")

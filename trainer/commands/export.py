@@ -15,11 +15,10 @@ from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
 from trainer.commands.shared import Best, Run
 from trainer.export import Format
-from trainer.scoring.criterion import ShareCriterion
+from trainer.scoring.criterion import Criterion, ShareCriterion
 
 if TYPE_CHECKING:
-    from trainer.scoring.judge import Judge
-    from trainer.scoring.thresholds import Threshold
+    from trainer.scoring.detector import Detector
 
 CHECKED = 256
 """Training images that the scores are compared on."""
@@ -51,16 +50,15 @@ class Export:
         from trainer.run.checkpoint import chosen_checkpoint
         from trainer.run.folder import read_config, run_images
         from trainer.scoring.calibration import run_of
-        from trainer.scoring.judge import Judge, asked_threshold
+        from trainer.scoring.detector import Detector
 
         by, cache = self.criterion, self.caching
         if open_storage(self.out).tree():
             raise UserError(f"--out {self.out}: is not empty - give a new folder")
         checkpoint = chosen_checkpoint(self.run, self.best)
-        judge = Judge.load(checkpoint, False, cache.cache, cache.cache_limit, by.by, by.lam)
         share = 0.01 if by.false_alarms is None and by.contamination is None else by.false_alarms
-        limit = asked_threshold(judge, share, by.contamination)
-        assert limit
+        criterion = Criterion(by.by, by.lam, share, by.contamination)
+        detector = Detector.load(checkpoint, criterion, False, cache.cache, cache.cache_limit)
         run = run_of(checkpoint)
         config, _ = read_config(run)
         data = run_images(run, config, open_dataset(config.data, cache.open()))
@@ -70,8 +68,8 @@ class Export:
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True)
             try:
-                self._write(staged, judge, limit, checkpoint)
-                worst = difference(judge, staged, images)
+                self._write(staged, detector, checkpoint)
+                worst = difference(detector, staged, images)
                 if not worst <= TOLERANCE:
                     raise UserError(
                         f"--out {self.out}: not written, its scores differ from ours by {worst:.2g} of their size on"
@@ -82,27 +80,31 @@ class Export:
                     file.rename(folder / file.name)
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
-        print(limit.sentences())
+        print(detector.meaning)
         print(f"wrote {self.out}: scores as ours to {worst:.1g} on {len(images)} training images")
         print(f"next: python {self.out}/score.py IMAGES.npy")
 
-    def _write(self, folder: Path, judge: Judge, limit: Threshold, checkpoint: str) -> None:
+    def _write(self, folder: Path, detector: Detector, checkpoint: str) -> None:
         import trainer.export.standalone as standalone
         from trainer.export.formats import write_model
-        from trainer.scoring.terms import TERMS
+        from trainer.scoring.join import weights
 
-        write_model(judge, self.format, folder)
+        by, calibration, limit = self.criterion, detector.calibration, detector.limit
+        assert calibration and limit
+        write_model(detector, self.format, folder)
         facts = {
             "format": self.format,
-            "resolution": judge.detector.resolution,
-            "channels": judge.detector.channels,
-            "by": self.criterion.by,
-            "lambda": self.criterion.lam,
+            "resolution": detector.resolution,
+            "channels": detector.channels,
+            "by": by.by,
+            "lambda": by.lam,
+            "weights": {} if by.by == "fused" else weights(by.by, by.lam),
             "threshold": limit.value,
             "meaning": limit.sentences(),
-            "terms": TERMS,
+            "terms": {term.name: term.meaning for term in detector.inference.joined},
+            "heat": calibration.heat is not None,
             "checkpoint": checkpoint,
         }
-        (folder / "detector.json").write_text(json.dumps(facts, indent=2) + "\n")
-        np.savez(folder / "calibration.npz", score=judge.known, **judge.calibration.terms)  # type: ignore[arg-type]
+        (folder / "detector.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        np.savez(folder / "calibration.npz", score=detector.known, **calibration.terms)  # type: ignore[arg-type]
         shutil.copy(standalone.__file__, folder / "score.py")

@@ -20,7 +20,7 @@ from trainer.commands.shared import Best, Run
 from trainer.scoring.criterion import Criterion
 
 if TYPE_CHECKING:
-    from trainer.scoring.assessor import Assessed, Assessor
+    from trainer.scoring.detector import Detector, Scored
 
 BATCH = 256
 
@@ -43,12 +43,12 @@ class Score:
 
     def __call__(self) -> None:
         from data_tools.storage.transfer import as_url, brought, sent
-        from trainer.scoring.assessor import Assessor
+        from trainer.scoring.detector import Detector
 
         cache = self.caching
-        assessor = Assessor.load(self.run, self.criterion, self.best, cache.cache, cache.cache_limit)
-        if assessor.meaning:
-            print(assessor.meaning)
+        detector = Detector.load(self.run, self.criterion, self.best, cache.cache, cache.cache_limit)
+        if detector.meaning:
+            print(detector.meaning)
         with contextlib.ExitStack() as stack:
             out, maps = stack.enter_context(sent(self.out.parent)), self.heatmaps
             maps = stack.enter_context(sent(maps)) if maps else None
@@ -56,20 +56,19 @@ class Score:
             for place in self.images:
                 here, url = stack.enter_context(brought(place)), as_url(place)
                 named += [(file, str(file).replace(str(here), url) if url else str(file)) for file in find_images(here)]
-            parts = list(self._parts([file for file, _ in named], assessor, maps))
+            parts = list(self._parts([file for file, _ in named], detector, maps))
             self._write([name for _, name in named], parts, out / self.out.name)
 
-    def _parts(self, files: list[Path], assessor: Assessor, maps: Path | None) -> Iterator[Assessed]:
-        detector = assessor.detector
+    def _parts(self, files: list[Path], detector: Detector, maps: Path | None) -> Iterator[Scored]:
         for start in range(0, len(files), BATCH):
             some = files[start : start + BATCH]
             images = np.stack([read_image(file, detector.resolution, detector.channels) for file in some])
-            yield assessor.assessed(images)
+            yield detector.score(images)
             if maps:
-                _write_maps(maps, start, some, images, assessor)
+                _write_maps(maps, start, some, images, detector)
             print(f"scored {start + len(some)} of {len(files)}", flush=True)
 
-    def _write(self, names: list[str], parts: list[Assessed], out: Path) -> None:
+    def _write(self, names: list[str], parts: list[Scored], out: Path) -> None:
         from data_tools.storage.transfer import as_url
 
         score = np.concatenate([part.score for part in parts])
@@ -91,12 +90,12 @@ class Score:
         print(f"wrote {place}: {len(score)} images, the most anomalous first ({names[order[0]]})")
 
 
-def _write_maps(folder: Path, first: int, files: list[Path], images: np.ndarray, assessor: Assessor) -> None:
+def _write_maps(folder: Path, first: int, files: list[Path], images: np.ndarray, detector: Detector) -> None:
     """One PNG per image: query, closest match and heat map side by side, 4x."""
     from trainer.report.figures import save_picture
     from trainer.report.overlay import beside_match, overlaid
 
     folder.mkdir(parents=True, exist_ok=True)
-    maps = overlaid(images, assessor.judge.heat(images)) if assessor.judge else None
-    for i, picture in enumerate(beside_match(assessor.detector, images, maps)):
+    maps = overlaid(images, detector.heat(images)) if detector.calibration else None
+    for i, picture in enumerate(beside_match(detector, images, maps)):
         save_picture(picture, folder / f"{first + i:06d}-{files[i].stem}.png", scale=4)

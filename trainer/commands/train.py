@@ -46,12 +46,12 @@ class Train:
 
 def _train_here(config: TrainConfig) -> None:
     """Train in this process; SIGTERM, by which machines announce that they go, is answered by a checkpoint."""
-    from trainer.training.loop import Surroundings, train
+    from trainer.training.loop import Hooks, train
 
     told = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: told.set())
     try:
-        train(config, Surroundings(stopped=told.is_set))
+        train(config, Hooks(stopped=told.is_set))
     finally:
         signal.signal(signal.SIGTERM, before)
     if told.is_set():

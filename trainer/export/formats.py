@@ -10,18 +10,18 @@ import torch
 
 from data_tools.errors import UserError
 from trainer.export import Format
-from trainer.export.graph import OUTPUTS, ScoringGraph
-from trainer.scoring.judge import Judge
+from trainer.export.graph import ScoringGraph
+from trainer.scoring.detector import Detector
 
 
 def model_name(form: Format) -> str:
     return "model.onnx" if form == "onnx" else "model.pt2"
 
 
-def write_model(judge: Judge, form: Format, folder: Path) -> None:
+def write_model(detector: Detector, form: Format, folder: Path) -> None:
     """Write the graph; any number of images at a time."""
-    side, channels = judge.detector.resolution, judge.detector.channels
-    graph, example = ScoringGraph(judge).eval(), torch.zeros(2, side, side, channels)
+    side, channels = detector.resolution, detector.channels
+    graph, example = ScoringGraph(detector).eval(), torch.zeros(2, side, side, channels)
     shapes = {"images": {0: torch.export.Dim("images", min=1)}}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -39,7 +39,7 @@ def write_model(judge: Judge, form: Format, folder: Path) -> None:
             (),
             folder / model_name(form),
             input_names=["images"],
-            output_names=list(OUTPUTS),
+            output_names=list(graph.outputs),
             external_data=False,
             optimize=False,  # its optimiser takes the 1e-8 under our square roots for 0; the runtime has one of its own
             verbose=False,

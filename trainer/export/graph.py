@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from trainer.methods.table import scorer
+from trainer.scoring.detector import Detector
 from trainer.scoring.heat import blurred, difference_map
-from trainer.scoring.inference import negated_norm, normalised_residual
-from trainer.scoring.judge import Judge
-from trainer.scoring.terms import direction_distance
+from trainer.scoring.terms.base import Compared, Response
 from trainer.training.batches import faded
 
-OUTPUTS = ("L_n", "L_o", "D", "L_k", "heat")
+HEAT = "heat"
 
 
 class ScoringGraph(nn.Module):
-    """Images to the terms of their score and their calibrated heat maps, each image by itself."""
+    """Images to the terms of their score, and calibrated heat maps where there are any, each image by itself."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, detector: Detector) -> None:
         super().__init__()
-        detector, heat = judge.detector, judge.calibration.heat
-        self.networks = nn.ModuleDict({name: copy.deepcopy(each).cpu() for name, each in detector.networks.items()})
-        self.alpha = None if detector.alpha is None else detector.alpha.cpu()
-        named = dict(self.networks.items())
-        self.scorer = scorer(detector.config, named, detector.resolution, self.alpha, torch.device("cpu"))
-        self.directions = nn.Buffer(torch.from_numpy(judge.calibration.directions))
-        self.middle, self.spread = nn.Buffer(torch.from_numpy(heat.middle)), nn.Buffer(torch.from_numpy(heat.spread))
+        inference, calibration = detector.inference, detector.calibration
+        assert calibration
+        self.networks = nn.ModuleDict({name: copy.deepcopy(each).cpu() for name, each in inference.networks.items()})
+        self.alpha = None if inference.alpha is None else inference.alpha.cpu()
+        named, device = dict(self.networks.items()), torch.device("cpu")
+        self.method, self.terms = inference.method, inference.joined
+        self.trained = replace(inference.trained, networks=named, alpha=self.alpha, device=device)
+        self.kept = nn.ParameterDict(
+            {name: nn.Parameter(torch.from_numpy(rows), requires_grad=False) for name, rows in calibration.kept.items()}
+        )
+        heat = calibration.heat
+        self.has_heat = heat is not None
+        if heat:
+            self.middle, self.spread = (nn.Buffer(torch.from_numpy(each)) for each in (heat.middle, heat.spread))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what `forward` returns."""
+        return (*(term.name for term in self.terms), *([HEAT] if self.has_heat else []))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """images: float32 N x r x r x C in [0, 255]. Returns OUTPUTS: four of length N, and N x r x r."""
+        """images: float32 N x r x r x C in [0, 255]. Returns a term of length N each, then heat maps N x r x r."""
         queries = faded(images.permute(0, 3, 1, 2) / 127.5 - 1, self.alpha)
-        z_hat = self.scorer.encode(queries)
-        matches = self.scorer.generate(z_hat)
-        residual, norm = normalised_residual(queries, matches), negated_norm(z_hat)
-        distance = direction_distance(z_hat, self.directions)
-        heat = (blurred(difference_map(queries, matches)) - self.middle) / self.spread
-        return residual, norm, -self.scorer.criticise(queries), distance, heat
+        response = Response(self.method, self.trained, queries)
+        found = []
+        for term in self.terms:
+            value = term.of(response)
+            found.append(term.distance(value, self.kept[term.kept_as], None) if isinstance(term, Compared) else value)
+        if self.has_heat:
+            found.append((blurred(difference_map(queries, response.matches)) - self.middle) / self.spread)
+        return tuple(found)

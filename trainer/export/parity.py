@@ -7,19 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from trainer.export.standalone import Detector
-from trainer.scoring.judge import Judge
-from trainer.scoring.terms import TERMS
+from trainer.scoring.detector import Detector as Ours
 
 
-def difference(judge: Judge, folder: Path, images: np.ndarray) -> float:
+def difference(detector: Ours, folder: Path, images: np.ndarray) -> float:
     """The greatest difference of a folder's numbers from ours, relative to their size or, if greater, the median's.
 
     Of every term, and of the score that follows from our terms: ranks among the training images may turn over a
     difference in the last digit.
     """
     carried = Detector(folder)
-    found, ours = carried.score(images), judge.judged(images)
-    pairs = [(found[name], ours.terms[name]) for name in TERMS]
+    found, ours = carried.score(images), detector.score(images)
+    pairs = [(found[name], ours.terms[name]) for name in ours.terms]
     pairs += [(carried.joined(ours.terms), ours.score)]
     return max(_relative(a, b) for a, b in pairs)
 

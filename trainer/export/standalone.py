@@ -6,7 +6,7 @@ IMAGES.npy: uint8, N x H x W x C, or N x H x W where the detector takes grey ima
 whole multiple of it, and is then averaged down. From Python:
 
     detector = Detector("this folder")
-    found = detector.score(images)  # score, p_value, anomalous, L_n, L_o, D, L_k, heat
+    found = detector.score(images)  # score, p_value, anomalous, the terms that detector.json names, heat
 
 A constant image counts as one without contrast: its min-max scaled self is 0 everywhere.
 """
@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 
-TERMS = ("L_n", "L_o", "D", "L_k")
 BATCH = 64
 
 
@@ -31,9 +30,10 @@ class Detector:
 
     def __init__(self, folder: str | Path = Path(__file__).parent) -> None:
         self.folder = Path(folder)
-        self.facts = json.loads((self.folder / "detector.json").read_text())
+        self.facts = json.loads((self.folder / "detector.json").read_text(encoding="utf-8"))
+        self.terms, self.heat = list(self.facts["terms"]), self.facts["heat"]
         with np.load(self.folder / "calibration.npz") as saved:
-            self.known = {name: np.sort(saved[name]) for name in TERMS}
+            self.known = {name: np.sort(saved[name]) for name in self.terms}
             self.known_scores = np.sort(saved["score"])
         self.run = _onnx(self.folder) if self.facts["format"] == "onnx" else _torch(self.folder)
 
@@ -41,27 +41,27 @@ class Detector:
         """All that is known of N images, by name; ValueError, one line, for images that it cannot score.
 
         score: the greater, the more anomalous; p_value: the share of training images that score as high; anomalous:
-        whether score is above the threshold in detector.json; L_n, L_o, D, L_k: the terms; heat: N x r x r, in units of
-        what is usual at each pixel: 0 is usual, 3 is rare.
+        whether score is above the threshold in detector.json; the terms by their names; heat, where the method has
+        heat maps: N x r x r, in units of what is usual at each pixel: 0 is usual, 3 is rare.
         """
         pixels = self._prepared(images)
         parts = [self.run(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
         side = self.facts["resolution"]
-        empty = [np.zeros(0, np.float32)] * len(TERMS) + [np.zeros((0, side, side), np.float32)]
-        *terms, heat = [np.concatenate(column) for column in zip(*parts)] if parts else empty
-        found = {name: term.astype(np.float64) for name, term in zip(TERMS, terms)}
+        empty = [np.zeros(0, np.float32)] * len(self.terms) + [np.zeros((0, side, side), np.float32)] * self.heat
+        columns = [np.concatenate(column) for column in zip(*parts)] if parts else empty
+        found = {name: term.astype(np.float64) for name, term in zip(self.terms, columns)}
+        heat = {"heat": columns[-1]} if self.heat else {}
         if not all(np.isfinite(term).all() for term in found.values()):
-            raise ValueError(f"{self.folder}: the model gave numbers that are none - export the detector anew")
+            raise ValueError(f"{self.folder}: the model gave NaN or infinite numbers - export the detector anew")
         score = self.joined(found)
         p_value = _p_values(score, self.known_scores)
-        return {"score": score, "p_value": p_value, "anomalous": score > self.facts["threshold"], **found, "heat": heat}
+        return {"score": score, "p_value": p_value, "anomalous": score > self.facts["threshold"], **found, **heat}
 
     def joined(self, terms: dict[str, np.ndarray]) -> np.ndarray:
         """One score from the terms, as detector.json says."""
-        by, lam = self.facts["by"], self.facts["lambda"]
-        if by == "fused":
-            return -np.sum([np.log(_p_values(terms[name], self.known[name])) for name in TERMS], axis=0)
-        return lam * terms["L_n"] + (1 - lam) * terms["L_o"] if by == "a" else terms[by]
+        if self.facts["by"] == "fused":
+            return -np.sum([np.log(_p_values(terms[name], self.known[name])) for name in self.terms], axis=0)
+        return np.sum([weight * terms[name] for name, weight in self.facts["weights"].items()], axis=0)
 
     def _prepared(self, images: np.ndarray) -> np.ndarray:
         """Checked and averaged down: float32 N x r x r x C in [0, 255]."""
@@ -118,17 +118,19 @@ def main() -> None:
         found = detector.score(np.load(options.images, allow_pickle=False))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    heat = found.pop("heat")
+    heat, count = found.pop("heat", None), len(found["score"])
+    if options.heat and heat is None:
+        sys.exit("error: --heat: this detector has no heat maps - leave it out")
     staged = f"{options.out}.partial"
     with open(staged, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", *found])
         writer.writerows([i, *row] for i, row in enumerate(zip(*(column.tolist() for column in found.values()))))
     os.replace(staged, options.out)
-    if options.heat:
+    if options.heat and heat is not None:
         np.save(options.heat, heat)
     print(detector.facts["meaning"])
-    print(f"wrote {options.out}: {len(heat)} images, {int(found['anomalous'].sum())} of them anomalous")
+    print(f"wrote {options.out}: {count} images, {int(found['anomalous'].sum())} of them anomalous")
 
 
 if __name__ == "__main__":

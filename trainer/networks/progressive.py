@@ -7,14 +7,13 @@ Karras et al. 2018, figure 2).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from trainer.networks.base import NetworkSet
 from trainer.networks.layers import (
     GAIN_RELU,
     EqualisedConv,
@@ -26,8 +25,7 @@ from trainer.networks.layers import (
     pixel_norm,
     upsample,
 )
-
-STDDEV_GROUP = 4  # minibatch-stddev groups are runs of 4 consecutive samples
+from trainer.schedule import STDDEV_GROUP, resolutions
 
 
 def feature_maps(resolution: int, width: int) -> int:
@@ -36,11 +34,6 @@ def feature_maps(resolution: int, width: int) -> int:
     At width 512 this is min(8192 / 2^s, 512) for resolution 2^(s+1).
     """
     return min(32 * width // resolution, width)
-
-
-def resolutions(final: int) -> list[int]:
-    """4, 8, ... up to `final`."""
-    return [2**power for power in range(2, final.bit_length())]
 
 
 class GeneratorBlock(nn.Module):
@@ -166,31 +159,6 @@ def wake(network: nn.Module, resolution: int, fading: bool) -> list[nn.Parameter
     for parameter in used:
         parameter.requires_grad_(True)
     return used
-
-
-class NetworkSet:
-    """The networks of a run: a dataclass whose fields are modules."""
-
-    def by_name(self) -> dict[str, nn.Module]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-
-    def parameters(self) -> list[nn.Parameter]:
-        return [parameter for network in self.by_name().values() for parameter in network.parameters()]
-
-    def to(self, device: torch.device) -> Self:
-        for network in self.by_name().values():
-            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self
-
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """As at test time while the block lasts: batch norm takes what it has learned, and learns nothing."""
-        training = {name: network.training for name, network in self.by_name().items()}
-        for network in self.by_name().values():
-            network.eval()
-        yield
-        for name, network in self.by_name().items():
-            network.train(training[name])
 
 
 @dataclass(frozen=True)

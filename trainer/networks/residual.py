@@ -164,14 +164,3 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.tanh(at_least_float32(self.dense(self.trunk(images))))
-
-
-def izi_f(queries: Tensor, matches: Tensor, critic_features: Callable[[Tensor], Tensor], kappa: float = 1.0) -> Tensor:
-    """mean (Q - R)^2 + kappa * mean (f(Q) - f(R))^2, for each query: N.
-
-    queries Q, matches R = G(E(Q)): N x C x r x r; critic_features f: images to N x F. Its mean over queries is the
-    encoder's loss, and each value is the query's score A: the greater, the more anomalous.
-    """
-    residual = (queries - matches).square().flatten(1).mean(dim=1)
-    difference = (critic_features(queries) - critic_features(matches)).square().mean(dim=1)
-    return residual + kappa * difference

@@ -1,4 +1,4 @@
-"""The desk: a Ray actor through which workers talk to the program that started them, and how that program listens.
+"""The supervisor: a Ray actor between the workers and the program that started them.
 
 A module of its own, without torch, for which its process should not wait.
 """
@@ -20,7 +20,7 @@ QUIET = 60.0
 """Seconds without workers after which that is said."""
 
 
-class Desk:
+class Supervisor:
     """What the workers said and have not been read yet, and whether to start them again."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Desk:
         self.begun_at, self.attempts, self.attended = -1, 0, False
         self.rooms: dict[str, Any] = {}
 
-    def hear(self, line: str) -> None:
+    def log(self, line: str) -> None:
         self.lines.append(line)
 
     def read(self) -> list[str]:
@@ -57,7 +57,7 @@ class Desk:
         if for_good:
             self.verdict = error
         else:
-            self.hear(f"warning: a worker failed ({self.last_failure}); all start again from the newest checkpoint")
+            self.log(f"warning: a worker failed ({self.last_failure}); all start again from the newest checkpoint")
 
     def moved_in(self, name: str, room: Any) -> None:
         """The workers of the training of this name run in this placement group, and in no earlier one any more."""
@@ -85,20 +85,20 @@ class Desk:
         return self.verdict
 
 
-def new_desk() -> Any:
-    """A desk on this node, or it would go with whichever node Ray has put it on."""
+def new_supervisor() -> Any:
+    """A supervisor on this node, or it would go with whichever node Ray has put it on."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote()
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Supervisor).remote()
 
 
 @contextlib.contextmanager
-def followed(desk: Any, hear: Callable[[str], None], workers: str = "") -> Iterator[None]:
-    """Pass on what comes to a desk while the block lasts, and what is left at its end."""
+def followed(supervisor: Any, log: Callable[[str], None], workers: str = "") -> Iterator[None]:
+    """Pass on what comes to a supervisor while the block lasts, and what is left at its end."""
     over = threading.Event()
-    follower = threading.Thread(target=_follow, args=(desk, over, hear, workers), daemon=True)
+    follower = threading.Thread(target=_follow, args=(supervisor, over, log, workers), daemon=True)
     follower.start()
     try:
         yield
@@ -107,18 +107,18 @@ def followed(desk: Any, hear: Callable[[str], None], workers: str = "") -> Itera
         follower.join()
 
 
-def _follow(desk: Any, over: threading.Event, hear: Callable[[str], None], workers: str) -> None:
+def _follow(supervisor: Any, over: threading.Event, log: Callable[[str], None], workers: str) -> None:
     """workers: what to say is waited for, when nothing has come for long and nobody works."""
     import ray
 
     last, heard = False, time.monotonic()
     while not last:
         last = over.wait(0.5)
-        lines = ray.get(desk.read.remote())
+        lines = ray.get(supervisor.read.remote())
         for line in lines:
-            hear(line)
+            log(line)
         if lines:
             heard = time.monotonic()
-        elif workers and time.monotonic() - heard > QUIET and not ray.get(desk.is_attended.remote()):
-            hear(f"waiting for room for --workers {workers} on the cluster")
+        elif workers and time.monotonic() - heard > QUIET and not ray.get(supervisor.is_attended.remote()):
+            log(f"waiting for room for --workers {workers} on the cluster")
             heard = time.monotonic()

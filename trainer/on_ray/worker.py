@@ -10,8 +10,8 @@ from typing import Any
 from data_tools.errors import UnreachableError, UserError
 from trainer.config import TrainConfig
 from trainer.on_ray.session import has_gpus, ray_session
-from trainer.on_ray.supervisor import ATTEMPTS, followed, new_desk
-from trainer.training.loop import Surroundings, train
+from trainer.on_ray.supervisor import ATTEMPTS, followed, new_supervisor
+from trainer.training.loop import Hooks, train
 
 RESIZED_EVERY = 30.0
 """Seconds between two looks for room for more workers, where their number is a range."""
@@ -25,37 +25,37 @@ def train_on_ray(config: TrainConfig) -> None:
     _, most = config.worker_range()
     # As many CPUs as workers at least, so that small machines can run them.
     with ray_session(most):
-        fit_on_ray(config, max((os.cpu_count() or 1) // most, 1), hear=lambda line: print(line, flush=True))
+        fit_on_ray(config, max((os.cpu_count() or 1) // most, 1), log=lambda line: print(line, flush=True))
 
 
 def fit_on_ray(
     config: TrainConfig,
     threads: int,
-    hear: Callable[[str], None],
+    log: Callable[[str], None],
     cpus: int = 1,
     callbacks: Sequence[Any] = (),
     moved_in: Callable[[Any], None] = lambda room: None,
 ) -> None:
     """Train with Ray Train workers, from within a Ray program.
 
-    threads: of each worker. hear: is told what the workers say, from a thread. cpus: to claim for each worker.
+    threads: of each worker. log: is told what the workers say, from a thread. cpus: to claim for each worker.
     callbacks: of Ray Train. moved_in: the first worker calls it with the placement group they run in. Workers that
     fail or go with their node are started again, from the newest checkpoint. Raises UserError when that is no help.
     """
     import ray
 
-    desk = new_desk()
-    with followed(desk, hear, config.workers):
-        _fit(config, desk, threads, cpus, list(callbacks), moved_in)
-        verdict: Any = ray.get(desk.judged.remote())
+    supervisor = new_supervisor()
+    with followed(supervisor, log, config.workers):
+        _fit(config, supervisor, threads, cpus, list(callbacks), moved_in)
+        verdict: Any = ray.get(supervisor.judged.remote())
         if verdict:
             raise verdict
 
 
 def _fit(
-    config: TrainConfig, desk: Any, threads: int, cpus: int, callbacks: list[Any], moved_in: Callable[[Any], None]
+    config: TrainConfig, supervisor: Any, threads: int, cpus: int, callbacks: list[Any], moved_in: Callable[[Any], None]
 ) -> None:
-    """Train to the end, or to where the desk has judged."""
+    """Train to the end, or to where the supervisor has judged."""
     import ray
     from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -79,7 +79,7 @@ def _fit(
                     train_loop_config={
                         "config": config.to_json(),
                         "threads": threads,
-                        "desk": desk,
+                        "supervisor": supervisor,
                         "moved_in": moved_in,
                     },
                     torch_config=OnRaysInterface(timeout_s=int(config.patience)),
@@ -94,7 +94,7 @@ def _fit(
                     f"--workers {config.workers}: no group of workers came about ({reason})"
                     " - look at the cluster with `ray status`"
                 ) from error
-            ray.get(desk.hear.remote(f"warning: no group of workers came about ({reason}); trying again"))
+            ray.get(supervisor.log.remote(f"warning: no group of workers came about ({reason}); trying again"))
 
 
 def _worker(values: dict[str, Any]) -> None:
@@ -102,17 +102,17 @@ def _worker(values: dict[str, Any]) -> None:
     import ray.train
     import torch
 
-    desk, config = values["desk"], TrainConfig.from_json(values["config"])
+    supervisor, config = values["supervisor"], TrainConfig.from_json(values["config"])
     first = ray.train.get_context().get_world_rank() == 0
-    if ray.get((desk.arrived if first else desk.judged).remote()):
+    if ray.get((supervisor.arrived if first else supervisor.judged).remote()):
         return
     if first:
         values["moved_in"](ray.util.get_current_placement_group())
     torch.set_num_threads(values["threads"])
-    around = Surroundings(
+    around = Hooks(
         report=ray.train.report,
-        hear=lambda line: desk.hear.remote(line),
-        begun=lambda images_seen: ray.get(desk.begun.remote(images_seen)) if first else None,
+        log=lambda line: supervisor.log.remote(line),
+        begun=lambda images_seen: ray.get(supervisor.begun.remote(images_seen)) if first else None,
         ending_soon=_preemption_watch(),
         node=ray.util.get_node_ip_address(),
     )
@@ -120,7 +120,7 @@ def _worker(values: dict[str, Any]) -> None:
         train(config, around)
     except Exception as error:
         for_good = isinstance(error, UserError) and not isinstance(error, UnreachableError)
-        ray.get(desk.failed.remote(error, for_good))
+        ray.get(supervisor.failed.remote(error, for_good))
         raise
 
 

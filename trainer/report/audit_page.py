@@ -6,54 +6,58 @@ import base64
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import numpy as np
 from PIL import Image
 
 from trainer.report.overlay import overlaid
-from trainer.scoring.judge import Judge
+from trainer.scoring.audit import Ranking
+from trainer.scoring.detector import Detector
 from trainer.scoring.p_values import p_values
-from trainer.scoring.terms import TERMS
-from trainer.scoring.thresholds import Threshold
-
-if TYPE_CHECKING:
-    from trainer.scoring.audit import Ranking
 
 LEAST_SIDE = 96
 """Pixels on the page, at least, of an image's side."""
 
 
-def write_page(path: Path, ranking: Ranking, judge: Judge, limit: Threshold) -> None:
+def write_page(path: Path, ranking: Ranking, detector: Detector) -> None:
     """One HTML file with all pictures in it."""
-    worst = ranking.worst
-    heat = overlaid(worst, judge.heat(worst))
-    known = judge.calibration.terms
-    parts = {name: p_values(ranking.judged.terms[name][: len(worst)], known[name]) for name in TERMS}
+    worst, scored, calibration = ranking.worst, ranking.scored, detector.calibration
+    assert calibration and scored.p_value is not None
+    heat = overlaid(worst, detector.heat(worst)) if detector.inference.reconstructs else None
+    parts = {
+        name: -np.log10(p_values(scored.terms[name][: len(worst)], known)) for name, known in calibration.terms.items()
+    }
+    full = 100 / np.log10(len(detector.known) + 1)
     items = []
-    for i, (image, over) in enumerate(zip(worst, heat)):
+    for i, image in enumerate(worst):
         origin: dict[str, Any] = json.loads(ranking.origins[i])
-        surprise = {name: float(-np.log10(column[i])) for name, column in parts.items()}
+        surprise = {name: float(column[i]) for name, column in parts.items()}
         items.append(
             {
                 "rank": i + 1,
                 "image": _embedded(image),
-                "heat": _embedded(over),
-                "score": float(ranking.judged.score[i]),
-                "p": float(ranking.judged.p_value[i]),
-                "excluded": bool(ranking.judged.score[i] > limit.value),
+                "heat": None if heat is None else _embedded(heat[i]),
+                "score": float(scored.score[i]),
+                "p": float(scored.p_value[i]),
+                "excluded": bool(ranking.excluded[i]),
                 "key": origin.pop("key"),
                 "origin": ", ".join(f"{name} {value}" for name, value in origin.items() if value not in ("", None)),
-                "parts": [
-                    {"name": name, "p": 10**-s, "width": 100 * s / np.log10(len(judge.known) + 1)}
-                    for name, s in surprise.items()
-                ],
+                "parts": [{"name": name, "p": 10**-s, "width": full * s} for name, s in surprise.items()],
             }
         )
     template = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / "audit.html").read_text())
     side = worst.shape[1] * -(-LEAST_SIDE // worst.shape[1])
-    page = template.render(items=items, count=len(ranking.origins), limit=limit, by=judge.by, side=side, terms=TERMS)
+    terms = {term.name: term.meaning for term in detector.inference.joined}
+    page = template.render(
+        items=items,
+        count=len(ranking.origins),
+        limit=detector.limit,
+        by=detector.criterion.by,
+        side=side,
+        terms=terms,
+    )
     path.write_text(page)
 
 

@@ -13,9 +13,11 @@ from PIL import Image
 from sklearn.metrics import roc_curve
 
 from trainer.scoring.evaluation import auc, lambda_curve
-from trainer.scoring.inference import Scores
+from trainer.scoring.inference import Values
+from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED
 
 NORMAL, ANOMALY = "#2a78b5", "#d1495b"
+SHOWN_TERMS = 4
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
@@ -36,18 +38,26 @@ def save_picture(grid: np.ndarray, path: Path, scale: int = 1) -> None:
     picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(path)
 
 
-def roc_figure(scores: Scores, labels: np.ndarray, best_lambda: float, path: Path) -> None:
-    """ROC curves of L_n, L_o and a at both lambdas."""
-    figure, axes = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
-    rows = {
-        "L_n": scores.L_n,
-        "L_o": scores.L_o,
-        "a, λ 0.05": scores.anomaly(),
+def shown_scores(scores: Values, best_lambda: float | None) -> dict[str, np.ndarray]:
+    """The scores that figures show, by title: a with its terms where there is one, the first terms elsewhere.
+
+    The last one is the one that ranks. best_lambda: of a; None where there is none.
+    """
+    if best_lambda is None:
+        return dict(reversed(list(scores.terms.items())[:SHOWN_TERMS]))
+    return {
+        **{name: scores[name] for name in WEIGHTED},
+        f"a, λ {PAPER_LAMBDA:g}": scores.anomaly(),
         f"a, best λ {best_lambda:.4g}": scores.anomaly(best_lambda),
     }
-    for name, score in rows.items():
+
+
+def roc_figure(shown: dict[str, np.ndarray], labels: np.ndarray, path: Path) -> None:
+    """ROC curves of scores by title."""
+    figure, axes = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
+    for name, score in shown.items():
         false_positive, true_positive, _ = roc_curve(labels, score)
-        style = "--" if "0.05" in name else "-"  # almost L_o, whose curve it would hide
+        style = "--" if name == f"a, λ {PAPER_LAMBDA:g}" else "-"  # almost L_o, whose curve it would hide
         axes.plot(false_positive, true_positive, style, label=f"{name}: AUC {auc(labels, score):.3f}")
     axes.plot([0, 1], [0, 1], color="0.8", zorder=0)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC on the test set", aspect="equal")
@@ -56,27 +66,28 @@ def roc_figure(scores: Scores, labels: np.ndarray, best_lambda: float, path: Pat
     plt.close(figure)
 
 
-def histogram_figure(scores: Scores, labels: np.ndarray, best_lambda: float, path: Path) -> None:
-    """Normal against anomalous: distributions of L_n, L_o and a at the best lambda."""
-    figure, all_axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
-    panels = {"L_n": scores.L_n, "L_o": scores.L_o, f"a, λ {best_lambda:.4g}": scores.anomaly(best_lambda)}
-    for axes, (name, score) in zip(all_axes, panels.items()):
+def histogram_figure(shown: dict[str, np.ndarray], labels: np.ndarray, path: Path) -> None:
+    """Normal against anomalous: distributions of scores by title, without a at the paper's lambda, which is L_o."""
+    panels = {name: score for name, score in shown.items() if name != f"a, λ {PAPER_LAMBDA:g}"}
+    count = len(panels)
+    figure, grid = plt.subplots(1, count, figsize=(11 * count / 3, 3), layout="constrained", squeeze=False)
+    for axes, (name, score) in zip(grid[0], panels.items()):
         bins = np.histogram_bin_edges(score, bins=40)
         for label, color, wanted in (("normal", NORMAL, False), ("anomalous", ANOMALY, True)):
             axes.hist(score[labels == wanted], bins=bins, color=color, alpha=0.6, label=label, density=True)
         axes.set(xlabel=name, yticks=[])
-    all_axes[0].legend(fontsize=8)
+    grid[0, 0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def lambda_figure(scores: Scores, labels: np.ndarray, path: Path) -> None:
+def lambda_figure(scores: Values, labels: np.ndarray, path: Path) -> None:
     """AUC of a over lambda, on a logit axis: the interesting values crowd near 1."""
     grid, aucs = lambda_curve(scores, labels)
     inside = (grid > 0) & (grid < 1)
     figure, axes = plt.subplots(figsize=(4.6, 3.4), layout="constrained")
     axes.plot(grid[inside], aucs[inside], color="0.2")
-    axes.axvline(0.05, color=NORMAL, linestyle=":", label="λ 0.05 (paper)")
+    axes.axvline(PAPER_LAMBDA, color=NORMAL, linestyle=":", label=f"λ {PAPER_LAMBDA:g} (paper)")
     axes.axvline(grid[aucs.argmax()], color=ANOMALY, linestyle=":", label="best on this test set")
     axes.set_xscale("logit")
     axes.set_xticks([0.05, 0.5, 0.95, 0.999, 0.99999], ["0.05", "0.5", "0.95", "0.999", "0.99999"])

@@ -5,18 +5,12 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 
-from trainer.scoring.inference import AnomalyDetector
+from trainer.scoring.detector import Detector
+from trainer.scoring.heat import strength
 
-USUAL, RARE = 1.5, 8.0
-"""Interquartile ranges above a pixel's median where colour begins, and where it is fullest."""
 MOST = 0.85
 """How much of the image the fullest colour covers."""
 COLOURS = matplotlib.colormaps["inferno"]
-
-
-def strength(heat: np.ndarray) -> np.ndarray:
-    """Heat in interquartile ranges as shares of the fullest colour, in [0, 1]."""
-    return np.clip((heat - USUAL) / (RARE - USUAL), 0, 1)
 
 
 def overlaid(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -28,7 +22,7 @@ def overlaid(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.rint(grey * (1 - cover) + colours * cover).astype(np.uint8)
 
 
-def beside_match(detector: AnomalyDetector, images: np.ndarray, maps: np.ndarray | None) -> list[np.ndarray]:
+def beside_match(detector: Detector, images: np.ndarray, maps: np.ndarray | None) -> list[np.ndarray]:
     """Query, closest match and map side by side, uint8 H x 3 W x 3 each.
 
     maps: uint8 N x H x W x 3 as of `overlaid`; without them |w(Q) - w(R)| in colour, 0 dark and 1 bright.
@@ -36,7 +30,7 @@ def beside_match(detector: AnomalyDetector, images: np.ndarray, maps: np.ndarray
     side = images.shape[1]
     matches = np.clip(np.rint((detector.reconstruct(images) + 1) * 127.5), 0, 255).astype(np.uint8)
     if maps is None:
-        maps = (matplotlib.colormaps["magma"](detector.heatmap(images))[..., :3] * 255).astype(np.uint8)
+        maps = (matplotlib.colormaps["magma"](detector.inference.heatmap(images))[..., :3] * 255).astype(np.uint8)
     times = [side // matches.shape[1], side // maps.shape[1]]
     wide = [each.repeat(n, axis=1).repeat(n, axis=2) for each, n in zip((matches, maps), times)]
     rows = zip(images, *wide)

@@ -14,10 +14,11 @@ import torch
 from data_tools.dataset.reader import Dataset
 from data_tools.storage import open_storage, read_bytes
 from data_tools.storage.transfer import sent
-from trainer.report.figures import histogram_figure, lambda_figure, matches_figure, roc_figure
+from trainer.report.figures import histogram_figure, lambda_figure, matches_figure, roc_figure, shown_scores
 from trainer.run.checkpoint import CheckpointInfo
 from trainer.scoring.evaluation import ScoreTable, auc, summary, test_images
-from trainer.scoring.inference import AnomalyDetector
+from trainer.scoring.inference import Inference
+from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED
 from trainer.training.batches import at_resolution, to_float
 
 SHOWN = 10  # queries per picture of closest matches
@@ -32,70 +33,77 @@ class Row:
     note: str = ""
 
 
-def result_rows(table: ScoreTable) -> list[Row]:
-    """The AUCs: the method's parts, a at both lambdas, and what one number of the image does."""
+PLAIN = {"minus_std": "standard deviation of the image, negated", "minus_max": "largest pixel, negated"}
+
+
+def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
+    """The AUCs: the method's terms, a at both lambdas where there is one, and what one number of the image does."""
     s = summary(table.scores, table.labels)
-    rows = [
-        Row("L_n", s["L_n"], "normalised residual"),
-        Row("L_o", s["L_o"], "norm of the latent vector, negated"),
-        Row("a, lambda 0.05", s["a_paper"], "the paper's lambda"),
-        Row(f"a, lambda {s['best_lambda']:.5g}", s["a_best"], "best lambda on this test set: an upper bound"),
-        Row("L_r", s["L_r"], "plain residual"),
+    meanings = {term.name: term.meaning for term in inference.terms}
+    rows = [Row(name, s[name], meanings[name]) for name in table.scores.terms]
+    if "a_paper" in s:
+        mixed = [
+            Row(f"a, lambda {PAPER_LAMBDA:g}", s["a_paper"], "the paper's lambda"),
+            Row(f"a, lambda {s['best_lambda']:.5g}", s["a_best"], "best lambda on this test set: an upper bound"),
+        ]
+        place = 1 + max(i for i, row in enumerate(rows) if row.name in WEIGHTED)
+        rows = [*rows[:place], *mixed, *rows[place:]]
+    plain = [
+        Row(name, auc(table.labels, column), f"{PLAIN[name]}: no training") for name, column in table.plain.items()
     ]
-    terms = {
-        "A": "f-AnoGAN's score: residual of pixels and of the critic's features",
-        "D": "the critic's score, negated",
-    }
-    columns = table.scores.columns()
-    rows += [Row(name, auc(table.labels, columns[name]), note) for name, note in terms.items() if name in columns]
-    notes = {"minus_std": "standard deviation of the image, negated", "minus_max": "largest pixel, negated"}
-    rows += [
-        Row(name, auc(table.labels, column), notes[name] + ": no training") for name, column in table.plain.items()
-    ]
-    return rows
+    return rows + plain
 
 
-def write_report(run: str, info: CheckpointInfo, detector: AnomalyDetector, dataset: Dataset, table: ScoreTable) -> str:
+def write_report(run: str, info: CheckpointInfo, inference: Inference, dataset: Dataset, table: ScoreTable) -> str:
     """Write scores.csv, summary.json, figures and index.html into RUN/evaluation; return the page's URL."""
     run = run.rstrip("/")
     with sent(Path(f"{run}/evaluation")) as out:
         staged = out.with_name(".evaluation.partial")
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
-        _write(staged, run, info, detector, dataset, table)
+        _write(staged, run, info, inference, dataset, table)
         shutil.rmtree(out, ignore_errors=True)
         staged.rename(out)
     return f"{run}/evaluation/index.html"
 
 
 def _write(
-    out: Path, run: str, info: CheckpointInfo, detector: AnomalyDetector, dataset: Dataset, table: ScoreTable
+    out: Path, run: str, info: CheckpointInfo, inference: Inference, dataset: Dataset, table: ScoreTable
 ) -> None:
     s = summary(table.scores, table.labels)
     table.write_csv(out / "scores.csv")
     facts = {"images_seen": info.images_seen, "resolution": info.resolution, "test_images": len(table.labels), **s}
     (out / "summary.json").write_text(json.dumps(facts, indent=2) + "\n")
-    roc_figure(table.scores, table.labels, s["best_lambda"], out / "roc.png")
-    histogram_figure(table.scores, table.labels, s["best_lambda"], out / "histograms.png")
-    lambda_figure(table.scores, table.labels, out / "lambda.png")
-    _matches(out, detector, dataset, table, s["best_lambda"])
+    shown = shown_scores(table.scores, s.get("best_lambda"))
+    roc_figure(shown, table.labels, out / "roc.png")
+    histogram_figure(shown, table.labels, out / "histograms.png")
+    if "best_lambda" in s:
+        lambda_figure(table.scores, table.labels, out / "lambda.png")
+    if inference.reconstructs:
+        _matches(out, inference, dataset, table.labels, list(shown.values())[-1])
     storage = open_storage(run)
     pictures = [name for name, _ in storage.tree() if name.startswith("pictures/")]
     for kind in ("real", "generated"):
         if drawn := [name for name in pictures if name.endswith(f"-{kind}.png")]:
             (out / f"{kind}.png").write_bytes(read_bytes(storage, drawn[-1]))
     template = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / "report.html").read_text())
-    name = run.rpartition("/")[2]
     page = template.render(
-        run=name, info=info, config=info.config, rows=result_rows(table), labels=table.labels, summary=s
+        run=run.rpartition("/")[2],
+        info=info,
+        config=info.config,
+        rows=result_rows(inference, table),
+        labels=table.labels,
+        summary=s,
+        ranked_by=list(shown)[-1],
+        matches=inference.reconstructs,
+        generated=(out / "generated.png").exists(),
     )
     (out / "index.html").write_text(page)
 
 
-def _matches(out: Path, detector: AnomalyDetector, dataset: Dataset, table: ScoreTable, lam: float) -> None:
+def _matches(out: Path, inference: Inference, dataset: Dataset, labels: np.ndarray, scores: np.ndarray) -> None:
     """Closest matches of evenly drawn normals and anomalies, and of the most anomalous images of all."""
-    images, labels = test_images(dataset)
-    scores = table.scores.anomaly(lam)
+    images, _ = test_images(dataset)
     normals, anomalies = np.flatnonzero(~labels), np.flatnonzero(labels)
     draws = {
         "normal": (_spread(normals), "normal test images (score above each)"),
@@ -104,9 +112,9 @@ def _matches(out: Path, detector: AnomalyDetector, dataset: Dataset, table: Scor
     }
     for name, (chosen, title) in draws.items():
         part = images[chosen]
-        queries = at_resolution(to_float(torch.from_numpy(part)), detector.resolution).permute(0, 2, 3, 1).numpy()
+        queries = at_resolution(to_float(torch.from_numpy(part)), inference.resolution).permute(0, 2, 3, 1).numpy()
         picture = out / f"matches-{name}.png"
-        matches_figure(queries, detector.reconstruct(part), detector.heatmap(part), scores[chosen], picture, title)
+        matches_figure(queries, inference.reconstruct(part), inference.heatmap(part), scores[chosen], picture, title)
 
 
 def _spread(indices: np.ndarray) -> np.ndarray:

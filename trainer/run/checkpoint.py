@@ -24,16 +24,10 @@ from torch import Tensor, nn
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from trainer.config import TrainConfig
-from trainer.networks.progressive import NetworkSet
+from trainer.methods import network_names
 
 FORMAT_VERSION = 2
 FACTS, BEST = "checkpoint.json", "best.json"
-WEIGHTS = {
-    "proposed": ("generator", "critic", "encoder", "ema"),
-    "fanogan": ("generator", "critic", "encoder"),
-    "search": ("generator", "critic", "ema"),
-}
-"""The networks of each method."""
 REMEDY = "delete this checkpoint, the one before it serves"
 
 
@@ -63,7 +57,7 @@ class CheckpointInfo:
     def optimisers(self) -> list[str]:
         """The optimisers whose moments are there; at a phase's end none are."""
         files = [file.removesuffix(".safetensors") for file in self.sha256]
-        return [name for name in files if name not in WEIGHTS[self.config.method]]
+        return [name for name in files if name not in network_names(self.config, self.channels)]
 
 
 @dataclass(frozen=True)
@@ -81,16 +75,6 @@ class Snapshot:
     @property
     def name(self) -> str:
         return f"images-{self.images_seen:09d}"
-
-
-def weights_of(networks: NetworkSet) -> dict[str, dict[str, Tensor]]:
-    """Copies of all weights on the CPU, by network."""
-    return {name: copied(network.state_dict()) for name, network in networks.by_name().items()}
-
-
-def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, contiguous, as a safetensors file wants them."""
-    return {name: torch.empty(each.shape, dtype=each.dtype).copy_(each.detach()) for name, each in tensors.items()}
 
 
 def write_checkpoint(run: str, snapshot: Snapshot, before_it_counts: Callable[[], object] = lambda: None) -> None:
@@ -229,7 +213,7 @@ def load_weights(info: CheckpointInfo, networks: Mapping[str, nn.Module]) -> Non
 
 def check_checkpoint(info: CheckpointInfo) -> None:
     """Read every file; DamagedError when one is not what was written."""
-    for name in WEIGHTS[info.config.method]:
+    for name in network_names(info.config, info.channels):
         if f"{name}.safetensors" not in info.sha256:
             raise DamagedError(f"{info.url}/{FACTS}: does not list {name}.safetensors - {REMEDY}")
     for file in info.sha256:

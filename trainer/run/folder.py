@@ -24,7 +24,6 @@ from trainer.run.checkpoint import (
     read_info,
 )
 from trainer.run.resume import check_fits
-from trainer.schedule import schedule
 
 State = Literal["new", "unfinished", "finished"]
 CONFIG, EXCLUDED, FINISHED = "config.json", "excluded.json", "finished.json"
@@ -74,7 +73,7 @@ def prepare(config: TrainConfig) -> State:
     if excluded != read_excluded(config.out):
         raise UserError(f"--exclude {config.exclude}: {config.out} leaves out other images - give another --out")
     names = checkpoint_names(config.out)
-    if FINISHED not in run.names() or not names or images_of(names[-1]) < schedule(config)[-1].end:
+    if FINISHED not in run.names() or not names or images_of(names[-1]) < config.schedule()[-1].end:
         return "unfinished"
     try:
         check_checkpoint(read_info(f"{config.out}/checkpoints/{names[-1]}"))

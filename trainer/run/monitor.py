@@ -48,8 +48,8 @@ class Monitor:
     On resume at `images_seen`, what was logged beyond it is dropped.
     """
 
-    def __init__(self, url: str, phases: tuple[Phase, ...], images_seen: int, hear: Callable[[str], None]) -> None:
-        self.url, self.phases, self.hear = url, phases, hear
+    def __init__(self, url: str, phases: tuple[Phase, ...], images_seen: int, log: Callable[[str], None]) -> None:
+        self.url, self.phases, self.tell = url, phases, log
         self.started, self.first = time.monotonic(), work(phases, images_seen)
         self.remote = open_storage(url) if "://" in url else None
         self.sent: dict[str, tuple[int, int]] = {}
@@ -119,7 +119,7 @@ class Monitor:
 
     def say(self, line: str) -> None:
         """Tell a line to whoever watches, and add it to the run's log."""
-        self.hear(line)
+        self.tell(line)
         with self.lock:
             self.log.write(line + "\n")
 

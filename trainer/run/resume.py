@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from data_tools.errors import BusyError, UserError
 from data_tools.storage import open_storage
 from trainer.config import TrainConfig
-from trainer.networks.progressive import NetworkSet
+from trainer.networks.base import NetworkSet
 from trainer.run.checkpoint import (
     REMEDY,
     CheckpointInfo,
@@ -21,9 +21,10 @@ from trainer.run.checkpoint import (
     load_weights,
     newest_checkpoint,
     read_info,
-    weights_of,
+    read_tensors,
 )
-from trainer.schedule import phase_at, schedule
+from trainer.schedule import phase_at
+from trainer.training.step import Step
 
 HANDOVER = 30.0
 """Seconds that an earlier process of the same run may take to end."""
@@ -84,9 +85,9 @@ def check_fits(config: TrainConfig, info: CheckpointInfo) -> None:
         ours, theirs = getattr(config, name), getattr(info.config, name)
         if ours != theirs:
             raise UserError(f"--from {info.url}: has --{name} {theirs} instead of {ours} - give --{name} {theirs}")
-    phase = phase_at(schedule(config), info.images_seen)
+    phase = phase_at(config.schedule(), info.images_seen)
     if phase is None:
-        end = schedule(config)[-1].end
+        end = config.schedule()[-1].end
         raise UserError(
             f"--from {info.url}: was trained on {info.images_seen:,} images and the schedule ends at {end:,}"
             " - raise --final-images"
@@ -109,18 +110,28 @@ def load_start(start: Start, networks: NetworkSet, channels: int) -> None:
         load_weights(start.info, networks.by_name())
 
 
+def load_moments(start: Start, step: Step) -> None:
+    """Load the optimisers' states to go on with within a phase; DamagedError when they do not fit."""
+    info = start.info
+    assert info
+    try:
+        step.load_moments(lambda name: read_tensors(info, name))
+    except ValueError as error:
+        raise DamagedError(f"{info.url}/{error} - {REMEDY}") from None
+
+
 def unsettled(start: Start, run: str, networks: NetworkSet) -> Snapshot | None:
     """What of the run's own checkpoint, just loaded, can be validated, in case that the run ended before it was."""
     i = start.info
     if not i or not i.url.startswith(f"{run}/"):
         return None
-    files = weights_of(networks)
+    files = networks.weights()
     return Snapshot(i.images_seen, i.resolution, i.alpha, i.channels, i.dataset_digest, i.config, files)
 
 
 def _ends_a_phase(config: TrainConfig, images_seen: int) -> bool:
     seen = 0
-    for phase in schedule(config):
+    for phase in config.schedule():
         seen += -(-(phase.end - seen) // phase.images_a_step) * phase.images_a_step  # whole steps
         if seen == images_seen:
             return True

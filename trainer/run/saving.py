@@ -15,11 +15,11 @@ from data_tools.dataset.reader import Dataset
 from data_tools.errors import TakenOverError, UserError
 from data_tools.storage import open_storage, write_bytes
 from trainer.config import TrainConfig
-from trainer.methods.table import can_score
+from trainer.methods import method_of
 from trainer.run.checkpoint import BEST, Snapshot, checkpoint_names, images_of, remove_checkpoint, write_checkpoint
 from trainer.run.monitor import Monitor
 from trainer.scoring.evaluation import has_labels, score_table, summary
-from trainer.scoring.inference import AnomalyDetector
+from trainer.scoring.inference import Inference
 
 LAST_ATTEMPTS, PAUSE = 10, 5.0
 """How often a run that is over tries to save its end, and seconds between."""
@@ -41,6 +41,7 @@ class Saver:
     ) -> None:
         """still_ours: raises TakenOverError once the run is another process's. unsettled: what to catch up on."""
         self.config, self.dataset, self.monitor, self.still_ours = config, dataset, monitor, still_ours
+        self.best_by = config.judged_by
         self.news, self.over = threading.Condition(), False
         self.waiting: list[tuple[Snapshot, bool]] = []
         self.failure: BaseException | None = None
@@ -125,16 +126,16 @@ class Saver:
 
     def _settle(self, snapshot: Snapshot) -> None:
         """What remains to be done for a checkpoint that is there."""
-        scores = has_labels(self.dataset) and can_score(snapshot.config, snapshot.images_seen)
-        if scores and snapshot.name not in self.monitor.validations(self.config.best_by):
+        scores = has_labels(self.dataset) and method_of(snapshot.config).ready(snapshot.config, snapshot.images_seen)
+        if scores and snapshot.name not in self.monitor.validations(self.best_by):
             self._validate(snapshot)
         self._thin_out(snapshot)
         self.unsettled = None
 
     def _validate(self, snapshot: Snapshot) -> None:
         """Record a snapshot's AUCs on the labelled test images."""
-        detector = AnomalyDetector.from_snapshot(snapshot)
-        table = score_table(detector, self.dataset)
+        inference = Inference.from_snapshot(snapshot)
+        table = score_table(inference, self.dataset, inference.quick)
         values = summary(table.scores, table.labels)
         self.monitor.metrics(snapshot.images_seen, {f"validation/{name}": value for name, value in values.items()})
 
@@ -142,13 +143,13 @@ class Saver:
         """Remove all but the newest ones and the best, and what is left of broken attempts."""
         run = self.config.out
         whole = checkpoint_names(run)
-        aucs = self.monitor.validations(self.config.best_by)
+        aucs = self.monitor.validations(self.best_by)
         scored = [name for name in whole if name in aucs]
         kept = set(whole[-self.config.keep :])
         if scored:
             best = max(scored, key=lambda name: aucs[name])
             kept.add(best)
-            said = {"checkpoint": best, self.config.best_by: aucs[best]}
+            said = {"checkpoint": best, self.best_by: aucs[best]}
             write_bytes(open_storage(run), BEST, (json.dumps(said, indent=2) + "\n").encode())
         for name in checkpoint_names(run, whole=False):
             if name not in kept and images_of(name) <= newest.images_seen:

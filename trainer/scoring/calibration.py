@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -21,12 +22,12 @@ from data_tools.dataset.training_set import BLOCK, TrainingSet
 from data_tools.errors import UserError
 from data_tools.progress import progress
 from data_tools.storage import open_storage, read_bytes, write_bytes
-from trainer.methods.table import can_score
+from trainer.methods import method_of
 from trainer.run.checkpoint import CheckpointInfo
 from trainer.run.folder import read_config, run_images
 from trainer.scoring.heat import HeatScale, heat_maps
-from trainer.scoring.inference import AnomalyDetector
-from trainer.scoring.terms import TERMS, direction_distances, unit_length
+from trainer.scoring.inference import Inference, Values
+from trainer.scoring.terms.base import Compared, Term
 
 MOST = 20_000
 """Training images, at most, that calibrate and among which latents' neighbours are found."""
@@ -40,14 +41,15 @@ HEAT = "difference"
 class Calibration:
     """Of n training images.
 
-    terms: each of TERMS, float64 n, an image's own latent left out of its neighbours. samples: int64 n, which of the
-    training set's samples they are. directions: float32 n x N_z, their z_hat / ||z_hat||. heat: of the kind HEAT.
+    terms: those that `fused` joins, float64 n, an image left out of its own neighbours. kept: what terms that compare
+    with training images keep of them, by their `kept_as`. samples: int64 n, which of the training set's samples they
+    are. heat: of the kind HEAT; None where the method makes no closest matches.
     """
 
     terms: dict[str, np.ndarray]
+    kept: dict[str, np.ndarray]
     samples: np.ndarray
-    directions: np.ndarray
-    heat: HeatScale
+    heat: HeatScale | None
 
     def rows_of(self, samples: np.ndarray) -> np.ndarray:
         """Which rows here samples of the training set are, -1 where they are none: int64."""
@@ -57,44 +59,60 @@ class Calibration:
         return np.where(self.samples[found] == samples, found, -1)
 
 
-def calibrated(detector: AnomalyDetector, data: TrainingSet) -> Calibration:
+def kept_of(terms: Sequence[Term], values: Values) -> dict[str, np.ndarray]:
+    """What terms that compare with training images keep of them, by their `kept_as`; values: of these images."""
+    return {term.kept_as: term.kept(values.rows[term.name]) for term in terms if isinstance(term, Compared)}
+
+
+def compared(
+    terms: Sequence[Term], values: Values, kept: Mapping[str, np.ndarray], own: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """All terms of N images, in their order, those that compare with training images included.
+
+    own: int64 N, which of the kept rows the image itself is; -1 where none is.
+    """
+    return {
+        term.name: term.distances(values.rows[term.name], kept[term.kept_as], own)
+        if isinstance(term, Compared)
+        else values[term.name]
+        for term in terms
+    }
+
+
+def calibrated(inference: Inference, data: TrainingSet) -> Calibration:
     """Calibrate on a training set: on all of it, or on the first 20,000 images that training saw, in random order."""
-    count = min(len(data), MOST)
+    count, terms = min(len(data), MOST), inference.joined
     blocks = [np.arange(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
-    maps, latents, columns = [], [], []
+    maps, parts = [], []
     for block in progress(blocks, "calibrating", "blocks", len(blocks)):
         images = data.at(block)
-        scores = detector.score(images, with_A=False)
-        assert scores.z_hat is not None
-        latents.append(scores.z_hat)
-        columns.append(scores.columns())
-        if block[0] < MOST_MAPS:
-            maps.append(heat_maps(detector, images[: MOST_MAPS - block[0]], HEAT))
-    z_hat = np.concatenate(latents)
-    directions = unit_length(z_hat)
-    terms = {name: np.concatenate([each[name] for each in columns]) for name in TERMS if name in columns[0]}
-    terms["L_k"] = direction_distances(z_hat, directions, np.arange(count))
-    return Calibration(terms, data.samples(np.arange(count)), directions, HeatScale.of(np.concatenate(maps)))
+        parts.append(inference.values(images, terms))
+        if inference.reconstructs and block[0] < MOST_MAPS:
+            maps.append(heat_maps(inference, images[: MOST_MAPS - block[0]], HEAT))
+    values = _joined(parts)
+    kept = kept_of(terms, values)
+    heat = HeatScale.of(np.concatenate(maps)) if maps else None
+    return Calibration(compared(terms, values, kept, np.arange(count)), kept, data.samples(np.arange(count)), heat)
 
 
-def calibration_of(info: CheckpointInfo, detector: AnomalyDetector, cache: str, cache_limit: str) -> Calibration:
+def calibration_of(info: CheckpointInfo, inference: Inference, cache: str, cache_limit: str) -> Calibration:
     """The calibration of a run's checkpoint; made and kept where there is none yet, which takes the run's dataset.
 
     UserError when the method cannot score by one pass, and when the dataset is gone or another.
     """
     run, name = run_of(info.url), f"{info.name}.safetensors"
-    if not can_score(info.config, info.images_seen):
+    if not method_of(info.config).ready(info.config, info.images_seen):
         raise UserError(f"{info.url}: has no trained encoder to calibrate - give a finished run, or --by a")
     storage = open_storage(f"{run}/calibration")
     try:
-        return _read(read_bytes(storage, name), f"{run}/calibration/{name}", _digest(info))
+        return _read(read_bytes(storage, name), f"{run}/calibration/{name}", _digest(info), inference)
     except FileNotFoundError:
         pass
     config, digest = read_config(run)
     dataset = open_dataset(config.data, open_cache(cache, cache_limit))
     if dataset.manifest.digest != digest:
         raise UserError(f"{config.data}: is another dataset than {run} was trained on - restore it")
-    made = calibrated(detector, run_images(run, config, dataset))
+    made = calibrated(inference, run_images(run, config, dataset))
     write_bytes(storage, name, _written(made, _digest(info)))
     return made
 
@@ -107,31 +125,38 @@ def run_of(checkpoint: str) -> str:
     return head
 
 
+def _joined(parts: list[Values]) -> Values:
+    def joined(columns: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return {name: np.concatenate([each[name] for each in columns]) for name in columns[0]}
+
+    return Values(joined([part.terms for part in parts]), joined([part.rows for part in parts]), None)
+
+
 def _digest(info: CheckpointInfo) -> str:
     """Changes with any weight."""
     return hashlib.sha256(json.dumps(info.sha256, sort_keys=True).encode()).hexdigest()
 
 
 def _written(made: Calibration, digest: str) -> bytes:
-    tensors = {f"terms.{name}": column for name, column in made.terms.items()} | {
-        "samples": made.samples,
-        "directions": made.directions,
-        "heat.middle": made.heat.middle,
-        "heat.spread": made.heat.spread,
-    }
+    tensors = {f"terms.{name}": column for name, column in made.terms.items()} | made.kept | {"samples": made.samples}
+    if made.heat:
+        tensors |= {"heat.middle": made.heat.middle, "heat.spread": made.heat.spread}
     return safetensors.numpy.save(tensors, {"checkpoint": digest, "heat": HEAT})
 
 
-def _read(content: bytes, url: str, digest: str) -> Calibration:
-    """FileNotFoundError when it was made for other weights: it is to be made anew."""
+def _read(content: bytes, url: str, digest: str, inference: Inference) -> Calibration:
+    """FileNotFoundError when it was made for other weights or other terms: it is to be made anew."""
     try:
         tensors = safetensors.numpy.load(content)
         length = int.from_bytes(content[:8], "little")
         facts = json.loads(content[8 : 8 + length])["__metadata__"]
-        if facts != {"checkpoint": digest, "heat": HEAT}:
+        names = [term.name for term in inference.joined]
+        kept = [term.kept_as for term in inference.joined if isinstance(term, Compared)]
+        made_for = {name.removeprefix("terms.") for name in tensors if name.startswith("terms.")}
+        if facts != {"checkpoint": digest, "heat": HEAT} or made_for != set(names) or not set(kept) <= set(tensors):
             raise FileNotFoundError(url)
-        terms = {name: tensors[f"terms.{name}"] for name in TERMS if f"terms.{name}" in tensors}
-        heat = HeatScale(tensors["heat.middle"], tensors["heat.spread"])
-        return Calibration(terms, tensors["samples"], tensors["directions"], heat)
+        heat = HeatScale(tensors["heat.middle"], tensors["heat.spread"]) if inference.reconstructs else None
+        terms = {name: tensors[f"terms.{name}"] for name in names}
+        return Calibration(terms, {name: tensors[name] for name in kept}, tensors["samples"], heat)
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{url}: damaged ({error!r}) - delete {PurePosixPath(url).name}, it is made anew") from None

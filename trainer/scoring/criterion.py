@@ -1,7 +1,4 @@
-"""By what images are judged, and above what they are called anomalous: the options that commands share.
-
-Apart from the code that judges, so that --help needs no networks.
-"""
+"""By what images are judged, and above what they are called anomalous. Without torch: the command line reads it."""
 
 from __future__ import annotations
 
@@ -38,10 +35,15 @@ class Criterion(ShareCriterion):
     """Call images anomalous when the score is above this."""
 
     def check(self) -> None:
-        """UserError for an unknown score, a lambda out of range, and for more than one kind of threshold."""
-        from trainer.scoring.judge import check_score
+        """UserError for a score that no method has, a lambda out of range, and more than one kind of threshold."""
+        from trainer.methods import METHODS
 
-        check_score(self.by, self.lam)
+        joined = [term.name for method in METHODS.values() for term in method.terms() if term.joined]
+        scores = list(dict.fromkeys(["fused", "a", *joined]))
+        if self.by not in scores:
+            raise UserError(f"--by {self.by} is unknown - give one of {', '.join(scores)}")
+        if not 0 <= self.lam <= 1:
+            raise UserError(f"--lambda {self.lam} is outside [0, 1] - give e.g. 0.05")
         if sum(given is not None for given in (self.false_alarms, self.contamination, self.threshold)) > 1:
             raise UserError("--false-alarms, --contamination and --threshold exclude one another - give one")
 

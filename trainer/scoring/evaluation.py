@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,30 +13,40 @@ from sklearn.metrics import roc_auc_score
 
 from data_tools.dataset.reader import Dataset
 from data_tools.errors import UserError
-from trainer.scoring.inference import PAPER_LAMBDA, AnomalyDetector, Scores
+from trainer.scoring.inference import Inference, Values
+from trainer.scoring.join import PAPER_LAMBDA, has_a
+from trainer.scoring.terms.base import Compared, Term
 
 PROVENANCE = ("key", "source", "sequence", "frame", "object", "track", "angle", "event", "class")
+"""Where an image comes from, as far as our sources say it; what another source says comes behind."""
+
+
+def provenance_columns(origins: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The names of all that is known of these images' origins, in the order of tables."""
+    return tuple(dict.fromkeys([*PROVENANCE, *(name for origin in origins for name in origin)]))
 
 
 @dataclass(frozen=True)
 class ScoreTable:
     """Scores of the test pools with labels (True = anomalous) and provenance, one row an image."""
 
-    scores: Scores
+    scores: Values
     labels: np.ndarray
     plain: dict[str, np.ndarray]  # what one number of the image does: a detector should beat these
     provenance: list[dict[str, Any]]
 
     def write_csv(self, path: Path) -> None:
         """One row an image: label, every term, a at the paper's lambda, the plain statistics, provenance."""
-        columns = self.scores.columns() | {f"a_{PAPER_LAMBDA}": self.scores.anomaly()} | self.plain
+        a = {f"a_{PAPER_LAMBDA}": self.scores.anomaly()} if has_a(self.scores.terms) else {}
+        columns = self.scores.terms | a | self.plain
+        known = provenance_columns(self.provenance)
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["label", *columns, *PROVENANCE])
+            writer.writerow(["label", *columns, *known])
             for i, origin in enumerate(self.provenance):
                 label = "anomaly" if self.labels[i] else "normal"
                 numbers = (repr(float(column[i])) for column in columns.values())  # digits enough to be read back
-                writer.writerow([label, *numbers, *(origin.get(k, "") for k in PROVENANCE)])
+                writer.writerow([label, *numbers, *(origin.get(k, "") for k in known)])
 
 
 def test_images(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -49,22 +60,23 @@ def has_labels(dataset: Dataset) -> bool:
     return dataset.count("test-normal") > 0 and dataset.count("test-anomaly") > 0
 
 
-def check_fits(detector: AnomalyDetector, dataset: Dataset, url: str) -> None:
+def check_fits(inference: Inference, dataset: Dataset, url: str) -> None:
     """UserError when the detector cannot score this dataset's images."""
-    if dataset.channels != detector.channels or dataset.resolution < detector.resolution:
+    if dataset.channels != inference.channels or dataset.resolution < inference.resolution:
         raise UserError(
             f"--data {url}: images of {dataset.resolution}x{dataset.resolution}x{dataset.channels} for a detector of "
-            f"{detector.resolution}x{detector.resolution}x{detector.channels} - give the dataset it was trained on"
+            f"{inference.resolution}x{inference.resolution}x{inference.channels} - give the dataset it was trained on"
         )
 
 
-def score_table(detector: AnomalyDetector, dataset: Dataset) -> ScoreTable:
-    """Score the dataset's test pools."""
+def score_table(inference: Inference, dataset: Dataset, terms: Sequence[Term] | None = None) -> ScoreTable:
+    """Score the dataset's test pools by some terms (default: all that need no training images)."""
     images, labels = test_images(dataset)
     flat = images.reshape(len(images), -1)
     plain = {"minus_std": -flat.std(axis=1, dtype=np.float64), "minus_max": -flat.max(axis=1).astype(np.float64)}
     provenance = dataset.provenance("test-normal") + dataset.provenance("test-anomaly")
-    return ScoreTable(detector.score(images), labels, plain, provenance)
+    wanted = [term for term in inference.terms if not isinstance(term, Compared)] if terms is None else terms
+    return ScoreTable(inference.values(images, wanted), labels, plain, provenance)
 
 
 def auc(labels: np.ndarray, score: np.ndarray) -> float:
@@ -78,24 +90,24 @@ def lambda_grid() -> np.ndarray:
     return np.unique(np.concatenate([[0.0, PAPER_LAMBDA, 1.0], 1 / (1 + np.exp(-logit))]))
 
 
-def lambda_curve(scores: Scores, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def lambda_curve(scores: Values, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The grid and the AUC of a at each of its values."""
     grid = lambda_grid()
     return grid, np.array([auc(labels, scores.anomaly(lam)) for lam in grid])
 
 
-def summary(scores: Scores, labels: np.ndarray) -> dict[str, float]:
-    """AUC of L_n, L_o, L_r, of a at lambda 0.05 and at the best lambda.
+def summary(scores: Values, labels: np.ndarray) -> dict[str, float]:
+    """AUC of each term; of a, where there is one, at lambda 0.05 and at the best lambda.
 
     The best lambda is chosen on these very labels: an upper bound for a, not a result one could have had beforehand.
     """
-    grid, aucs = lambda_curve(scores, labels)
-    best = int(aucs.argmax())
-    return {
-        "L_n": auc(labels, scores.L_n),
-        "L_o": auc(labels, scores.L_o),
-        "L_r": auc(labels, scores.L_r),
-        "a_paper": auc(labels, scores.anomaly()),
-        "a_best": float(aucs[best]),
-        "best_lambda": float(grid[best]),
-    }
+    found = {name: auc(labels, column) for name, column in scores.terms.items()}
+    if has_a(scores.terms):
+        grid, aucs = lambda_curve(scores, labels)
+        best = int(aucs.argmax())
+        found |= {
+            "a_paper": auc(labels, scores.anomaly()),
+            "a_best": float(aucs[best]),
+            "best_lambda": float(grid[best]),
+        }
+    return found

@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.scoring.inference import AnomalyDetector, residual_map
+from trainer.scoring.inference import Inference
+from trainer.scoring.terms.normalised_residual import residual_map
 
+USUAL, RARE = 1.5, 8.0
+"""Interquartile ranges above a pixel's median where colour begins, and where it is fullest."""
 SIGMA = 0.03
 """Width of the blur, as a share of the image's side: single pixels of a gradient say little."""
 
@@ -21,37 +24,37 @@ def difference_map(queries: Tensor, matches: Tensor) -> Tensor:
     return (queries - matches).abs().mean(1)
 
 
-def residual(detector: AnomalyDetector, queries: Tensor) -> Tensor:
+def residual(inference: Inference, queries: Tensor) -> Tensor:
     """|w(Q) - w(R)|, the mean over channels."""
     with torch.no_grad():
-        return residual_map(queries, detector.scorer.generate(detector.scorer.encode(queries)))
+        return residual_map(queries, inference.response(queries).matches)
 
 
-def difference(detector: AnomalyDetector, queries: Tensor) -> Tensor:
+def difference(inference: Inference, queries: Tensor) -> Tensor:
     """|Q - R|, the mean over channels: unlike w, it does not spread one bright pixel over the whole image."""
     with torch.no_grad():
-        return difference_map(queries, detector.scorer.generate(detector.scorer.encode(queries)))
+        return difference_map(queries, inference.response(queries).matches)
 
 
-def critic(detector: AnomalyDetector, queries: Tensor) -> Tensor:
+def critic(inference: Inference, queries: Tensor) -> Tensor:
     """|gradient of the critic's score| by pixel, the sum over channels: what would have to change to look real."""
-    return _gradient(detector.scorer.criticise, queries).abs().sum(1)
+    return _gradient(lambda q: inference.response(q).criticised, queries).abs().sum(1)
 
 
-def encoder(detector: AnomalyDetector, queries: Tensor) -> Tensor:
+def encoder(inference: Inference, queries: Tensor) -> Tensor:
     """|gradient of ||E(Q) - E(R)||| by pixel, the sum over channels: what moves the latent vector away."""
     with torch.no_grad():
-        wanted = detector.scorer.encode(detector.scorer.generate(detector.scorer.encode(queries)))
-    return _gradient(lambda q: (detector.scorer.encode(q) - wanted).norm(dim=1), queries).abs().sum(1)
+        wanted = inference.response(inference.response(queries).matches).z_hat
+    return _gradient(lambda q: (inference.response(q).z_hat - wanted).norm(dim=1), queries).abs().sum(1)
 
 
-KINDS: dict[str, Callable[[AnomalyDetector, Tensor], Tensor]] = {
+KINDS: dict[str, Callable[[Inference, Tensor], Tensor]] = {
     "residual": residual,
     "difference": difference,
     "critic": critic,
     "encoder": encoder,
 }
-"""Each: detector, queries N x C x r x r -> N x r x r."""
+"""Each: networks, queries N x C x r x r -> N x r x r."""
 
 
 def _gradient(score: Callable[[Tensor], Tensor], queries: Tensor) -> Tensor:
@@ -61,10 +64,10 @@ def _gradient(score: Callable[[Tensor], Tensor], queries: Tensor) -> Tensor:
     return slope
 
 
-def heat_maps(detector: AnomalyDetector, images: np.ndarray, kind: str, batch: int = 64) -> np.ndarray:
+def heat_maps(inference: Inference, images: np.ndarray, kind: str, batch: int = 64) -> np.ndarray:
     """Blurred maps of one of KINDS: uint8 N x H x W x C -> float32 N x r x r."""
-    maps = [blurred(KINDS[kind](detector, queries)).cpu() for queries in detector.batches(images, batch)]
-    return torch.cat(maps).numpy() if maps else np.zeros((0, detector.resolution, detector.resolution), np.float32)
+    maps = [blurred(KINDS[kind](inference, queries)).cpu() for queries in inference.batches(images, batch)]
+    return torch.cat(maps).numpy() if maps else np.zeros((0, inference.resolution, inference.resolution), np.float32)
 
 
 def blurred(maps: Tensor) -> Tensor:
@@ -96,6 +99,11 @@ class HeatScale:
     def applied(self, maps: np.ndarray) -> np.ndarray:
         """Each pixel minus its median over its interquartile range: 0 is usual, 3 is rare."""
         return (maps - self.middle) / self.spread
+
+
+def strength(heat: np.ndarray) -> np.ndarray:
+    """Heat in interquartile ranges as shares of the fullest colour, in [0, 1]."""
+    return np.clip((heat - USUAL) / (RARE - USUAL), 0, 1)
 
 
 def full_size(maps: np.ndarray, side: int) -> np.ndarray:

@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.networks.progressive import STDDEV_GROUP, NetworkSet
+from trainer.networks.base import NetworkSet
+from trainer.schedule import STDDEV_GROUP
 from trainer.training.health import NotFiniteError
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""The two objectives as modules that own the whole computation (Berg et al. 2019, eq. 1, 6 and 7).
+"""Objectives of adversarial training, as modules that own the whole computation (Berg et al. 2019, eq. 1).
 
 Data parallel training wraps these modules, not the networks: a call that went past the wrapper to an inner network
 would silently skip the reduction of its gradients.
@@ -7,22 +7,15 @@ would silently skip the reduction of its gradients.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trainer.networks.layers import pixel_norm
-from trainer.networks.progressive import Critic, Encoder, Generator
 from trainer.training.timing import CRITIC_FORWARD, PENALTY, part
 
-Distance = Literal["image", "latent"]
-Coupling = Literal["joint", "encoder-only"]
-
-
 Where = Tensor | int | None
-"""What the growing networks take besides images or latents: resolution and alpha. Those of f-AnoGAN take nothing."""
+"""What networks take besides images or latents: growing ones resolution and alpha, others nothing."""
 
 
 def frozen(network: nn.Module, *args: Where) -> Tensor:
@@ -93,54 +86,3 @@ class GeneratorLoss(nn.Module):
             fake = self.generator(z, *where)
             loss = -frozen(self._critic[0], fake, *where).mean()
         return loss, {"generator/loss": loss.detach(), "generator/spread": fake.detach().std(dim=0).mean()}
-
-
-class GeneratorEncoderLoss(nn.Module):
-    """-E[D(G(z))] + weight d, minimised jointly over generator and encoder.
-
-    distance: "image", d = mean |G(z) - G(E(G(z)))|; or "latent", d = mean |z - E(G(z))| with z as the generator
-        sees it, after normalisation.
-    coupling: "joint", the gradient of d reaches generator and encoder (the paper); or "encoder-only", d updates the
-        encoder alone and the generator sees only the critic (the authors' code).
-    """
-
-    def __init__(
-        self,
-        generator: Generator,
-        encoder: Encoder,
-        critic: Critic,
-        distance: Distance,
-        coupling: Coupling,
-        weight: float,
-        bf16: bool = False,
-    ) -> None:
-        super().__init__()
-        self.generator, self.encoder = generator, encoder
-        self._critic = (critic,)  # in a tuple, so that the critic's parameters are not this module's
-        self.distance, self.coupling, self.weight, self.bf16 = distance, coupling, weight, bf16
-
-    def forward(self, z: Tensor, resolution: int, alpha: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """z: N x latent size, N a multiple of 4. Returns the loss and its parts."""
-        joint = self.coupling == "joint"
-        with torch.autocast(z.device.type, torch.bfloat16, enabled=self.bf16):
-            fake = self.generator(z, resolution, alpha)
-            adversarial = -frozen(self._critic[0], fake, resolution, alpha).mean()
-            target = fake if joint else fake.detach()
-            z_hat = self.encoder(target, resolution, alpha)
-            if self.distance == "image":
-                if joint:
-                    again = self.generator(z_hat, resolution, alpha)
-                else:
-                    again = frozen(self.generator, z_hat, resolution, alpha)
-                d = (target - again).abs().mean()
-            else:
-                d = (pixel_norm(z) - z_hat).abs().mean()
-        loss = adversarial + self.weight * d
-        parts = {
-            "generator/loss": loss,
-            "generator/adversarial": adversarial,
-            "generator/spread": fake.std(dim=0).mean(),
-            "encoder/distance": d,
-            "encoder/z_hat_norm": z_hat.norm(dim=1).mean(),
-        }
-        return loss, {name: part.detach() for name, part in parts.items()}

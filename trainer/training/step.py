@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,14 +12,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data_tools.dataset.training_set import TrainingSet
-from trainer.config import TrainConfig
-from trainer.networks.progressive import NetworkSet
-from trainer.run.checkpoint import REMEDY, CheckpointInfo, DamagedError, copied, read_tensors
+from trainer.networks.base import NetworkSet, copied
 from trainer.schedule import Phase
-from trainer.training import random as counter_random
+from trainer.training import random
 from trainer.training.batches import worker_positions
+from trainer.training.device import uses_bf16
 from trainer.training.group import Group, sum_of
 from trainer.training.health import FiniteWatch
+
+if TYPE_CHECKING:
+    from trainer.config import TrainConfig
 
 MOMENTS = {torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"), torch.optim.RMSprop: ("step", "square_avg")}
 
@@ -34,6 +37,7 @@ class Step:
         self, config: TrainConfig, networks: NetworkSet, data: TrainingSet, device: torch.device, group: Group
     ) -> None:
         self.config, self.data, self.device, self.group = config, data, device, group
+        self.z_size = config.latent_size
         self.networks: NetworkSet = networks
         self.bf16 = uses_bf16(config, device)
         self.finite = FiniteWatch(device)
@@ -64,18 +68,21 @@ class Step:
         """Copies of the optimisers' states on the CPU, named by parameter."""
         return {name: copied(dict(self._moments(each))) for name, each in self.optimisers.items()}
 
-    def load_moments(self, info: CheckpointInfo) -> None:
-        """Go on with the optimisers of a checkpoint within this phase; DamagedError when they do not fit."""
+    def load_moments(self, read: Callable[[str], dict[str, Tensor]]) -> None:
+        """Go on with the optimisers of a checkpoint within this phase, whose files `read` reads by name.
+
+        ValueError when they do not fit.
+        """
         names = {id(p): name for name, p in self._named()}
         for name, optimiser in self.optimisers.items():
-            saved = read_tensors(info, name)
+            saved = read(name)
             for parameter in optimiser.param_groups[0]["params"]:
                 where, state = names[id(parameter)], {}
                 for kind in MOMENTS[type(optimiser)]:
                     found = saved.get(f"{where}.{kind}")
                     empty = torch.zeros((), device=self.device) if kind == "step" else torch.empty_like(parameter)
                     if found is None or found.shape != empty.shape:
-                        raise DamagedError(f"{info.url}/{name}.safetensors: lacks {kind} of {where} - {REMEDY}")
+                        raise ValueError(f"{name}.safetensors: lacks {kind} of {where}")
                     with torch.no_grad():
                         state[kind] = empty.copy_(found)  # laid out in memory as the parameter
                 optimiser.state[parameter] = state
@@ -103,13 +110,13 @@ class Step:
         return batch
 
     def _latents(self, stream: int, positions: Tensor) -> Tensor:
-        latents = counter_random.latents(self.config.seed, stream, positions, self.config.latent_size)
+        latents = random.latents(self.config.seed, stream, positions, self.z_size)
         self.shown += _fingerprint(positions, latents.view(torch.int32))
         return latents
 
     def _drawn(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents for critic and generator, and mixing factors; see `counter_random.drawn`."""
-        z, again, u = counter_random.drawn(self.config.seed, positions, self.config.latent_size)
+        """Latents for critic and generator, and mixing factors; see `random.drawn`."""
+        z, again, u = random.drawn(self.config.seed, positions, self.z_size)
         for latents in (z, again):
             self.shown += _fingerprint(positions, latents.view(torch.int32))
         return z, again, u
@@ -137,15 +144,3 @@ class Step:
 def _fingerprint(positions: Tensor, values: Tensor) -> Tensor:
     """values: N x anything, of whole numbers."""
     return ((2 * positions + 1) * values.sum(1, dtype=torch.int64)).sum()
-
-
-def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
-    """Whether networks run under bf16 autocast; penalty, norms, scores and weights are float32 in any case."""
-    return config.precision == "bf16" or (config.precision == "auto" and has_native_bf16(device))
-
-
-def has_native_bf16(device: torch.device) -> bool:
-    """Whether bf16 is computed by the hardware; emulated, it is tens of times slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -12,7 +12,7 @@ from data_tools.commands.options import USERS_CACHE
 from data_tools.headings import Heading, configured
 from data_tools.storage import absolute
 from trainer.presets import PRESETS
-from tuning.config import METHODS, SweepConfig
+from tuning.config import SweepConfig
 
 HEADINGS = (
     Heading("sweep", "The data, and where the sweep goes.", ("data", "out", "name")),
@@ -43,7 +43,6 @@ def with_options(kind: type[Sweep], words: Sequence[str]) -> type:
     """The sweep with its options under headings."""
     marks = {
         "preset": tyro.conf.arg(help=f"What a training starts from: {', '.join(PRESETS)}."),
-        "method": tyro.conf.arg(help=f"Methods, separated by commas: {', '.join(METHODS)}."),
         "name": tyro.conf.arg(help_behavior_hint="(default: the last part of --data)"),
         "concurrent": tyro.conf.arg(help_behavior_hint="(default: as many as the cluster has room for)"),
         "cache": USERS_CACHE,

@@ -7,18 +7,16 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from trainer.scoring.inference import PAPER_LAMBDA
+from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED
 from tuning.report import figures
 from tuning.report.blocks import Block, drawn, listed
 from tuning.report.figure_style import METHOD_LINES, Band, gamma_title, line_of, score_title, title_of
-from tuning.report.figures import ROC_LINES, LambdaMarks, Measure, RocLine, baseline_band
+from tuning.report.figures import LambdaMarks, Measure, RocLine, baseline_band, roc_line
 from tuning.report.result_tables import BEST, baseline_rows, best_baseline, score_row
+from tuning.score_names import FUSED, A, headline_scores, in_order, known_by, rivals
 from tuning.sweep_files import ScoreFile, csv_text
 from tuning.sweep_tables import MEASURES, SEPARATIONS, Sweep, Variant
 
-GAMMA_SCORES = ("a", "L_n", "L_o", "A", "fused")
-TERM_ROWS = ("a", "L_n", "L_o", "L_r", "A", "D", "L_k", "fused")
-ROC_SCORES = (("proposed", "a"), ("proposed", "L_n"), ("proposed", "L_o"), ("proposed", "fused"), ("fanogan", "A"))
 ROC_GRID = np.linspace(0, 1, 201)
 COLUMNS = 3  # contaminations side by side in the label-free figure
 
@@ -26,7 +24,7 @@ COLUMNS = 3  # contaminations side by side in the label-free figure
 def auc_over_gamma(sweep: Sweep, name: str) -> Block | None:
     """AUC against contamination; None with one contamination or without labels."""
     parts, lines = {}, []
-    for score in GAMMA_SCORES:
+    for score in headline_scores():
         bands = []
         for variant in sweep.variants:
             row = score_row(sweep, variant, score, score_title(score))
@@ -89,8 +87,8 @@ def auc_over_lambda(sweep: Sweep, name: str) -> Block | None:
 
 
 def label_free(sweep: Sweep, name: str) -> list[Block]:
-    """The label-free figures against lambda for the proposed method, three contaminations a figure."""
-    variant = sweep.first("proposed")
+    """The label-free figures against lambda for one method, three contaminations a figure."""
+    variant = sweep.subject
     rows = [row for row in sweep.label_free if variant == (row["method"], row["options"]) and 0 < row["lambda"] < 1]
     gammas = sorted({row["gamma"] for row in rows})
     if variant is None or not rows:
@@ -120,11 +118,12 @@ def label_free(sweep: Sweep, name: str) -> list[Block]:
 
 
 def terms(sweep: Sweep, name: str) -> Block | None:
-    """AUC of each term of the proposed method, a dot a seed, above the plain baselines; None without labels."""
-    variant = sweep.first("proposed")
+    """AUC of each term of one method, a dot a seed, above the plain baselines; None without labels."""
+    variant = sweep.subject
     if variant is None or not sweep.labelled:
         return None
-    found = [score_row(sweep, variant, score, score_title(score)) for score in TERM_ROWS]
+    names = in_order({name for trial in sweep.trials for name in trial.scores.columns}, variant.method)
+    found = [score_row(sweep, variant, score, score_title(score)) for score in [A, *names]]
     gammas = [gamma for gamma in sweep.gammas if any(gamma in row.cells for row in found)]
     plain = baseline_rows(sweep)
     parts, baselines = (
@@ -141,7 +140,7 @@ def terms(sweep: Sweep, name: str) -> Block | None:
         f"AUC of each term, their label-free sum (fused) and a at λ {PAPER_LAMBDA:g}: a dot a seed, a bar at the mean; "
         f"{title_of(variant)}, {_seeds(sweep)}. Below the line: plain baselines, a tick a seed. Gray: chance."
     )
-    figure = figures.terms_figure(parts, baselines, METHOD_LINES["proposed"])
+    figure = figures.terms_figure(parts, baselines, METHOD_LINES[variant.method])
     data = csv_text(("method", "score", "gamma", "auc"), lines)
     return Block(name, "Terms beside plain baselines", caption, picture=drawn(figure, "svg"), data=data)
 
@@ -151,16 +150,16 @@ def roc(sweep: Sweep, name: str) -> Block | None:
     parts, lines, plain = {}, [], baseline_rows(sweep)
     for gamma in sweep.gammas:
         curves = []
-        for method, score in ROC_SCORES:
+        for method, score in _roc_scores(sweep):
             variant = sweep.first(method)
             files = [file for _, file in sweep.scored(variant, gamma, score)] if variant else []
             if files:
                 title = f"{title_of(Variant(method, ''))}: {score_title(score)}"
-                curves.append(RocLine(title, ROC_LINES[score], _rates(files, score)))
+                curves.append(RocLine(title, roc_line(method, score), _rates(files, score)))
         best = best_baseline(plain, gamma)
         if curves and best:
             files = [file for (g, _), file in sorted(sweep.baselines.items()) if g == gamma and file.has(best[0])]
-            curves.append(RocLine(f"plain baseline: {best[0]}", ROC_LINES["baseline"], _rates(files, best[0])))
+            curves.append(RocLine(f"plain baseline: {best[0]}", roc_line("", "baseline"), _rates(files, best[0])))
         if curves:
             parts[gamma_title(gamma)] = curves
             lines += [(gamma, c.title, x, y) for c in curves for x, y in zip(ROC_GRID, c.rates.mean(axis=0).tolist())]
@@ -173,6 +172,14 @@ def roc(sweep: Sweep, name: str) -> Block | None:
     figure = figures.roc_figure(ROC_GRID, parts)
     data = csv_text(("gamma", "curve", "false_positive_rate", "true_positive_rate"), lines)
     return Block(name, "ROC curves", caption, picture=drawn(figure, "svg"), data=data)
+
+
+def _roc_scores(sweep: Sweep) -> list[tuple[str, str]]:
+    """Which ROC curves are drawn, as method and score: one method's own, and the best-known of each of its rivals."""
+    assert sweep.subject
+    method = sweep.subject.method
+    own = dict.fromkeys([A, *WEIGHTED, FUSED, known_by(method)])
+    return [*((method, score) for score in own), *((rival, known_by(rival)) for rival in rivals(method))]
 
 
 def _rates(files: list[ScoreFile], score: str) -> np.ndarray:
@@ -207,7 +214,9 @@ def _measures(tables: list[list[dict[str, Any]]]) -> list[Measure]:
 
 def _options(sweep: Sweep) -> str:
     """Which options are drawn where a method has only one place; "" where the sweep varied none."""
-    drawn_ones = dict.fromkeys(v.options for method, _ in ROC_SCORES if (v := sweep.first(method)) and v.options)
+    drawn_ones = dict.fromkeys(
+        v.options for method, _ in _roc_scores(sweep) if (v := sweep.first(method)) and v.options
+    )
     return f"; options {'; '.join(drawn_ones)} alone" if drawn_ones else ""
 
 

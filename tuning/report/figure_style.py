@@ -10,7 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from trainer.scoring.inference import PAPER_LAMBDA
+from trainer.methods import VARIANTS
+from trainer.scoring.criterion import PAPER_LAMBDA
+from tuning.score_names import title_of_method
 from tuning.sweep_tables import Variant
 
 WIDTH = 6.5  # inches
@@ -41,13 +43,18 @@ BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (  # Okabe and Ito's colou
     "#CC79A7",
 )
 GRAY = "0.5"
-TITLES = {"fanogan": "f-AnoGAN", "proposed": "proposed (d_I)", "proposed-dz": "proposed (d_z)", "search": "search"}
+COLOURS = (GREEN, BLUE, VERMILLION, PURPLE, ORANGE, SKY, BLACK)
+DASHES = ("-.", "-", "--", ":")
+MARKERS = "^osDvP*Xph"
 METHOD_LINES: dict[str, dict[str, Any]] = {
-    "fanogan": {"color": GREEN, "linestyle": "-.", "marker": "^"},
-    "proposed": {"color": BLUE, "linestyle": "-", "marker": "o"},
-    "proposed-dz": {"color": VERMILLION, "linestyle": "--", "marker": "s"},
-    "search": {"color": PURPLE, "linestyle": ":", "marker": "D"},
+    called: {
+        "color": COLOURS[place % len(COLOURS)],
+        "linestyle": DASHES[place % len(DASHES)],
+        "marker": MARKERS[place % len(MARKERS)],
+    }
+    for place, called in enumerate(VARIANTS)
 }
+"""By what sweeps call methods, in the registry's order: one that is added last changes no other's."""
 OPTION_LINES = ((0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 1, 2)), (0, (2, 2)))
 NORMAL, ANOMALOUS = SKY, BLACK  # apart in gray too
 PAPER_LINE: dict[str, Any] = {"color": GRAY, "linestyle": ":", "linewidth": 1}
@@ -76,7 +83,7 @@ class Band:
 
 def title_of(variant: Variant) -> str:
     """ "proposed (d_I), learning_rate=0.002"."""
-    title = TITLES.get(variant.method, variant.method)
+    title = title_of_method(variant.method)
     return f"{title}, {variant.options}" if variant.options else title
 
 

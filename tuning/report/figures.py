@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from trainer.scoring.inference import PAPER_LAMBDA
+from trainer.scoring.criterion import PAPER_LAMBDA
 from tuning.report.figure_style import (
     BEST_LINE,
     CHOSEN_LINE,
@@ -178,13 +178,18 @@ def baseline_band(title: str, gammas: np.ndarray, mean: np.ndarray) -> Band:
 
 
 ROC_LINES: dict[str, dict[str, Any]] = {
-    "a": {"color": METHOD_LINES["proposed"]["color"], "linestyle": "-", "linewidth": 2.6, "alpha": 0.7},  # below L_o
+    "a": {"linestyle": "-", "linewidth": 2.6, "alpha": 0.7},  # below L_o, in the method's own colour
     "L_n": {"color": "#56B4E9", "linestyle": "--"},
     "L_o": {"color": ORANGE, "linestyle": (0, (3, 2)), "linewidth": 1},
     "fused": {"color": "#000000", "linestyle": "-"},
-    "A": {"color": METHOD_LINES["fanogan"]["color"], "linestyle": "-."},
     "baseline": {"color": GRAY, "linestyle": ":"},
 }
+
+
+def roc_line(called: str, score: str) -> dict[str, Any]:
+    """The line of a score in the figure of ROC curves; scores that have none of their own take the method's."""
+    own = {name: value for name, value in METHOD_LINES.get(called, {}).items() if name != "marker"}
+    return own | ROC_LINES.get(score, {})
 
 
 def _logit(axes: Axes) -> None:

@@ -10,17 +10,16 @@ import torch
 from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import open_dataset
 from data_tools.errors import UserError
-from trainer.scoring.inference import PAPER_LAMBDA
+from trainer.methods import METHODS
+from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED
 from tuning.report.blocks import Block, drawn, listed
-from tuning.report.figure_style import TITLES, gamma_title, score_title
+from tuning.report.figure_style import gamma_title, score_title
 from tuning.report.latent_figures import FEWEST, TSNE_IMAGES, embedding, histograms_figure, maps_figure, subset
 from tuning.report.picture_figures import extremes_figure, matches_figure
+from tuning.score_names import FUSED, A, known_by, rivals, siblings, title_of_method
 from tuning.scored import scored_images
 from tuning.sweep_tables import Sweep, Trial
 
-LATENT_METHODS = ("search", "fanogan", "proposed")
-MATCH_METHODS = ("fanogan", "proposed")
-HISTOGRAM_SCORES = ("L_n", "L_o", "a", "fused")
 EACH_KIND, EXTREMES = 6, 8
 
 
@@ -48,7 +47,7 @@ class LatentMaps:
         return self.maps[trial.name], found[1][shown]
 
     def figure_2(self, name: str) -> Block | None:
-        trials = _corners(self.sweep, LATENT_METHODS)
+        trials = _corners(self.sweep, list(METHODS))
         maps = {place: found for place, trial in trials.items() if (found := self.map(trial))}
         if not maps:
             return None
@@ -57,7 +56,7 @@ class LatentMaps:
         return Block(name, "Figure 2: where the encoders put the test images", caption, picture=drawn(figure, "png"))
 
     def figure_3(self, name: str) -> Block | None:
-        trials = _corners(self.sweep, LATENT_METHODS)
+        trials = _corners(self.sweep, list(METHODS))
         values = {place: found for place, trial in trials.items() if (found := self.latents(trial))}
         if not values:
             return None
@@ -70,9 +69,9 @@ class LatentMaps:
 
     def figure_4(self, name: str) -> Block | None:
         gamma = self.sweep.gammas[0]
-        trials = {
-            k: t for k, t in _corners(self.sweep, ("proposed", "proposed-dz")).items() if k[0] == gamma_title(gamma)
-        }
+        subject = self.sweep.subject
+        corners = _corners(self.sweep, siblings(subject.method) if subject else [])
+        trials = {place: trial for place, trial in corners.items() if place[0] == gamma_title(gamma)}
         maps = {place: found for place, trial in trials.items() if (found := self.map(trial))}
         if len(maps) < 2:
             return None
@@ -82,12 +81,14 @@ class LatentMaps:
 
 
 def score_histograms(sweep: Sweep, name: str) -> Block | None:
-    """Histograms of the proposed method's scores by contamination, first seed; None without scores."""
-    trials = {row: trial for (row, _), trial in _corners(sweep, ("proposed",), sweep.gammas).items()}
+    """Histograms of one method's scores by contamination, first seed; None without scores."""
+    methods = [sweep.subject.method] if sweep.subject else []
+    trials = {row: trial for (row, _), trial in _corners(sweep, methods, sweep.gammas).items()}
+    scores = dict.fromkeys([*WEIGHTED, *(known_by(method) for method in methods), A, FUSED])
     values = {
         (row, score_title(score)): (trial.scores.score(score, PAPER_LAMBDA), trial.scores.labels)
         for row, trial in trials.items()
-        for score in HISTOGRAM_SCORES
+        for score in scores
         if trial.scores.has(score)
     }
     if not values:
@@ -99,7 +100,11 @@ def score_histograms(sweep: Sweep, name: str) -> Block | None:
 
 def pictures(sweep: Sweep, name: str, cache: str, cache_limit: str) -> list[Block]:
     """Figure 5's closest matches and the extremes; a sentence where a run or the dataset is gone."""
-    corner = {method: trial for (_, method), trial in _corners(sweep, MATCH_METHODS, sweep.gammas[-1:]).items()}
+    if sweep.subject is None:
+        return []
+    shown = [method for method in METHODS if method == sweep.subject.method or method in rivals(sweep.subject.method)]
+    shown = [method for method in shown if "reconstruct" in METHODS[method].offers()]
+    corner = {method: trial for (_, method), trial in _corners(sweep, shown, sweep.gammas[-1:]).items()}
     if not corner:
         return []
     matches_title, extremes_title = "Figure 5: closest matches", f"The most and the least anomalous {_kind(sweep)}"
@@ -109,8 +114,8 @@ def pictures(sweep: Sweep, name: str, cache: str, cache_limit: str) -> list[Bloc
         labels = next(iter(corner.values())).scores.labels
         if labels is not None:
             blocks.append(_matches(sweep, f"{name}-matches", matches_title, corner, images, labels))
-        if proposed := corner.get(TITLES["proposed"]):
-            blocks.append(_extremes(sweep, f"{name}-extremes", extremes_title, proposed, images))
+        if subject := corner.get(title_of_method(sweep.subject.method)):
+            blocks.append(_extremes(sweep, f"{name}-extremes", extremes_title, subject, images))
         return blocks
     except (UserError, FileNotFoundError) as error:
         return [Block(f"{name}-matches", "Closest matches and extremes", f"Left out: {error}.")]
@@ -141,7 +146,7 @@ def _matches(
 
 
 def _extremes(sweep: Sweep, name: str, title: str, trial: Trial, images: np.ndarray) -> Block:
-    by = "fused" if trial.scores.has("fused") else "a"
+    by = FUSED if trial.scores.has(FUSED) else known_by(trial.variant.method)
     score, labels = trial.scores.score(by, PAPER_LAMBDA), trial.scores.labels
     order = np.argsort(-score, kind="stable")
     detector = _detector(sweep, trial)
@@ -166,9 +171,9 @@ def _kind(sweep: Sweep) -> str:
 
 
 def _detector(sweep: Sweep, trial: Trial):
-    from trainer.scoring.inference import AnomalyDetector
+    from trainer.scoring.inference import Inference
 
-    return AnomalyDetector.load(f"{sweep.url}/trials/{trial.name}/run")
+    return Inference.load(f"{sweep.url}/trials/{trial.name}/run")
 
 
 def _shrunk(images: np.ndarray, resolution: int) -> np.ndarray:
@@ -178,7 +183,7 @@ def _shrunk(images: np.ndarray, resolution: int) -> np.ndarray:
     return at_resolution(to_float(torch.from_numpy(images.copy())), resolution).permute(0, 2, 3, 1).numpy()
 
 
-def _corners(sweep: Sweep, methods: tuple[str, ...], gammas: list[float] | None = None) -> dict[tuple[str, str], Trial]:
+def _corners(sweep: Sweep, methods: list[str], gammas: list[float] | None = None) -> dict[tuple[str, str], Trial]:
     """Trials of the first seed by row (the least and the greatest contamination, or all given) and column (method)."""
     ends = sorted({sweep.gammas[0], sweep.gammas[-1]}) if gammas is None else gammas
     found = {}
@@ -186,7 +191,7 @@ def _corners(sweep: Sweep, methods: tuple[str, ...], gammas: list[float] | None 
         for method in methods:
             variant = sweep.first(method)
             if variant and (trials := sweep.of(variant, gamma)):
-                found[gamma_title(gamma), TITLES[method]] = trials[0]
+                found[gamma_title(gamma), title_of_method(method)] = trials[0]
     return found
 
 

@@ -15,11 +15,12 @@ from data_tools.storage import absolute, open_storage
 from data_tools.storage.transfer import as_url, sent
 from tuning.report import curve_blocks, image_blocks
 from tuning.report.blocks import BEATS, Block, Section, listed
-from tuning.report.figure_style import STYLE, TITLES
+from tuning.report.figure_style import STYLE
 from tuning.report.image_blocks import LatentMaps, score_histograms
 from tuning.report.result_tables import choice_table, glance, table_1, table_2
+from tuning.score_names import title_of_method
 from tuning.sweep_files import csv_text
-from tuning.sweep_tables import METHODS, Sweep, read_sweep
+from tuning.sweep_tables import Sweep, read_sweep
 
 PAGE = "index.html"
 OURS = re.compile(r"index\.html|[^/]+\.csv|figures/[^/]+\.(svg|png)")
@@ -132,7 +133,7 @@ def _overview(named: list[tuple[str, Sweep]]) -> Block:
             "images seen": listed(f"{seen:,}" for seen in sorted({trial.images_seen for trial in sweep.trials})),
             "γ": listed(sweep.gammas),
             "seeds": listed(sweep.seeds),
-            "methods": listed(TITLES[m] for m in METHODS if m in {trial.variant.method for trial in sweep.trials}),
+            "methods": listed(dict.fromkeys(title_of_method(variant.method) for variant in sweep.variants)),
             "options": "; ".join(dict.fromkeys(v.options for v in sweep.variants if v.options)),
             "trials finished": f"{len(sweep.trials)} of {len(sweep.plan.trials)}",
         }

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.scoring.inference import PAPER_LAMBDA
+from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED
 from tuning.report.blocks import BEATS, Block, number
 from tuning.report.figure_style import gamma_title, title_of
 from tuning.report.published import DATASETS, GAMMAS, SOURCE, TABLE_1, published
+from tuning.score_names import DEFAULT, FUSED, A, in_order, known_by, main_scores, rivals, title_of_method
 from tuning.sweep_files import csv_text
 from tuning.sweep_tables import Sweep, Variant
 
-MAIN_SCORES = ("A", "L_r", "L_n", "L_o")
-FURTHER_SCORES = ("D", "L_k", "fused")
 BASELINE = Variant("baseline", "")
 PAPER, CHOSEN, BEST = f"a, λ {PAPER_LAMBDA:g}", "a, λ chosen without labels", "a, best λ (upper bound)"
 LEGEND = (
@@ -89,7 +88,7 @@ def table_2(sweep: Sweep, name: str) -> Block:
     """Every method's scores, then the further terms, then the plain baselines, by contamination."""
     variants, baselines = sweep.variants, baseline_rows(sweep)
     groups = {title_of(v): _main_rows(sweep, v) for v in variants}
-    groups |= {f"{title_of(v)}, further terms": _rows(sweep, v, FURTHER_SCORES) for v in variants}
+    groups |= {f"{title_of(v)}, further terms": _further_rows(sweep, v) for v in variants}
     groups["plain baselines"] = baselines
     beaten = {gamma: best[1].mean for gamma in sweep.gammas if (best := best_baseline(baselines, gamma))}
     columns = [(dataset, gamma) for dataset in DATASETS for gamma in GAMMAS]
@@ -116,7 +115,7 @@ def table_2(sweep: Sweep, name: str) -> Block:
 
 def table_1(sweep: Sweep, name: str) -> Block | None:
     """d_I against d_z without contamination; None where one of them was not swept there."""
-    variants = [sweep.first(method) for method in ("proposed", "proposed-dz")]
+    variants = [sweep.first(called) for called in dict.fromkeys(called for called, _ in TABLE_1)]
     scores = {"L_n": "L_n", "L_o": "L_o", "a": PAPER}
     rows = [[score_row(sweep, v, score, title) for score, title in scores.items()] for v in variants if v]
     if len(rows) < 2 or not all(0.0 in row.cells for part in rows for row in part):
@@ -168,14 +167,13 @@ def choice_table(sweep: Sweep, name: str) -> Block | None:
 
 def glance(sweeps: list[tuple[str, Sweep]]) -> Block | None:
     """The sweeps' main figures side by side; None where none has labels."""
-    wanted = [("fanogan", "A", "A"), *(("proposed", s, s) for s in ("L_n", "L_o"))]
-    wanted += [("proposed", "a", PAPER), ("proposed", "a", CHOSEN), ("proposed", "fused", "fused")]
-    head = [
-        "sweep",
-        "γ",
-        "best plain baseline",
-        *(f"{'f-AnoGAN' if m == 'fanogan' else 'd_I'}: {t}" for m, _, t in wanted),
-    ]
+    swept = {variant.method for _, sweep in sweeps for variant in sweep.variants}
+    subject = DEFAULT if DEFAULT in swept else next(iter(swept))
+    own = {score: (score, score) for score in (*WEIGHTED, known_by(subject)) if score != A}
+    own |= {PAPER: (A, PAPER), CHOSEN: (A, CHOSEN), FUSED: (FUSED, FUSED)}
+    wanted = [(rival, known_by(rival), known_by(rival)) for rival in rivals(subject) if rival in swept]
+    wanted += [(subject, score, title) for score, title in own.values()]
+    head = ["sweep", "γ", "best plain baseline", *(f"{title_of_method(m)}: {t}" for m, _, t in wanted)]
     shown, lines = [], []
     for name, sweep in sweeps:
         variants = {method: sweep.first(method) for method, *_ in wanted}
@@ -196,12 +194,14 @@ def glance(sweeps: list[tuple[str, Sweep]]) -> Block | None:
 
 
 def _main_rows(sweep: Sweep, variant: Variant) -> list[Row]:
-    mixed = [score_row(sweep, variant, "a", title) for title in (PAPER, CHOSEN, BEST)]
-    return _rows(sweep, variant, MAIN_SCORES) + mixed
+    mixed = [score_row(sweep, variant, A, title) for title in (PAPER, CHOSEN, BEST)]
+    return [score_row(sweep, variant, score, score) for score in main_scores(variant.method)] + mixed
 
 
-def _rows(sweep: Sweep, variant: Variant, scores: tuple[str, ...]) -> list[Row]:
-    return [score_row(sweep, variant, score, score) for score in scores]
+def _further_rows(sweep: Sweep, variant: Variant) -> list[Row]:
+    names = {name for trial in sweep.trials if trial.variant == variant for name in trial.scores.columns}
+    further = in_order(names - set(main_scores(variant.method)), variant.method)
+    return [score_row(sweep, variant, score, score) for score in further]
 
 
 def _beats(row: Row, cell: Cell, gamma: float, beaten: dict[float, float]) -> bool:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainer.methods.proposed.losses import GeneratorEncoderLoss
 from trainer.networks.progressive import Networks, SearchNetworks, used_parameters, wake
 from trainer.schedule import Phase
 from trainer.training.batches import at_resolution, faded, to_float
-from trainer.training.losses import CriticLoss, GeneratorEncoderLoss, GeneratorLoss
+from trainer.training.losses import CriticLoss
 from trainer.training.step import Step
 from trainer.training.timing import (
     CHECKS,
@@ -55,7 +56,7 @@ class GrowingStep(Step):
         self.generator_values = tuple(p.detach() for p in awake["generator"])
         self.ema_parameters = tuple(used_parameters(n.ema, phase.resolution, phase.fading))
         self.critic_loss = self._reduced(self._compiled(CriticLoss(n.critic, c.penalty, c.drift, self.bf16)))
-        self.generator_loss = self._reduced(self._compiled(self._generator_objective()))
+        self.generator_loss = self._reduced(self._compiled(self.generator_objective()))
         # Adam works element by element, so one optimiser serves generator and encoder, joint or not.
         self.optimisers = {"critic_adam": self._adam(critic), "generator_adam": self._adam(learners)}
         self.trained = [*critic, *learners]
@@ -118,10 +119,10 @@ class GrowingStep(Step):
             return objective
         return torch.compile(objective, backend=BACKEND, dynamic=False, fullgraph=True)  # type: ignore[return-value]
 
-    def _generator_objective(self) -> nn.Module:
+    def generator_objective(self) -> nn.Module:
+        """What the generator minimises, and whatever else is trained with it."""
         n, c = self.networks, self.config
-        if isinstance(n, SearchNetworks):
-            return GeneratorLoss(n.generator, n.critic, self.bf16)
+        assert isinstance(n, Networks)
         return GeneratorEncoderLoss(
             n.generator, n.encoder, n.critic, c.distance, c.coupling, c.distance_weight, self.bf16
         )

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from trainer.config import TrainConfig
-from trainer.networks.progressive import NetworkSet
-from trainer.networks.residual import Critic, Encoder, Generator, izi_f
+from trainer.methods.fanogan.networks import FAnoGanNetworks
 from trainer.schedule import Phase
-from trainer.training import random as counter_random
+from trainer.scoring.terms.feature_residual import izi_f
+from trainer.training import random
 from trainer.training.batches import at_resolution, to_float
 from trainer.training.losses import CriticLoss, GeneratorLoss
 from trainer.training.step import Step
-
-
-@dataclass(frozen=True)
-class FAnoGanNetworks(NetworkSet):
-    """The three networks of a run."""
-
-    generator: Generator
-    critic: Critic
-    encoder: Encoder
-
-    @staticmethod
-    def build(config: TrainConfig, channels: int) -> FAnoGanNetworks:
-        """Freshly drawn networks, a function of the seed alone."""
-        f, sizes = config.fanogan, (config.resolution, channels, config.fanogan.width)
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            return FAnoGanNetworks(Generator(*sizes, f.latent_size), Critic(*sizes), Encoder(*sizes, f.latent_size))
 
 
 class EncoderLoss(nn.Module):
@@ -98,12 +78,12 @@ class FAnoGanStep(Step):
         for update in range(self.phase.critic_steps):
             places, positions = self._places(images_seen + update * self.phase.batch)
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                fake = self.networks.generator(self._latents(counter_random.LATENT_FOR_CRITIC, positions))
-            u = counter_random.mixing(self.config.seed, positions)
+                fake = self.networks.generator(self._latents(random.LATENT_FOR_CRITIC, positions))
+            u = random.mixing(self.config.seed, positions)
             loss, parts = self.critic_loss(self._real(places, positions), fake, u)
             self._update(self.optimisers["critic_adam"], loss)
         _, positions = self._places(images_seen)
-        loss, generator_parts = self.generator_loss(self._latents(counter_random.LATENT_FOR_GENERATOR, positions))
+        loss, generator_parts = self.generator_loss(self._latents(random.LATENT_FOR_GENERATOR, positions))
         self._update(self.optimisers["generator_adam"], loss)
         return parts | generator_parts
 
@@ -117,7 +97,7 @@ class FAnoGanStep(Step):
             for name, network in self.networks.by_name().items()
         }
         share = self.phase.batch // self.group.size
-        z = torch.zeros(share, self.config.latent_size, device=self.device)
+        z = torch.zeros(share, self.z_size, device=self.device)
         images = self.networks.generator(z).detach()
         if self.phase.kind == "encoder":
             self.encoder_loss(images)[0].backward()

@@ -1,0 +1,175 @@
+"""The detector that users load: scores, p-values, verdicts and heat maps of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from data_tools.dataset.cache import DEFAULT_LIMIT
+from data_tools.errors import UserError
+from trainer.run.checkpoint import chosen_checkpoint, read_info
+from trainer.scoring.calibration import HEAT, Calibration, calibration_of, compared
+from trainer.scoring.criterion import Criterion
+from trainer.scoring.heat import full_size, heat_maps, strength
+from trainer.scoring.inference import Inference
+from trainer.scoring.join import fused, has_a, weights
+from trainer.scoring.p_values import p_values
+from trainer.scoring.thresholds import Kind, Threshold, threshold
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Of N images: one score, the greater the more anomalous, float64 N; every term by name, float64 N each.
+
+    p_value: the share of training images that score as high; anomalous: verdicts, bool N. None where there is no
+    calibration, or no threshold.
+    """
+
+    score: np.ndarray
+    terms: dict[str, np.ndarray]
+    p_value: np.ndarray | None = None
+    anomalous: np.ndarray | None = None
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """What tables show behind the score."""
+        return self.terms if self.p_value is None else {"p_value": self.p_value, **self.terms}
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Trained networks, a criterion, and what the training images say; made by `load`.
+
+    The criterion may be changed at any time by `dataclasses.replace`: the networks do not know of it. calibration:
+    None where the criterion is plain, and so does without the dataset.
+    """
+
+    inference: Inference
+    criterion: Criterion = field(default_factory=Criterion)
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        self.criterion.check()
+        by, names = self.criterion.by, [term.name for term in self.inference.joined]
+        known = ["fused", *(["a"] if has_a(names) else []), *names]
+        if by not in known:
+            raise UserError(
+                f"--by {by}: --method {self.inference.config.method} has no such score - give one of {', '.join(known)}"
+            )
+
+    @staticmethod
+    def load(
+        run: str,
+        criterion: Criterion | None = None,
+        best: bool = False,
+        cache: str = "",
+        cache_limit: str = DEFAULT_LIMIT,
+    ) -> Detector:
+        """Of a run's newest or best checkpoint, or of one checkpoint, by its URL.
+
+        The first time this reads the run's training images, unless the criterion is plain, and keeps what they say in
+        RUN/calibration.
+        """
+        criterion = criterion or Criterion()
+        criterion.check()
+        info = read_info(chosen_checkpoint(run, best))
+        inference = Inference.from_checkpoint(info)
+        if criterion.is_plain:
+            return Detector(inference, criterion)
+        return Detector(inference, criterion, calibration_of(info, inference, cache, cache_limit))
+
+    @property
+    def resolution(self) -> int:
+        return self.inference.resolution
+
+    @property
+    def channels(self) -> int:
+        return self.inference.channels
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of `Scored.columns`, in their order."""
+        if self.calibration is None:
+            return tuple(term.name for term in self.inference.quick)
+        return ("p_value", *(term.name for term in self.inference.joined))
+
+    def score(self, images: np.ndarray, samples: np.ndarray | None = None) -> Scored:
+        """images: uint8, N x H x W x C; H = W = a whole multiple of the detector's resolution.
+
+        samples: where these are the training set's own images, which (int64 N): an image is no neighbour of its own,
+        and does not count among those that score as high as it does. What the calibration knows is not computed again.
+        """
+        if self.calibration is None:
+            terms = self.inference.values(images, self.inference.quick).terms
+            return self._verdicts(self.score_of(terms), terms)
+        rows = np.full(len(images), -1) if samples is None else self.calibration.rows_of(samples)
+        known = rows >= 0
+        terms = {name: column[rows] for name, column in self.calibration.terms.items()}
+        if not known.all() or not len(rows):
+            joined = self.inference.joined
+            values = self.inference.values(images[~known], joined)
+            for name, column in compared(joined, values, self.calibration.kept).items():
+                terms[name][~known] = column
+        score = self.score_of(terms, known)
+        return self._verdicts(score, terms, p_values(score, self.known, known))
+
+    def score_of(self, terms: Mapping[str, np.ndarray], is_known: np.ndarray | None = None) -> np.ndarray:
+        """One score from terms, N; is_known (bool N): those of an image that is in the calibration."""
+        if self.criterion.by == "fused":
+            assert self.calibration
+            return fused(terms, self.calibration.terms, is_known)
+        parts = [weight * terms[name] for name, weight in weights(self.criterion.by, self.criterion.lam).items()]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        """The calibrating training images' scores, n."""
+        assert self.calibration
+        return self.score_of(self.calibration.terms, np.full(len(self.calibration.samples), True))
+
+    def threshold(self, kind: Kind, share: float, judged: int = 1000) -> Threshold:
+        """The threshold on this score; see `thresholds.threshold`."""
+        return threshold(self.known, kind, share, judged)
+
+    @cached_property
+    def limit(self) -> Threshold | None:
+        """The threshold that the criterion derives from the training images; None where it asks for none."""
+        asked = self.criterion
+        if asked.false_alarms is not None:
+            return self.threshold("false-alarms", asked.false_alarms)
+        return None if asked.contamination is None else self.threshold("contamination", asked.contamination)
+
+    @property
+    def above(self) -> float | None:
+        """The score above which an image is called anomalous; None without a threshold."""
+        return self.limit.value if self.limit else self.criterion.threshold
+
+    @property
+    def meaning(self) -> str:
+        """What the threshold means, for a person; empty where the user chose it, or where there is none."""
+        return self.limit.sentences() if self.limit else ""
+
+    def reconstruct(self, images: np.ndarray) -> np.ndarray:
+        """Closest matches: float32, N x r x r x C, about [-1, 1]; UserError where the method makes none."""
+        return self.inference.reconstruct(images)
+
+    def heat(self, images: np.ndarray) -> np.ndarray:
+        """Where: float32 N x H x W in units of what is usual at each pixel; 0 is usual, 3 is rare.
+
+        With a plain criterion |w(Q) - w(R)|, N x r x r in [0, 1]. UserError where the method makes no closest matches.
+        """
+        if self.calibration is None or self.calibration.heat is None:
+            return self.inference.heatmap(images)
+        maps = self.calibration.heat.applied(heat_maps(self.inference, images, HEAT))
+        return full_size(maps.astype(np.float32), images.shape[1])
+
+    def heat_shares(self, images: np.ndarray) -> np.ndarray:
+        """The same as shares of the fullest colour: 0 is usual there, 1 is as rare as colour shows."""
+        heat = self.heat(images)
+        return heat if self.calibration is None else strength(heat)
+
+    def _verdicts(self, score: np.ndarray, terms: dict[str, np.ndarray], p_value: np.ndarray | None = None) -> Scored:
+        return Scored(score, terms, p_value, None if self.above is None else score > self.above)

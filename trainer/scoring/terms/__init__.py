@@ -1,0 +1,30 @@
+"""The terms of a score: one file each, and a line in this list, in the order of tables.
+
+A method has those terms whose needs it meets, and whatever it defines itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from data_tools.errors import UserError
+from trainer.scoring.terms.base import Term
+
+NAMES = (
+    "normalised_residual",
+    "latent_norm",
+    "residual",
+    "feature_residual",
+    "critic",
+    "neighbours",
+)
+
+
+def _loaded(name: str) -> Term:
+    found = getattr(importlib.import_module(f"trainer.scoring.terms.{name}"), "TERM", None)
+    if not isinstance(found, Term):
+        raise UserError(f"trainer/scoring/terms/{name}.py: has no TERM - write one, see base.py there")
+    return found
+
+
+TERMS: tuple[Term, ...] = tuple(_loaded(name) for name in NAMES)

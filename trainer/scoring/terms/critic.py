@@ -1,0 +1,7 @@
+"""D: what the critic says of an image, which the paper drops at test time."""
+
+from __future__ import annotations
+
+from trainer.scoring.terms.base import Term
+
+TERM = Term("D", "the critic's score, negated", lambda response: -response.criticised, needs=("criticise",))

@@ -1,0 +1,120 @@
+"""What the first worker does besides training: lines of metrics, pictures, checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data_tools.dataset.reader import Dataset
+from data_tools.dataset.training_set import TrainingSet
+from trainer.config import TrainConfig
+from trainer.methods import method_of
+from trainer.run.checkpoint import Snapshot
+from trainer.run.monitor import Monitor
+from trainer.run.resume import Start
+from trainer.run.saving import Saver
+from trainer.schedule import Phase
+from trainer.scoring.inference import Inference
+from trainer.training import random
+from trainer.training.batches import at_resolution, faded, to_float
+from trainer.training.health import warnings
+from trainer.training.step import Step
+
+SHOWN = 32
+"""Images in a picture."""
+
+
+@dataclass(frozen=True)
+class FirstWorker:
+    """Of one training; shown: training images for pictures, uint8 N x H x W x C."""
+
+    config: TrainConfig
+    dataset: Dataset
+    monitor: Monitor
+    saver: Saver
+    shown: np.ndarray
+
+    def introduce(self, step: Step, start: Start, trouble: str) -> None:
+        """Say what begins, where and in which precision, and what happened before."""
+        for line in [trouble, *start.notes]:
+            if line:
+                self.monitor.say(line)
+        everybody, size = step.group.everybody, step.group.size
+        idle = f", {everybody - size} standing by since the batches do not divide among {everybody}"
+        numbers = f"{precision_taken(step)}, {'compiled' if step.config.compile else 'eager'}"
+        self.monitor.say(
+            f"{numbers} on {step.device}, {size} worker(s){idle if everybody > size else ''},"
+            f" from {start.images_seen:,} images"
+        )
+
+    def log(self, images_seen: int, phase: Phase, values: dict[str, float]) -> dict[str, float]:
+        """A line of metrics, one of progress, warnings; returns what is known of the last validated phase."""
+        self.monitor.metrics(images_seen, values)
+        self.monitor.progress(images_seen, phase, values)
+        for kind, warning in warnings(values, self.config.latent_size).items():
+            self.monitor.warn(images_seen, phase, kind, warning)
+        return self.monitor.phase_validated(self.config.judged_by)
+
+    def save(self, step: Step, phase: Phase, images_seen: int, must: bool) -> None:
+        """Hand a copy of all that the next step depends on to the thread that saves."""
+        self.saver.save(snapshot_of(self.config, self.dataset, step, phase, images_seen), must)
+
+    def draw(self, step: Step, phase: Phase, images_seen: int) -> None:
+        """Real images, and generated and reconstructed ones where the method has them."""
+        config, networks, method = self.config, step.networks, method_of(self.config)
+        alpha = phase.alpha(images_seen) if phase.fading else None
+        inference = Inference(config, networks.by_name(), phase.resolution, self.dataset.channels, alpha, step.device)
+        with torch.no_grad(), networks.evaluating():
+            shown = to_float(torch.from_numpy(self.shown).to(step.device))
+            rows = {"real": faded(at_resolution(shown, phase.resolution), inference.alpha)}
+            if "generate" in method.offers():
+                places = torch.arange(SHOWN)
+                z = random.latents(config.seed, random.LATENT_FOR_GENERATOR, places, config.latent_size)
+                rows["generated"] = method.generate(inference.trained, z.to(step.device))
+            grids = {name: images.permute(0, 2, 3, 1).cpu().numpy() for name, images in rows.items()}
+            if inference.reconstructs and method.ready(config, images_seen):
+                grids["reconstructed"] = inference.reconstruct(self.shown)
+        self.monitor.pictures(images_seen, grids)
+
+
+@contextlib.contextmanager
+def first_worker(
+    config: TrainConfig,
+    dataset: Dataset,
+    data: TrainingSet,
+    start: Start,
+    log: Callable[[str], None],
+    still_ours: Callable[[], None],
+    unsettled: Snapshot | None,
+) -> Iterator[FirstWorker]:
+    """Opens the run's logs and the thread that saves, and closes both at the end of the block.
+
+    still_ours, unsettled: as of `Saver`.
+    """
+    with contextlib.ExitStack() as stack:
+        monitor = Monitor(config.out, config.schedule(), start.images_seen, log)
+        stack.callback(monitor.close)
+        saver = Saver(config, dataset, monitor, still_ours, unsettled)
+        stack.callback(saver.abandon)
+        yield FirstWorker(config, dataset, monitor, saver, data.at(np.arange(min(SHOWN, len(data)))))
+
+
+def precision_taken(step: Step) -> str:
+    """What networks compute in, and why."""
+    asked = "" if step.config.precision == "auto" else " as asked"
+    if step.bf16:
+        return f"bf16 autocast{asked or ', which this device computes natively'}"
+    return f"float32{asked or ', since this device has no native bf16'}"
+
+
+def snapshot_of(config: TrainConfig, dataset: Dataset, step: Step, phase: Phase, images_seen: int) -> Snapshot:
+    """Everything that the next step depends on; at a phase's end the optimisers' moments are no part of that."""
+    over = images_seen >= phase.end
+    files = step.networks.weights() | ({} if over else step.moments())
+    alpha = phase.alpha(images_seen) if phase.fading and not over else None
+    manifest = dataset.manifest
+    return Snapshot(images_seen, phase.resolution, alpha, manifest.channels, manifest.digest, config, files)
