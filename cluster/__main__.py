@@ -1,51 +1,50 @@
-"""python -m cluster up|down|status|submit|score|serve|store"""
+"""python -m cluster: where trainings, sweeps and detectors run."""
+
+from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Sequence
 
-import tyro
+from data_tools.command_line import Command, Program, run, run_program
 
-from cluster.commands import Down, Status, Submit, Up
-from cluster.service_commands import Score, Serve
-from cluster.store_command import Store
-from data_tools.errors import UserError, run_command
-
-COMMANDS = {
-    "up": Up,
-    "down": Down,
-    "status": Status,
-    "submit": Submit,
-    "score": Score,
-    "serve": Serve,
-    "store": Store,
-}
-USAGE = """usage: python -m cluster COMMAND ...
-
-  up                            a Ray cluster on this machine, with dashboard, S3 store and TensorBoard
-  status                        where it is, and what it does
-  down                          end it
-  submit -- COMMAND ...         send a command of ours as a job, follow it, exit with its status
-  score --run --images --out    score any number of images on a cluster
-  serve --run                   a run's detector over HTTP
-  store FOLDER                  a real S3 store on this machine, until Ctrl-C
-  store FOLDER -- COMMAND ...   the same, while a command runs that finds it in its environment
-
-python -m cluster COMMAND --help lists the options."""
-
-
-def main(argv: list[str], command: Sequence[str] = ()) -> None:
-    if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE)
-        return
-    name, *words = argv
-    if name not in COMMANDS:
-        raise UserError(f"{name}: no such command - choose {', '.join(COMMANDS)}")
-    tyro.cli(COMMANDS[name], args=words, prog=f"python -m cluster {name}").run(command)
-
+PROGRAM = Program(
+    "cluster",
+    "Run commands on a Ray cluster, and detectors for many images.",
+    {
+        "A Ray cluster on this machine": (
+            Command("up", "", "start it, with dashboard, S3 store and TensorBoard", "cluster.commands.up:Up"),
+            Command("status", "", "where it is, and what it does", "cluster.commands.status:Status"),
+            Command("down", "", "end it", "cluster.commands.down:Down"),
+        ),
+        "On any cluster": (
+            Command(
+                "submit",
+                "-- COMMAND ...",
+                "send a command of ours as a job, follow it, exit with its status",
+                "cluster.commands.submit:Submit",
+                takes_command=True,
+            ),
+            Command(
+                "score",
+                "--run URL --images URL --out URL",
+                "score any number of images",
+                "cluster.commands.score:Score",
+            ),
+            Command("serve", "--run URL", "a run's detector over HTTP", "cluster.commands.serve:Serve"),
+        ),
+        "A real S3 store on this machine": (
+            Command(
+                "store",
+                "FOLDER [-- COMMAND ...]",
+                "until Ctrl-C, or while a command runs that finds it in its environment",
+                "cluster.commands.store:Store",
+                takes_command=True,
+            ),
+        ),
+    },
+    renamed={"--lam": "--lambda"},
+)
+main = functools.partial(run, PROGRAM)
 
 if __name__ == "__main__":
-    # Cut here, since `run_command` takes --debug from anywhere and the command may have its own.
-    words = sys.argv[1:]
-    cut = words.index("--") if "--" in words else len(words)
-    sys.exit(run_command(functools.partial(main, command=words[cut + 1 :]), words[:cut]))
+    sys.exit(run_program(PROGRAM, sys.argv[1:]))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 
@@ -39,6 +38,8 @@ def default_folder() -> Path:
 
 def running(folder: Path) -> LocalState | None:
     """The cluster that runs on a folder; None where none does, whatever one that was killed left there."""
+    import psutil
+
     try:
         with FileLock(folder / LOCK, timeout=0):
             return None

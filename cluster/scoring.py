@@ -109,8 +109,9 @@ def _plan(config: ScoringConfig, checkpoint: str = "") -> dict[str, Any]:
         raise UserError(f"{config.out}/{PLAN}: is damaged - give another --out") from None
     for key, value in wanted.items():
         if plan.get(key) != value:
+            option = "lambda" if key == "lam" else key  # the key is older
             raise UserError(
-                f"--out {config.out}: holds scores with {key} {plan.get(key)}, not {value} - give another --out"
+                f"--out {config.out}: holds scores with {option} {plan.get(key)}, not {value} - give another --out"
             )
     return plan
 

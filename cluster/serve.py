@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from ray import serve
 from ray.util.metrics import Counter, Histogram
 from starlette.datastructures import UploadFile
@@ -42,7 +42,15 @@ class Settings(BaseModel):
     run: str = Field(description="URL of a run, or of one checkpoint")
     best: Annotated[bool, Field(description="the best checkpoint instead of the newest")] = False
     by: Annotated[str, Field(description="fused, a, or one term: L_n, L_o, D, L_k")] = "fused"
-    lam: Annotated[float, Field(ge=0, le=1, description="lambda in a = lambda L_n + (1 - lambda) L_o")] = PAPER_LAMBDA
+    lam: Annotated[
+        float,
+        Field(
+            validation_alias=AliasChoices("lambda", "lam"),
+            ge=0,
+            le=1,
+            description="lambda in a = lambda L_n + (1 - lambda) L_o",
+        ),
+    ] = PAPER_LAMBDA
     false_alarms: Annotated[float | None, Field(description="share of normal images that may be anomalous")] = None
     contamination: Annotated[float | None, Field(description="or share of anomalies among training images")] = None
     threshold: Annotated[float | None, Field(description="or anomalous when the score is above this")] = None

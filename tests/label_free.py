@@ -26,6 +26,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
+from data_tools.commands.options import CacheOptions
 from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import Dataset, open_dataset
 from data_tools.dataset.training_set import all_images
@@ -190,7 +191,7 @@ def carried(run: str) -> Iterator[Row]:
     images = np.resize(dataset.images("test-normal"), (1024, *dataset.images("test-normal").shape[1:]))
     with tempfile.TemporaryDirectory() as scratch:
         for form in ("onnx", "torch"):
-            Export(run, f"{scratch}/{form}", form, cache=config.cache)()
+            Export(run, f"{scratch}/{form}", form, caching=CacheOptions(config.cache))()
         ours: dict[str, Any] = {form: Carried(Path(scratch) / form).score for form in ("onnx", "torch")}
         ours["the judge, heat maps included"] = lambda batch: (judge.score(batch), judge.heat(batch))
         for name, score in ours.items():

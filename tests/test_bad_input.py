@@ -181,7 +181,7 @@ DATA: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
     ),
     ("a newer manifest", newer_manifest, "data_tools inspect {dataset}", ("manifest.json", "version 99", "update")),
     ("no dataset", lambda p: None, "data_tools inspect {videos}", ("experiment", "is no dataset")),
-    ("an unknown command", lambda p: None, "data_tools shred {videos}", ("shred", "choose one of")),
+    ("an unknown command", lambda p: None, "data_tools shred {videos}", ("shred", "choose among")),
     (
         "a simulation over something",
         foreign_files,
@@ -268,8 +268,8 @@ TRAINER: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
         "trainer score {run} {folder}/images --out {out}",
         ("3.png", "cannot be read"),
     ),
-    ("a lambda out of range", images, "trainer score {run} {folder}/images --lam 2", ("--lam 2", "[0, 1]")),
-    ("an unknown command", lambda p: None, "trainer tarin", ("tarin", "choose train")),
+    ("a lambda out of range", images, "trainer score {run} {folder}/images --lam 2", ("--lambda 2", "[0, 1]")),
+    ("an unknown command", lambda p: None, "trainer tarin", ("tarin", "did you mean train?")),
 ]
 
 

@@ -94,7 +94,7 @@ def test_the_commands_show_and_clear(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "train-normal" in shown and "50" in shown
     data_tools(["cache", "clear", "--cache", str(cache.folder)])
     assert "freed" in capsys.readouterr().out and not list(cache.folder.iterdir())
-    refuses(lambda: data_tools(["cache", "empty"]), "cache empty", "cache list or cache clear")
+    refuses(lambda: data_tools(["cache", "empty"]), "cache empty", "cache list and cache clear")
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.05])

@@ -11,7 +11,8 @@ import pytest
 import tyro
 
 from data_tools.errors import UserError
-from trainer.__main__ import chosen_preset, main
+from trainer.__main__ import main
+from trainer.commands.configured import HEADINGS, chosen_preset
 from trainer.config import TrainConfig, differing_options
 from trainer.methods.fanogan import FAnoGan
 from trainer.methods.search import Search
@@ -200,7 +201,7 @@ def test_all_differing_options_are_named() -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["trian"], r"trian: .*train, evaluate, score, audit, export or bench"),
+        (["trian"], r"trian: .*did you mean train\? .*bench, evaluate, score, audit and export"),
         (["--preset", "demo"], r"--preset: .*train"),
         (["train", "--preset", "kht"], r"--preset kht .*kth, cifar-car, cells-small, cifar-small, study, demo"),
         (["train", "--preset=kht"], r"--preset kht "),
@@ -221,6 +222,16 @@ def test_a_wrong_command_line_is_answered_in_one_line_and_nothing_is_written(
         main(words)
     assert "\n" not in str(caught.value) and " - " in str(caught.value)
     assert not any(tmp_path.iterdir())
+
+
+def test_every_option_stands_under_one_heading() -> None:
+    assert sorted(name for heading in HEADINGS for name in heading.fields) == sorted(FIELDS)
+
+
+def test_a_missing_preset_is_answered_by_all_of_them() -> None:
+    with pytest.raises(UserError) as caught:
+        main(["train"])
+    assert all(name in str(caught.value) for name in PRESETS)
 
 
 @pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])

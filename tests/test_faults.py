@@ -16,13 +16,13 @@ import pytest
 
 import data_tools.storage.retry
 from cluster.store import LocalStore
+from data_tools.commands.verify import Verify
 from data_tools.dataset.cache import FACTS, IMAGES, PROVENANCE, open_cache
 from data_tools.dataset.manifest import MANIFEST, read_manifest
 from data_tools.dataset.patch import Patch, Plan
 from data_tools.dataset.reader import FEW, open_dataset
 from data_tools.dataset.writer import RECEIPT, write_dataset
 from data_tools.errors import UserError, run_command
-from data_tools.inspect import Verify
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from tests.proxy import FaultProxy
 
@@ -248,7 +248,7 @@ def kill_and_repeat(
             seen["kills"] += 1
             there = contents(url)
             if MANIFEST in there:
-                Verify(url).run()
+                Verify(url)()
                 assert there == expected
                 break
             refuses(lambda url=url: read_manifest(open_storage(url)), url, "is no dataset")

@@ -13,13 +13,13 @@ import data_tools.storage.lease
 import data_tools.storage.retry
 import data_tools.storage.s3
 from cluster.store import LocalStore
+from data_tools.commands.verify import Verify
 from data_tools.dataset.cache import open_cache
 from data_tools.dataset.manifest import MANIFEST
 from data_tools.dataset.patch import Patch
 from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.writer import write_dataset
 from data_tools.errors import UserError
-from data_tools.inspect import Verify
 from data_tools.storage import Storage, open_storage, read_bytes, write_bytes
 from tests.conftest import plan_of, refuses
 from tests.proxy import FaultProxy
@@ -43,7 +43,7 @@ def test_a_dataset_on_s3_has_the_bytes_of_one_in_a_folder(url: str, tmp_path: Pa
     there, here = open_storage(url), open_storage(str(tmp_path / "d"))
     assert there.names() == here.names() and MANIFEST in here.names()
     assert all(read_bytes(there, name) == read_bytes(here, name) for name in here.names())
-    Verify(url).run()
+    Verify(url)()
     data = open_dataset(url, open_cache(tmp_path / "cache"))
     keys = [key for names in data.keys("train-normal").values() for key in names]
     assert keys == [patch.key for patch in made] and not (tmp_path / "cache").exists()
@@ -131,7 +131,7 @@ def test_eight_writers_at_once_make_one_dataset(url: str) -> None:
     for writer in writers:
         writer.join()
     assert sorted(outcomes) == ["refused"] * 7 + ["wrote"]
-    Verify(url).run()
+    Verify(url)()
 
 
 def test_a_read_goes_on_where_the_connection_broke(url: str, proxy: FaultProxy, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_write_survives_busy_answers(url: str, proxy: FaultProxy) -> None:
     proxy.refuse(12)
     write(url)
     assert proxy.refusals == 12
-    Verify(url).run()
+    Verify(url)()
 
 
 def test_an_object_that_changes_while_it_is_read(url: str) -> None:

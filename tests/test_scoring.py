@@ -171,7 +171,7 @@ def test_on_ray_through_s3_and_again(
     out.remove(part_name(1, names[1]))
     assert score_images(config).images == len(patches)
     other = dataclasses.replace(config, criterion=Criterion(lam=0.5))
-    refuses(lambda: score_images(other), "lam", "--out")
+    refuses(lambda: score_images(other), "lambda", "--out")
     too_few = dataclasses.replace(config, criterion=Criterion(false_alarms=1e-6), out=f"{url}/none")
     refuses(lambda: score_images(too_few), "--false-alarms", "too small")  # found by a worker
     assert not open_storage(f"{url}/none").names()

@@ -18,15 +18,15 @@ import pytest
 import tifffile
 from sklearn.metrics import roc_auc_score
 
+from data_tools.commands.simulate import Simulate
 from data_tools.errors import UserError
-from data_tools.simulator.simulate import Simulate
 
 SMALL = Simulate(Path(), sequences=2, frames=20, size=192, cells=14, debris=5, seed=3)
 
 
 def simulate(out: Path, like: Simulate, **changes: int) -> Path:
     options = {name: getattr(like, name) for name in ("sequences", "frames", "size", "cells", "debris", "seed")}
-    Simulate(out, **(options | changes)).run()
+    Simulate(out, **(options | changes))()
     return out
 
 

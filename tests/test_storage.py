@@ -16,10 +16,10 @@ import pytest
 
 from cluster.jobs import check_words
 from cluster.package import package
+from data_tools.commands.inspect import Verify
 from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import all_images, training_set
-from data_tools.inspect import Verify
 from data_tools.storage import (
     FETCHED,
     SCHEMES,

@@ -1,67 +1,56 @@
-"""python -m trainer train | evaluate | score | audit | export | bench"""
+"""python -m trainer: one detector, from a training to verdicts."""
 
 from __future__ import annotations
 
+import functools
 import sys
 
-import tyro
-
-from data_tools.errors import UserError, run_command
-
-USAGE = """usage: python -m trainer COMMAND ...
-
-  train     train a detector on a dataset      --data URL --out RUN --preset NAME [options]
-  evaluate  score the test set, write a report RUN
-  score     rank images, say which are junk    RUN IMAGES ... [--false-alarms 0.01] [--heatmaps DIR]
-  audit     rank a run's own training images   RUN [--contamination 0.02]
-  export    a detector to carry elsewhere      RUN --format torch|onnx --out FOLDER
-  bench     measure a training's speed         --preset NAME [options] [--json FILE] [--against FILE]
-
-python -m trainer COMMAND --help lists the options."""
+from data_tools.command_line import Command, Program, run, run_program
 
 
-def chosen_preset(words: list[str]) -> str | None:
-    """The value of --preset on a command line; its other options then override that preset."""
-    for i, word in enumerate(words):
-        if word.startswith("--preset="):
-            return word.removeprefix("--preset=")
-        if word == "--preset" and i + 1 < len(words):
-            return words[i + 1]
-    return None
+def _presets() -> str:
+    from trainer.commands.configured import list_of_presets
+
+    return list_of_presets()
 
 
-def main(argv: list[str]) -> None:
-    if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE)
-        return
-    command, *words = argv
-    if command in ("train", "bench"):
-        from trainer.config import TrainConfig
-        from trainer.presets import preset
-
-        name = chosen_preset(words)
-        if name is None and not {"-h", "--help"} & set(words):
-            raise UserError("--preset is missing - choose kth, cifar-car, cells-small, cifar-small, study or demo")
-        default, program = preset(name or "kth"), f"python -m trainer {command}"
-        if command == "train":
-            from trainer.commands.train import train_command
-
-            train_command(tyro.cli(TrainConfig, args=words, default=default, prog=program))
-        else:
-            from trainer.commands.bench import Bench
-
-            tyro.cli(Bench, args=words, default=Bench(default), prog=program)()
-    elif command in ("evaluate", "score", "audit", "export"):
-        from trainer.commands.audit import Audit
-        from trainer.commands.evaluate import Evaluate
-        from trainer.commands.export import Export
-        from trainer.commands.score import Score
-
-        known = {"evaluate": Evaluate, "score": Score, "audit": Audit, "export": Export}
-        tyro.cli(known[command], args=words, prog=f"python -m trainer {command}")()
-    else:
-        raise UserError(f"{command}: no such command - choose train, evaluate, score, audit, export or bench")
-
+FROM_PRESET = "trainer.commands.configured:from_preset"
+PROGRAM = Program(
+    "trainer",
+    "Train a detector of anomalies, and judge images by it.",
+    {
+        "Train": (
+            Command(
+                "train",
+                "--data URL --out RUN --preset NAME",
+                "train a detector on a dataset",
+                "trainer.commands.train:Train",
+                FROM_PRESET,
+            ),
+            Command(
+                "bench",
+                "--preset NAME",
+                "measure a training's speed, where its time goes",
+                "trainer.commands.bench:Bench",
+                FROM_PRESET,
+            ),
+        ),
+        "Judge": (
+            Command("evaluate", "RUN", "score the test set, write a report", "trainer.commands.evaluate:Evaluate"),
+            Command("score", "RUN IMAGES ...", "rank images, say which are anomalous", "trainer.commands.score:Score"),
+            Command("audit", "RUN", "rank a run's own training images", "trainer.commands.audit:Audit"),
+            Command(
+                "export",
+                "RUN --format torch|onnx --out FOLDER",
+                "a detector to carry elsewhere",
+                "trainer.commands.export:Export",
+            ),
+        ),
+    },
+    _presets,
+    {"--lam": "--lambda"},
+)
+main = functools.partial(run, PROGRAM)
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, sys.argv[1:]))
+    sys.exit(run_program(PROGRAM, sys.argv[1:]))

@@ -135,9 +135,9 @@ class TrainConfig:
     patience: float = 300.0
     """Seconds after which workers that wait for one another give up, and start again from the newest checkpoint."""
     cache: str = ""
-    """Folder for decoded images on each node (default: the user's cache folder)."""
+    """Folder for decoded images on each node."""
     cache_limit: str = DEFAULT_LIMIT
-    """Bytes that folder may hold; what was used for longest goes first."""
+    """Bytes that folder may hold; least recently used entries are evicted first."""
     window: int = 0
     """For a dataset larger than that: shards decoded at a time, shuffled among themselves; 0 decodes all."""
 

@@ -31,9 +31,9 @@ class SweepConfig:
     out: str = ""
     """The sweep's URL, a folder or s3://. If it holds an unfinished sweep of the same plan, that sweep goes on."""
     preset: str = ""
-    """What a training starts from: kth, cifar-car, cells-small, cifar-small, study or demo."""
+    """What a training starts from."""
     name: str = ""
-    """What the report calls the dataset (default: the last part of --data)."""
+    """What the report calls the dataset."""
     method: Annotated[str, tyro.conf.arg(help=METHOD_HELP)] = "proposed"
     gamma: str = "0"
     """Contaminations, separated by commas."""
@@ -55,11 +55,11 @@ class SweepConfig:
     cpus: int = 1
     """CPU cores of each worker."""
     concurrent: int = 0
-    """Trainings at a time (default: as many as the cluster has room for)."""
+    """Trainings at a time."""
     cache: str = ""
-    """Folder for decoded images on each node (default: the user's cache folder)."""
+    """Folder for decoded images on each node."""
     cache_limit: str = DEFAULT_LIMIT
-    """Bytes that folder may hold; what was used for longest goes first."""
+    """Bytes that folder may hold; least recently used entries are evicted first."""
 
     @property
     def methods(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The node-local cache: one folder an entry, kept under a size limit by removing what was not used for longest.
+"""The node-local cache: one folder an entry, kept under a size limit by evicting least recently used entries first.
 
 An entry is a run of shards, decoded: images.npy (uint8 N x H x W x C) and provenance.jsonl, with entry.json, which is
 written last. Its name is a checksum over the shards' own, so the same shards from anywhere are decoded once.

@@ -14,11 +14,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from data_tools.dataset.patch import Plan
 from data_tools.errors import UserError
+from data_tools.headings import UNSET
 from data_tools.sources.common import check_at_least, check_resolution
 from data_tools.sources.frames import FRAME_ENDINGS, find_frames
 from data_tools.sources.objects import (
@@ -49,7 +51,7 @@ class Baxter:
     """What stays whole on one side of the split into training and test."""
     test_size: int = 256
     """Test patches of each kind: so many cells and as many false positives."""
-    version: str = ""
+    version: Annotated[str, UNSET] = ""
     """Which Analysis/CellData<version> to read; needed only when several hold exported results."""
     seed: int = 0
     """Decides which objects are for testing, and the angles."""

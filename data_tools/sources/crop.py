@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import ndimage
 
 MARGIN = 12
 """Pixels beyond the frame that the spline needs: the pull of a pixel falls to 0.27 of itself with every step."""
@@ -34,6 +33,8 @@ class Frame:
     @cached_property
     def coefficients(self) -> np.ndarray:
         """Those of the cubic spline through the pixels, float64, with `MARGIN` more to each side; for turning alone."""
+        from scipy import ndimage  # takes longer to import than all of --help
+
         # At the frame's border the spline goes on point-mirrored, which keeps slopes as they are: nothing rings there.
         padded = np.pad(self.pixels.astype(np.float64), MARGIN, mode="reflect", reflect_type="odd")
         return ndimage.spline_filter(padded, order=3, mode="mirror")

@@ -7,15 +7,9 @@ import os
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import torch
-import tyro
-from rich.console import Console
-
 from data_tools.errors import UserError
+from data_tools.headings import UNSET
 from data_tools.storage import open_storage, read_bytes, write_bytes
-from trainer.bench.machine import cores
-from trainer.bench.table import compare, show
-from trainer.bench.workers import Work, measured
 from trainer.config import TrainConfig
 from trainer.schedule import Phase
 
@@ -24,21 +18,26 @@ from trainer.schedule import Phase
 class Bench:
     """Measure the steps of a training, whose options these are; --data may be left out, and nothing is kept."""
 
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    config: TrainConfig
     seconds: float = 3.0
     """About how long each of three measurements of each phase takes."""
-    only: tuple[int, ...] = ()
+    only: Annotated[tuple[int, ...], UNSET] = ()
     """Resolutions to measure; all, if none is named."""
     channels: int = 1
     """Of the images, where no dataset is named."""
     cores: int = 0
     """CPU cores that each worker is pinned to, on Linux; 0: an equal share of those there are, and not pinned."""
-    json: str = ""
+    json: Annotated[str, UNSET] = ""
     """File for the figures."""
-    against: str = ""
+    against: Annotated[str, UNSET] = ""
     """Figures to compare with: a file of an earlier --json."""
 
     def __call__(self) -> None:
+        from rich.console import Console
+
+        from trainer.bench.table import compare, show
+        from trainer.bench.workers import Work, measured
+
         self.config.validated()
         earlier = _read(self.against) if self.against else None
         if not self.seconds > 0:
@@ -56,6 +55,10 @@ class Bench:
             write_bytes(open_storage(folder), name, (json.dumps(result, indent=2) + "\n").encode())
 
     def _check_room(self, workers: int) -> None:
+        import torch
+
+        from trainer.bench.machine import cores
+
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
         if gpus is not None and workers > gpus:
             raise UserError(f"--workers {workers} need a GPU each, and there are {gpus} - give fewer")

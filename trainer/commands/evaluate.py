@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
-from data_tools.dataset.cache import DEFAULT_LIMIT, open_cache
-from data_tools.dataset.reader import open_dataset
+from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
-from trainer.report.page import result_rows, write_report
-from trainer.run.checkpoint import chosen_checkpoint, read_info
-from trainer.run.folder import read_config
-from trainer.scoring.evaluation import check_fits, has_labels, score_table
-from trainer.scoring.inference import Inference
+from trainer.commands.shared import Best
 
 
 @dataclass(frozen=True)
@@ -25,21 +19,27 @@ class Evaluate:
 
     run: tyro.conf.Positional[str]
     """The run's URL."""
-    best: bool = False
-    """The best checkpoint instead of the newest."""
-    data: str = ""
+    best: Best = False
+    data: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: the run's own)")] = ""
     """Another dataset than the one trained on."""
-    cache: str = ""
-    """Folder for decoded images on this node (default: the user's cache folder)."""
-    cache_limit: str = DEFAULT_LIMIT
-    """Bytes that folder may hold; what was used for longest goes first."""
+    caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        from data_tools.dataset.reader import open_dataset
+        from trainer.report.page import result_rows, write_report
+        from trainer.run.checkpoint import chosen_checkpoint, read_info
+        from trainer.run.folder import read_config
+        from trainer.scoring.evaluation import check_fits, has_labels, score_table
+        from trainer.scoring.inference import Inference
+
         config, _ = read_config(self.run)
         info = read_info(chosen_checkpoint(self.run, self.best))
         inference = Inference.from_checkpoint(info)
         url = self.data or config.data
-        dataset = open_dataset(url, open_cache(self.cache, self.cache_limit))
+        dataset = open_dataset(url, self.caching.open())
         check_fits(inference, dataset, url)
         if not has_labels(dataset):
             raise UserError(

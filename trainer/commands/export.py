@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tyro
 
-import trainer.export.standalone as standalone
-from data_tools.dataset.cache import DEFAULT_LIMIT, open_cache
-from data_tools.dataset.reader import open_dataset
+from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
-from data_tools.storage import open_storage
-from data_tools.storage.transfer import uploaded
-from trainer.export.formats import Format, write_model
-from trainer.export.parity import difference
-from trainer.run.checkpoint import chosen_checkpoint
-from trainer.run.folder import read_config, run_images
-from trainer.scoring.calibration import run_of
-from trainer.scoring.criterion import PAPER_LAMBDA, Criterion
-from trainer.scoring.detector import Detector
-from trainer.scoring.join import weights
+from trainer.commands.shared import Best, Run
+from trainer.export import Format
+from trainer.scoring.criterion import Criterion, ShareCriterion
+
+if TYPE_CHECKING:
+    from trainer.scoring.detector import Detector
 
 CHECKED = 256
 """Training images that the scores are compared on."""
@@ -32,39 +27,41 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Export:
-    """Write a folder that scores images without Ray, without this package and without training data."""
+    """Write a folder that scores images without Ray, without this package and without training data.
 
-    run: tyro.conf.Positional[str]
-    """The run's URL, or one checkpoint's."""
+    Where neither --false-alarms nor --contamination is given, the verdict's threshold allows 1 % false alarms.
+    """
+
+    run: Run
     out: str
     """The folder, new or empty."""
     format: Format = "onnx"
     """onnx: for onnxruntime and whatever else reads it; torch: a torch.export program."""
-    best: bool = False
-    """The best checkpoint instead of the newest."""
-    by: str = "fused"
-    """fused: all terms, calibrated on the training images; a: the paper's score; or one term: L_n, L_o, D, L_k."""
-    lam: float = PAPER_LAMBDA
-    """lambda in a = lambda L_n + (1 - lambda) L_o."""
-    false_alarms: float | None = None
-    """The verdict's threshold: at most this share of normal images is called anomalous (default: 0.01)."""
-    contamination: float | None = None
-    """Or by the share of anomalies that is expected among the training images."""
-    cache: str = ""
-    """Folder for decoded training images on this node (default: the user's cache folder)."""
-    cache_limit: str = DEFAULT_LIMIT
-    """Bytes that folder may hold; what was used for longest goes first."""
+    best: Best = False
+    criterion: tyro.conf.OmitArgPrefixes[ShareCriterion] = field(default_factory=ShareCriterion)
+    """By what images are judged, and the threshold of the verdict."""
+    caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:
+        from data_tools.dataset.reader import open_dataset
+        from data_tools.storage import open_storage
+        from data_tools.storage.transfer import uploaded
+        from trainer.export.parity import difference
+        from trainer.run.checkpoint import chosen_checkpoint
+        from trainer.run.folder import read_config, run_images
+        from trainer.scoring.calibration import run_of
+        from trainer.scoring.detector import Detector
+
+        by, cache = self.criterion, self.caching
         if open_storage(self.out).tree():
             raise UserError(f"--out {self.out}: is not empty - give a new folder")
         checkpoint = chosen_checkpoint(self.run, self.best)
-        share = 0.01 if self.false_alarms is None and self.contamination is None else self.false_alarms
-        criterion = Criterion(self.by, self.lam, share, self.contamination)
-        detector = Detector.load(checkpoint, criterion, False, self.cache, self.cache_limit)
+        share = 0.01 if by.false_alarms is None and by.contamination is None else by.false_alarms
+        criterion = Criterion(by.by, by.lam, share, by.contamination)
+        detector = Detector.load(checkpoint, criterion, False, cache.cache, cache.cache_limit)
         run = run_of(checkpoint)
         config, _ = read_config(run)
-        data = run_images(run, config, open_dataset(config.data, open_cache(self.cache, self.cache_limit)))
+        data = run_images(run, config, open_dataset(config.data, cache.open()))
         images = data.at(np.arange(min(len(data), CHECKED)))
         with uploaded(Path(self.out)) as folder:
             staged = folder.with_name(f".{folder.name}.partial")
@@ -88,16 +85,20 @@ class Export:
         print(f"next: python {self.out}/score.py IMAGES.npy")
 
     def _write(self, folder: Path, detector: Detector, checkpoint: str) -> None:
-        calibration, limit = detector.calibration, detector.limit
+        import trainer.export.standalone as standalone
+        from trainer.export.formats import write_model
+        from trainer.scoring.join import weights
+
+        by, calibration, limit = self.criterion, detector.calibration, detector.limit
         assert calibration and limit
         write_model(detector, self.format, folder)
         facts = {
             "format": self.format,
             "resolution": detector.resolution,
             "channels": detector.channels,
-            "by": self.by,
-            "lambda": self.lam,
-            "weights": {} if self.by == "fused" else weights(self.by, self.lam),
+            "by": by.by,
+            "lambda": by.lam,
+            "weights": {} if by.by == "fused" else weights(by.by, by.lam),
             "threshold": limit.value,
             "meaning": limit.sentences(),
             "terms": {term.name: term.meaning for term in detector.inference.joined},

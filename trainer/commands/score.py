@@ -8,17 +8,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
 
-from data_tools.dataset.cache import DEFAULT_LIMIT
+from data_tools.commands.options import CacheOptions, Caching
+from data_tools.headings import UNSET
 from data_tools.sources.images import find_images, read_image
-from data_tools.storage.transfer import as_url, downloaded, uploaded
-from trainer.report.figures import save_picture
-from trainer.report.overlay import beside_match, overlaid
+from trainer.commands.shared import Best, Run
 from trainer.scoring.criterion import Criterion
-from trainer.scoring.detector import Detector, Scored
+
+if TYPE_CHECKING:
+    from trainer.scoring.detector import Detector, Scored
 
 BATCH = 256
 
@@ -27,25 +29,24 @@ BATCH = 256
 class Score:
     """Score images with a trained detector; the most anomalous come first in the list."""
 
-    run: tyro.conf.Positional[str]
-    """The run's URL, or one checkpoint's."""
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    run: Run
+    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], UNSET]
     """Image files, or folders that are searched for images."""
-    best: bool = False
-    """The best checkpoint instead of the newest."""
+    best: Best = False
     out: Path = Path("scores.csv")
     """Where the list goes."""
-    heatmaps: Path | None = None
-    """Folder for one picture an image: query, closest match, and where it is unusual."""
+    heatmaps: Annotated[Path | None, UNSET] = None
+    """Folder for one picture per image: query, closest match, and where it is unusual."""
     criterion: tyro.conf.OmitArgPrefixes[Criterion] = field(default_factory=Criterion)
     """By what, and above what an image is called anomalous: a column more."""
-    cache: str = ""
-    """Folder for decoded training images on this node (default: the user's cache folder)."""
-    cache_limit: str = DEFAULT_LIMIT
-    """Bytes that folder may hold; what was used for longest goes first."""
+    caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:
-        detector = Detector.load(self.run, self.criterion, self.best, self.cache, self.cache_limit)
+        from data_tools.storage.transfer import as_url, downloaded, uploaded
+        from trainer.scoring.detector import Detector
+
+        cache = self.caching
+        detector = Detector.load(self.run, self.criterion, self.best, cache.cache, cache.cache_limit)
         if detector.meaning:
             print(detector.meaning)
         with contextlib.ExitStack() as stack:
@@ -68,6 +69,8 @@ class Score:
             print(f"scored {start + len(some)} of {len(files)}", flush=True)
 
     def _write(self, names: list[str], parts: list[Scored], out: Path) -> None:
+        from data_tools.storage.transfer import as_url
+
         score = np.concatenate([part.score for part in parts])
         columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
         verdicts = [part.anomalous for part in parts if part.anomalous is not None]
@@ -83,13 +86,15 @@ class Score:
                 called = [] if anomalous is None else ["yes" if anomalous[i] else "no"]
                 writer.writerow([names[i], *numbers, *called])
         os.replace(staged, out)
-        print(
-            f"wrote {as_url(self.out) or self.out}: {len(score)} images, the most anomalous first ({names[order[0]]})"
-        )
+        place = as_url(self.out) or self.out
+        print(f"wrote {place}: {len(score)} images, the most anomalous first ({names[order[0]]})")
 
 
 def _write_maps(folder: Path, first: int, files: list[Path], images: np.ndarray, detector: Detector) -> None:
-    """One PNG an image: query, closest match and heat map side by side, 4x."""
+    """One PNG per image: query, closest match and heat map side by side, 4x."""
+    from trainer.report.figures import save_picture
+    from trainer.report.overlay import beside_match, overlaid
+
     folder.mkdir(parents=True, exist_ok=True)
     maps = overlaid(images, detector.heat(images)) if detector.calibration else None
     for i, picture in enumerate(beside_match(detector, images, maps)):

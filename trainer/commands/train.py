@@ -6,19 +6,34 @@ import dataclasses
 import signal
 import sys
 import threading
+from dataclasses import dataclass
 
 from data_tools.errors import UserError
 from data_tools.storage import absolute
 from trainer.config import TrainConfig
-from trainer.run.checkpoint import checkpoint_names
-from trainer.run.folder import discard, prepare
 
 
-def train_command(config: TrainConfig) -> None:
-    """Train, in this process or on Ray workers."""
+@dataclass(frozen=True)
+class Train:
+    """Train a detector on a dataset."""
+
+    config: TrainConfig
+
+    def __call__(self) -> None:
+        train(self.config)
+
+
+def train(config: TrainConfig) -> None:
+    """Train, or go on with an unfinished run of the same configuration; UserError for what the user can mend.
+
+    In this process, or on Ray workers where `config.workers` says so.
+    """
+    from trainer.run.checkpoint import checkpoint_names
+    from trainer.run.folder import discard, prepare
+
     # Ray's workers run in folders of their own, and an evaluation may be started from another one.
-    paths = {name: absolute(getattr(config, name)) for name in ("data", "out", "cache", "start_from", "exclude")}
-    config = dataclasses.replace(config, **paths)
+    places = ("data", "out", "cache", "start_from", "exclude")
+    config = dataclasses.replace(config, **{name: absolute(getattr(config, name)) for name in places})
     state = prepare(config)
     if state == "finished":
         print(f"{config.out}: this run is finished - evaluate it with: python -m trainer evaluate {config.out}")
@@ -39,12 +54,12 @@ def train_command(config: TrainConfig) -> None:
 
 def _train_here(config: TrainConfig) -> None:
     """Train in this process; SIGTERM, by which machines announce that they go, is answered by a checkpoint."""
-    from trainer.training.loop import Hooks, train
+    from trainer.training import loop
 
     told = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: told.set())
     try:
-        train(config, Hooks(stopped=told.is_set))
+        loop.train(config, loop.Hooks(stopped=told.is_set))
     finally:
         signal.signal(signal.SIGTERM, before)
     if told.is_set():

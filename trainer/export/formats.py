@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from data_tools.errors import UserError
+from trainer.export import Format
 from trainer.export.graph import ScoringGraph
 from trainer.scoring.detector import Detector
-
-Format = Literal["torch", "onnx"]
 
 
 def model_name(form: Format) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +13,12 @@ import numpy as np
 from PIL import Image
 
 from trainer.report.overlay import overlaid
-from trainer.scoring.detector import Detector, Scored
+from trainer.scoring.audit import Ranking
+from trainer.scoring.detector import Detector
 from trainer.scoring.p_values import p_values
 
 LEAST_SIDE = 96
 """Pixels on the page, at least, of an image's side."""
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """All n training images, the most anomalous first.
-
-    scored: terms, scores, p-values and verdicts; origins: pool, key and provenance of each as a line of JSON; worst:
-    the first images themselves, uint8 K x H x W x C.
-    """
-
-    scored: Scored
-    origins: list[str]
-    worst: np.ndarray
-
-    @property
-    def excluded(self) -> np.ndarray:
-        """Which are above the threshold, bool n."""
-        assert self.scored.anomalous is not None
-        return self.scored.anomalous
 
 
 def write_page(path: Path, ranking: Ranking, detector: Detector) -> None:

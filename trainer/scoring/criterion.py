@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+import tyro
+
+from data_tools.commands.options import Number
 from data_tools.errors import UserError
 
 PAPER_LAMBDA = 0.05
 
 
 @dataclass(frozen=True)
-class Criterion:
-    """By what images are judged, and above what they are called anomalous."""
+class ShareCriterion:
+    """By what images are judged, and which share of them is called anomalous."""
 
     by: str = "fused"
     """fused: all terms, calibrated on the training images; a: the paper's score; or one term: L_n, L_o, D, L_k."""
-    lam: float = PAPER_LAMBDA
+    lam: Annotated[float, tyro.conf.arg(name="lambda")] = PAPER_LAMBDA
     """lambda in a = lambda L_n + (1 - lambda) L_o."""
-    false_alarms: float | None = None
+    false_alarms: Number = None
     """Call images anomalous so that at most this share of normal ones is."""
-    contamination: float | None = None
+    contamination: Number = None
     """Call images anomalous by the share of anomalies that is expected among the training images."""
-    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Criterion(ShareCriterion):
+    """By what images are judged, and above what they are called anomalous."""
+
+    threshold: Number = None
     """Call images anomalous when the score is above this."""
 
     def check(self) -> None:

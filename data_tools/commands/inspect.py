@@ -1,4 +1,4 @@
-"""Look at a dataset: counts, sizes and contact sheets; and verify every byte of it."""
+"""python -m data_tools inspect: counts, sizes and contact sheets of a dataset."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
-from data_tools.dataset.manifest import MANIFEST, Manifest, read_manifest
+from data_tools.dataset.manifest import Manifest, read_manifest
 from data_tools.dataset.patch import POOLS
-from data_tools.dataset.shards import check_shard, read_shard
+from data_tools.dataset.shards import read_shard
 from data_tools.errors import UserError
-from data_tools.progress import progress
 from data_tools.storage import Storage, open_storage
-from data_tools.storage.transfer import as_url, uploaded
 
 GAP = 2
 
@@ -31,11 +27,16 @@ class Inspect:
     url: tyro.conf.Positional[str]
     """The dataset."""
     out: Path = Path("contact-sheets")
-    """Folder for the contact sheets, one PNG a pool."""
+    """Folder for the contact sheets, one PNG per pool."""
     images: int = 96
     """Images on a contact sheet, spread evenly over the pool."""
 
-    def run(self) -> None:
+    def __call__(self) -> None:
+        from PIL import Image
+        from rich.console import Console
+
+        from data_tools.storage.transfer import as_url, uploaded
+
         if self.images < 1:
             raise UserError(f"--images is {self.images} - give 1 or more")
         storage = open_storage(self.url)
@@ -48,25 +49,6 @@ class Inspect:
                     folder.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(sheet.squeeze()).save(folder / f"{pool}.png")
                     print(f"contact sheet: {as_url(self.out) or self.out}/{pool}.png")
-
-
-@dataclass(frozen=True)
-class Verify:
-    """Compare every byte of a dataset with its manifest."""
-
-    url: tyro.conf.Positional[str]
-    """The dataset."""
-
-    def run(self) -> None:
-        storage = open_storage(self.url)
-        manifest = read_manifest(storage)
-        for shard in progress(manifest.shards, "verifying", "shards", len(manifest.shards)):
-            check_shard(storage, shard)
-        surplus = set(storage.names()) - {shard.name for shard in manifest.shards} - {MANIFEST}
-        if surplus:
-            raise UserError(f"{storage.url}/{min(surplus)}: is not in the manifest - remove it")
-        size = sum(shard.size for shard in manifest.shards)
-        print(f"{storage.url}: all {len(manifest.shards)} shards ({size:,} bytes) are as the manifest says")
 
 
 def _table(manifest: Manifest, url: str) -> Table:

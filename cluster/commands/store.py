@@ -1,4 +1,4 @@
-"""python -m cluster store"""
+"""python -m cluster store."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from cluster.store import OVERRIDES, LocalStore, local_store
 from data_tools.errors import UserError
+
+if TYPE_CHECKING:
+    from cluster.store import LocalStore
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,10 @@ class Store:
     bucket: str = "stratagan"
     """Its bucket, made if missing."""
 
-    def run(self, command: Sequence[str]) -> None:
+    def __call__(self, command: Sequence[str]) -> None:
         """Serve until the command ends (SystemExit with its status) or, without one, until Ctrl-C or SIGTERM."""
+        from cluster.store import local_store
+
         signal.signal(signal.SIGTERM, _interrupt)
         with local_store(self.folder, self.bucket) as store:
             if command:
@@ -53,6 +57,8 @@ def _run_with(store: LocalStore, command: Sequence[str]) -> int:
 
 
 def _serve(store: LocalStore) -> None:
+    from cluster.store import OVERRIDES
+
     try:
         overrides = [name for name in os.environ if re.fullmatch(OVERRIDES, name)]
         if overrides:

@@ -1,24 +1,26 @@
-"""See what decoded images lie on this node, and make room."""
+"""python -m data_tools cache list and cache clear: what decoded images lie on this node, and room for others."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Table
-
+from data_tools.commands.options import USERS_CACHE
 from data_tools.dataset.cache import clear, entries, open_cache, readable_size
 
 
 @dataclass(frozen=True)
 class List:
-    """Show what lies in the cache of this node, what was used for longest last."""
+    """Show what lies in the cache of this node, the most recently used entry first."""
 
-    cache: str = ""
-    """The cache folder (default: the user's)."""
+    cache: Annotated[str, USERS_CACHE] = ""
+    """The cache folder."""
 
-    def run(self) -> None:
+    def __call__(self) -> None:
+        from rich.console import Console
+        from rich.table import Table
+
         folder = open_cache(self.cache).folder
         found = sorted(entries(folder), key=lambda entry: -entry.used)
         table = Table(title=f"{folder}: {readable_size(sum(entry.bytes for entry in found))}")
@@ -36,11 +38,11 @@ class List:
 
 @dataclass(frozen=True)
 class Clear:
-    """Remove everything from the cache of this node that nobody is making at this moment."""
+    """Remove everything from the cache of this node that is not being made at this moment."""
 
-    cache: str = ""
-    """The cache folder (default: the user's)."""
+    cache: Annotated[str, USERS_CACHE] = ""
+    """The cache folder."""
 
-    def run(self) -> None:
+    def __call__(self) -> None:
         folder = open_cache(self.cache).folder
         print(f"{folder}: freed {readable_size(clear(folder))}")

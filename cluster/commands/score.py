@@ -1,0 +1,40 @@
+"""python -m cluster score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import tyro
+
+from trainer.commands.shared import Best, RunOption
+from trainer.scoring.criterion import Criterion
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score any number of images with a run's detector on a Ray cluster; the same command goes on after any end."""
+
+    from_run: RunOption
+    images: str
+    """URL of WebDataset tars, Parquet files or image files, at any depth."""
+    out: str
+    """URL for the scores: Parquet files."""
+    best: Best = False
+    heatmaps: bool = False
+    """Add a column: heat maps, as grey PNGs."""
+    actors: int = 0
+    """Processes that score; 0 for as many as the cluster has GPUs, or CPUs where it has none."""
+    criterion: tyro.conf.OmitArgPrefixes[Criterion] = field(default_factory=Criterion)
+    """By what, and above what an image is called anomalous: a column more."""
+
+    def __call__(self) -> None:
+        from cluster.scoring import ScoringConfig, score_images
+
+        config = ScoringConfig(
+            self.from_run, self.images, self.out, self.best, self.criterion, self.heatmaps, self.actors
+        )
+        done = score_images(config)
+        if done.units_before:
+            print(f"{done.units_before} of {done.units} files were there already")
+        rate = f", {done.images / done.seconds:,.0f} images/s" if done.images else ""
+        print(f"scored {done.images:,} images, {done.errors:,} of them with errors{rate}: {self.out}")

@@ -1,0 +1,66 @@
+"""python -m cluster serve."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import asdict, dataclass, field
+
+import tyro
+
+from data_tools.errors import UserError
+from data_tools.storage import absolute
+from trainer.commands.shared import Best, RunOption
+from trainer.scoring.criterion import Criterion
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a run's detector over HTTP with Ray Serve, until Ctrl-C or SIGTERM."""
+
+    from_run: RunOption
+    best: Best = False
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 8000
+    """Port to listen on."""
+    replicas: int = 1
+    """Processes that score."""
+    criterion: tyro.conf.OmitArgPrefixes[Criterion] = field(default_factory=Criterion)
+    """By what, and above what an image is called anomalous."""
+
+    def __call__(self) -> None:
+        from trainer.on_ray.session import has_gpus, ray_session
+        from trainer.run.checkpoint import chosen_checkpoint
+
+        self.criterion.check()
+        if self.replicas < 1:
+            raise UserError(f"--replicas {self.replicas}: must be at least 1")
+        url = absolute(self.from_run)
+        checkpoint = chosen_checkpoint(url, self.best)  # one that is not there is said before Ray starts
+        with ray_session(self.replicas + 1):
+            from ray import serve
+            from ray.serve.config import HTTPOptions
+
+            from cluster.calibration import calibrated_once
+            from cluster.serve import DetectorService, Settings
+
+            if meaning := calibrated_once(checkpoint, self.criterion):
+                print(meaning, flush=True)
+            settings = Settings(run=url, best=self.best, **asdict(self.criterion))
+            placed = {"num_cpus": 1, "num_gpus": 1 if has_gpus(self.replicas) else 0}
+            deployment = DetectorService.options(num_replicas=self.replicas, ray_actor_options=placed)
+            serve.start(http_options=HTTPOptions(host=self.host, port=self.port))
+            try:
+                serve.run(deployment.bind(settings.model_dump()), name="detector")
+                print(f"serving {url}: http://{self.host}:{self.port}/docs", flush=True)
+                _until_told()
+            finally:
+                serve.shutdown()
+
+
+def _until_told() -> None:
+    told = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: told.set())
+    told.wait()

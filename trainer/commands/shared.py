@@ -1,0 +1,12 @@
+"""Options that commands which take a run share, here and in cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import tyro
+
+RUN_HELP = "The run's URL, or one checkpoint's."
+Run = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=RUN_HELP)]
+RunOption = Annotated[str, tyro.conf.arg(name="run", help=RUN_HELP)]
+Best = Annotated[bool, tyro.conf.arg(help="The best checkpoint instead of the newest.")]
