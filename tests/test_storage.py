@@ -16,7 +16,7 @@ import pytest
 
 from cluster.jobs import check_words
 from cluster.package import package
-from data_tools.commands.inspect import Verify
+from data_tools.commands.verify import Verify
 from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import all_images, training_set
@@ -114,7 +114,7 @@ def test_a_dataset_in_it_is_that_of_a_folder(toy: str, tmp_path: Path) -> None:
     there, here = open_storage(write(toy, pools)), open_storage(write(tmp_path / "d", pools))  # type: ignore[arg-type]
     assert there.names() == here.names() and "manifest.json" in there.names()
     assert all(read_bytes(there, name) == read_bytes(here, name) for name in here.names())
-    Verify(toy).run()
+    Verify(toy)()
     for window in (0, 2):
         one, other = (
             training_set(open_dataset(url, open_cache(tmp_path / f"cache-{url[:3]}")), 0.2, 5, window)
