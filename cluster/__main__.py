@@ -6,20 +6,8 @@ from collections.abc import Sequence
 
 import tyro
 
-from cluster.commands import Down, Status, Submit, Up
-from cluster.service_commands import Score, Serve
-from cluster.store_command import Store
 from data_tools.errors import UserError, run_command
 
-COMMANDS = {
-    "up": Up,
-    "down": Down,
-    "status": Status,
-    "submit": Submit,
-    "score": Score,
-    "serve": Serve,
-    "store": Store,
-}
 USAGE = """usage: python -m cluster COMMAND ...
 
   up                            a Ray cluster on this machine, with dashboard, S3 store and TensorBoard
@@ -38,10 +26,23 @@ def main(argv: list[str], command: Sequence[str] = ()) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return
+    from cluster.commands import Down, Status, Submit, Up
+    from cluster.service_commands import Score, Serve
+    from cluster.store_command import Store
+
     name, *words = argv
-    if name not in COMMANDS:
-        raise UserError(f"{name}: no such command - choose {', '.join(COMMANDS)}")
-    tyro.cli(COMMANDS[name], args=words, prog=f"python -m cluster {name}").run(command)
+    commands = {
+        "up": Up,
+        "down": Down,
+        "status": Status,
+        "submit": Submit,
+        "score": Score,
+        "serve": Serve,
+        "store": Store,
+    }
+    if name not in commands:
+        raise UserError(f"{name}: no such command - choose {', '.join(commands)}")
+    tyro.cli(commands[name], args=words, prog=f"python -m cluster {name}").run(command)
 
 
 if __name__ == "__main__":
