@@ -38,7 +38,7 @@ class Audit:
     best: bool = False
     """The best checkpoint instead of the newest."""
     by: str = "fused"
-    """fused: all terms, calibrated on the training images; a: the paper's score; or one term: L_n, L_o, D, L_k."""
+    """fused: all terms, calibrated on the training images; a: the paper's score; or one term by its name, as L_n."""
     lam: float = PAPER_LAMBDA
     """lambda in a = lambda L_n + (1 - lambda) L_o."""
     contamination: float | None = None

@@ -46,6 +46,8 @@ class Score:
 
     def __call__(self) -> None:
         detector = Detector.load(self.run, self.criterion, self.best, self.cache, self.cache_limit)
+        if self.heatmaps:
+            detector.inference.method.check_reconstructs()
         if detector.meaning:
             print(detector.meaning)
         with contextlib.ExitStack() as stack:

@@ -156,10 +156,28 @@ class Method:
 
     def terms(self) -> tuple[Term, ...]:
         """The terms that it can score by, the one that it is known by first."""
+        from trainer.scoring.join import has_a
         from trainer.scoring.terms import TERMS
 
         found = (*self.own_terms(), *(term for term in TERMS if set(term.needs) <= self.offers()))
+        names = [term.name for term in found]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"--method {self.name()} has two terms {twice[0]} - give its own one another name")
+        if not (has_a(names) if self.known_by == "a" else self.known_by in names):
+            raise UserError(f"--method {self.name()} is known by {self.known_by}, and has {', '.join(names)} - mend it")
         return tuple(sorted(found, key=lambda term: term.name != self.known_by))
+
+    def scores(self) -> tuple[str, ...]:
+        """What --by may call the score: `fused`, `a` where there is one, and the terms that `fused` joins."""
+        from trainer.scoring.join import has_a
+
+        names = [term.name for term in self.terms() if term.joined]
+        return ("fused", *(["a"] if has_a(names) else []), *names)
+
+    def check_reconstructs(self) -> None:
+        """UserError for a method that makes no closest matches, and so no heat maps."""
+        if "reconstruct" not in self.offers():
+            raise UserError(f"--method {self.name()} makes no closest matches, so no heat maps - leave them out")
 
     def chosen(self, config: TrainConfig) -> Self:
         """The method with a run's options."""
