@@ -198,6 +198,13 @@ REQUIRED = ("minibatches", "schedule", "networks", "step")
 
 def check_method(kind: type[Method], place: str) -> None:
     """UserError where a class does not keep the contract: a hook is missing, or has a name that nobody asks for."""
+    options = {each.name for each in dataclasses.fields(kind)}
+    if taken := sorted(name for name in options if hasattr(Method, name)):
+        raise UserError(f"{place}: the option {taken[0]} has the name of a hook - give it another name")
+    own = {name for name in vars(kind) if not name.startswith("_")} - options
+    if unknown := sorted(name for name in own if not hasattr(Method, name) and name not in Method.__annotations__):
+        known = sorted(name for name, _ in inspect.getmembers(Method, callable) if not name.startswith("_"))
+        raise UserError(f"{place}: {kind.__name__}.{unknown[0]} is no hook - the hooks are {', '.join(known)}")
     for name in REQUIRED:
         if getattr(kind, name) is getattr(Method, name):
             raise UserError(f"{place}: {kind.__name__} has no `{name}` - see trainer/methods/base.py")
@@ -206,10 +213,3 @@ def check_method(kind: type[Method], place: str) -> None:
             raise UserError(f"{place}: {kind.__name__} has no `{name}` - see trainer/methods/base.py")
     if not kind.__doc__ or kind.__doc__.startswith(f"{kind.__name__}("):
         raise UserError(f"{place}: {kind.__name__} has no docstring, which --help shows - say what the method is")
-    options = {each.name for each in dataclasses.fields(kind)}
-    if taken := sorted(name for name in options if hasattr(Method, name)):
-        raise UserError(f"{place}: the option {taken[0]} has the name of a hook - give it another name")
-    own = {name for name in vars(kind) if not name.startswith("_")} - options
-    if unknown := sorted(name for name in own if not hasattr(Method, name) and name not in Method.__annotations__):
-        known = sorted(name for name, _ in inspect.getmembers(Method, callable) if not name.startswith("_"))
-        raise UserError(f"{place}: {kind.__name__}.{unknown[0]} is no hook - the hooks are {', '.join(known)}")
