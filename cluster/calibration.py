@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from trainer.methods import method_of
 from trainer.on_ray.session import on_a_worker
+from trainer.run.checkpoint import read_info
 from trainer.scoring.criterion import Criterion
 
 
@@ -11,6 +13,7 @@ def calibrated_once(checkpoint: str, criterion: Criterion) -> str:
 
     Within a `ray_session`. UserError as of `Detector.load`.
     """
+    criterion.check_fits(method_of(read_info(checkpoint).config))
     return "" if criterion.is_plain else on_a_worker(_meaning, checkpoint, criterion)
 
 

@@ -24,8 +24,9 @@ from cluster.images import Item, Unit, find_units, items
 from data_tools.errors import UserError
 from data_tools.sources.images import decode_image
 from data_tools.storage import Storage, absolute, open_storage, read_bytes, write_bytes
+from trainer.methods import method_of
 from trainer.on_ray.session import has_gpus, ray_session, room
-from trainer.run.checkpoint import chosen_checkpoint
+from trainer.run.checkpoint import chosen_checkpoint, read_info
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector
 
@@ -69,6 +70,8 @@ def score_images(config: ScoringConfig) -> Scored:
     config = replace(config, **{name: absolute(getattr(config, name)) for name in ("run", "images", "out")})
     units = find_units(open_storage(config.images))
     plan = _plan(config)
+    if config.heatmaps:
+        method_of(read_info(plan["checkpoint"]).config).check_reconstructs()
     there = set(open_storage(config.out).names())
     _check_same(config, units, there)
     waiting = [(i, unit) for i, unit in enumerate(units) if part_name(i, unit) not in there]

@@ -41,7 +41,7 @@ class Settings(BaseModel):
 
     run: str = Field(description="URL of a run, or of one checkpoint")
     best: Annotated[bool, Field(description="the best checkpoint instead of the newest")] = False
-    by: Annotated[str, Field(description="fused, a, or one term: L_n, L_o, D, L_k")] = "fused"
+    by: Annotated[str, Field(description="fused, a, or one term by its name, as L_n")] = "fused"
     lam: Annotated[
         float,
         Field(
@@ -159,6 +159,8 @@ class DetectorService:
         """Score an image (the body), or several (files of a form)."""
         begun = time.monotonic()
         try:
+            if heatmap and not self.detector.inference.reconstructs:
+                raise HTTPException(422, "this detector has no heat maps - leave heatmap out")
             named = await self._read(request)
             decoded = await asyncio.gather(*(asyncio.to_thread(self._decode, *pair) for pair in named))
         except HTTPException as error:

@@ -28,7 +28,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # begun in a script's bac
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-CLUSTERS = ("test_sweep.py", "test_local_cluster.py", "test_keys.py")
+CLUSTERS = ("test_sweep.py", "test_local_cluster.py", "test_keys.py", "test_newcomer.py")
 """One after the other, and first: each starts Ray, and two at a time only wait for one another on two cores."""
 WHOLE = ("test_tuning_report.py", "test_serve.py", "test_export.py", "test_judge.py", "test_exclusion.py")
 """Kept on one core each: what their tests share takes long to make."""

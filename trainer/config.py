@@ -220,7 +220,7 @@ class TrainConfig:
         from trainer.scoring.join import has_a
 
         names = [term.name for term in method_of(self).terms() if term.is_quick]
-        return self.best_by if self.best_by in names or has_a(names) else names[0]
+        return self.best_by if not names or self.best_by in names or has_a(names) else names[0]
 
     def worker_range(self) -> tuple[int, int]:
         """The fewest and the most workers; UserError when the option says neither N nor MIN:MAX."""

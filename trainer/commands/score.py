@@ -47,6 +47,8 @@ class Score:
 
         cache = self.caching
         detector = Detector.load(self.run, self.criterion, self.best, cache.cache, cache.cache_limit)
+        if self.heatmaps:
+            detector.inference.method.check_reconstructs()
         if detector.meaning:
             print(detector.meaning)
         with contextlib.ExitStack() as stack:

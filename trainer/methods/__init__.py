@@ -5,11 +5,11 @@ A new one is a file and a line. What is half added fails here, at import, with o
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from data_tools.errors import UserError
 from trainer.methods.base import Method, Variant, check_method
+from trainer.registry import listed_module
 
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
@@ -22,8 +22,7 @@ NAMES = (
 
 
 def _loaded(name: str) -> Method:
-    place = f"trainer/methods/{name}"
-    module = importlib.import_module(f"trainer.methods.{name}")
+    module, place = listed_module(__name__, name)
     kinds = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Method)]
     own = [each for each in kinds if each.__module__ == module.__name__]
     if len(own) != 1:

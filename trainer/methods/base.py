@@ -156,10 +156,28 @@ class Method:
 
     def terms(self) -> tuple[Term, ...]:
         """The terms that it can score by, the one that it is known by first."""
+        from trainer.scoring.join import has_a
         from trainer.scoring.terms import TERMS
 
         found = (*self.own_terms(), *(term for term in TERMS if set(term.needs) <= self.offers()))
+        names = [term.name for term in found]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"--method {self.name()} has two terms {twice[0]} - give its own one another name")
+        if not (has_a(names) if self.known_by == "a" else self.known_by in names):
+            raise UserError(f"--method {self.name()} is known by {self.known_by}, and has {', '.join(names)} - mend it")
         return tuple(sorted(found, key=lambda term: term.name != self.known_by))
+
+    def scores(self) -> tuple[str, ...]:
+        """What --by may call the score: `fused`, `a` where there is one, and the terms that `fused` joins."""
+        from trainer.scoring.join import has_a
+
+        names = [term.name for term in self.terms() if term.joined]
+        return ("fused", *(["a"] if has_a(names) else []), *names)
+
+    def check_reconstructs(self) -> None:
+        """UserError for a method that makes no closest matches, and so no heat maps."""
+        if "reconstruct" not in self.offers():
+            raise UserError(f"--method {self.name()} makes no closest matches, so no heat maps - leave them out")
 
     def chosen(self, config: TrainConfig) -> Self:
         """The method with a run's options."""
@@ -180,6 +198,13 @@ REQUIRED = ("minibatches", "schedule", "networks", "step")
 
 def check_method(kind: type[Method], place: str) -> None:
     """UserError where a class does not keep the contract: a hook is missing, or has a name that nobody asks for."""
+    options = {each.name for each in dataclasses.fields(kind)}
+    if taken := sorted(name for name in options if hasattr(Method, name)):
+        raise UserError(f"{place}: the option {taken[0]} has the name of a hook - give it another name")
+    own = {name for name in vars(kind) if not name.startswith("_")} - options
+    if unknown := sorted(name for name in own if not hasattr(Method, name) and name not in Method.__annotations__):
+        known = sorted(name for name, _ in inspect.getmembers(Method, callable) if not name.startswith("_"))
+        raise UserError(f"{place}: {kind.__name__}.{unknown[0]} is no hook - the hooks are {', '.join(known)}")
     for name in REQUIRED:
         if getattr(kind, name) is getattr(Method, name):
             raise UserError(f"{place}: {kind.__name__} has no `{name}` - see trainer/methods/base.py")
@@ -188,10 +213,3 @@ def check_method(kind: type[Method], place: str) -> None:
             raise UserError(f"{place}: {kind.__name__} has no `{name}` - see trainer/methods/base.py")
     if not kind.__doc__ or kind.__doc__.startswith(f"{kind.__name__}("):
         raise UserError(f"{place}: {kind.__name__} has no docstring, which --help shows - say what the method is")
-    options = {each.name for each in dataclasses.fields(kind)}
-    if taken := sorted(name for name in options if hasattr(Method, name)):
-        raise UserError(f"{place}: the option {taken[0]} has the name of a hook - give it another name")
-    own = {name for name in vars(kind) if not name.startswith("_")} - options
-    if unknown := sorted(name for name in own if not hasattr(Method, name) and name not in Method.__annotations__):
-        known = sorted(name for name, _ in inspect.getmembers(Method, callable) if not name.startswith("_"))
-        raise UserError(f"{place}: {kind.__name__}.{unknown[0]} is no hook - the hooks are {', '.join(known)}")

@@ -32,11 +32,12 @@ PAGES = {
         "critic": ["Multiline", ["critic/wasserstein", "critic/penalty", "critic/drift"]],
         "encoder": ["Multiline", ["encoder/distance", "encoder/z_hat_norm"]],
         "growth": ["Multiline", ["growth/resolution", "growth/alpha"]],
-        "validation": ["Multiline", ["validation/L_n", "validation/L_o", "validation/a_best"]],
+        "losses": ["Multiline", [".*/loss"]],
+        "validation": ["Multiline", ["validation/(?!best_lambda).*"]],
         "speed": ["Multiline", ["speed/sec_per_kimg"]],
     }
 }
-"""What TensorBoard shows side by side, under "custom scalars"."""
+"""What TensorBoard shows side by side, under "custom scalars"; names are regular expressions."""
 
 
 class Monitor:
@@ -129,8 +130,10 @@ class Monitor:
         elapsed, total = time.monotonic() - self.started, self.phases[-1].end
         done = work(self.phases, images_seen)
         left = elapsed / (done - self.first) * (work(self.phases, total) - done)
-        losses = {"wasserstein": "critic/wasserstein", "distance": "encoder/distance"}
-        said = "".join(f"{name} {values[key]:7.3f} | " for name, key in losses.items() if key in values)
+        usual = {"critic/wasserstein": "wasserstein", "encoder/distance": "distance"}
+        told = {key: name for key, name in usual.items() if key in values}
+        told = told or {key: key.removesuffix("/loss") for key in values if key.endswith("/loss")}
+        said = "".join(f"{name} {values[key]:7.3f} | " for key, name in told.items())
         self.say(
             f"{images_seen / 1000:7.1f}/{total / 1000:.0f} kimg | {phase.name:<13} | "
             f"{values['speed/sec_per_kimg']:6.2f} sec/kimg | {said}{elapsed / 60:4.1f} min, about {left / 60:.1f} to go"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from data_tools.commands.options import Number
 from data_tools.errors import UserError
+
+if TYPE_CHECKING:
+    from trainer.methods.base import Method
 
 PAPER_LAMBDA = 0.05
 
@@ -18,7 +21,7 @@ class ShareCriterion:
     """By what images are judged, and which share of them is called anomalous."""
 
     by: str = "fused"
-    """fused: all terms, calibrated on the training images; a: the paper's score; or one term: L_n, L_o, D, L_k."""
+    """fused: all terms, calibrated on the training images; a: the paper's score; or one term by its name, as L_n."""
     lam: Annotated[float, tyro.conf.arg(name="lambda")] = PAPER_LAMBDA
     """lambda in a = lambda L_n + (1 - lambda) L_o."""
     false_alarms: Number = None
@@ -38,14 +41,19 @@ class Criterion(ShareCriterion):
         """UserError for a score that no method has, a lambda out of range, and more than one kind of threshold."""
         from trainer.methods import METHODS
 
-        joined = [term.name for method in METHODS.values() for term in method.terms() if term.joined]
-        scores = list(dict.fromkeys(["fused", "a", *joined]))
+        scores = dict.fromkeys(name for method in METHODS.values() for name in method.scores())
         if self.by not in scores:
             raise UserError(f"--by {self.by} is unknown - give one of {', '.join(scores)}")
         if not 0 <= self.lam <= 1:
             raise UserError(f"--lambda {self.lam} is outside [0, 1] - give e.g. 0.05")
         if sum(given is not None for given in (self.false_alarms, self.contamination, self.threshold)) > 1:
             raise UserError("--false-alarms, --contamination and --threshold exclude one another - give one")
+
+    def check_fits(self, method: Method) -> None:
+        """UserError where a method has no such score."""
+        if self.by not in method.scores():
+            known = ", ".join(method.scores())
+            raise UserError(f"--by {self.by}: --method {method.name()} has no such score - give one of {known}")
 
     @property
     def is_plain(self) -> bool:

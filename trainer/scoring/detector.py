@@ -9,13 +9,12 @@ from functools import cached_property
 import numpy as np
 
 from data_tools.dataset.cache import DEFAULT_LIMIT
-from data_tools.errors import UserError
 from trainer.run.checkpoint import chosen_checkpoint, read_info
 from trainer.scoring.calibration import HEAT, Calibration, calibration_of, compared
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.heat import full_size, heat_maps, strength
 from trainer.scoring.inference import Inference
-from trainer.scoring.join import fused, has_a, weights
+from trainer.scoring.join import fused, weights
 from trainer.scoring.p_values import p_values
 from trainer.scoring.thresholds import Kind, Threshold, threshold
 
@@ -53,12 +52,7 @@ class Detector:
 
     def __post_init__(self) -> None:
         self.criterion.check()
-        by, names = self.criterion.by, [term.name for term in self.inference.joined]
-        known = ["fused", *(["a"] if has_a(names) else []), *names]
-        if by not in known:
-            raise UserError(
-                f"--by {by}: --method {self.inference.config.method} has no such score - give one of {', '.join(known)}"
-            )
+        self.criterion.check_fits(self.inference.method)
 
     @staticmethod
     def load(

@@ -136,13 +136,13 @@ class Inference:
 
     def heatmap(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """|w(Q) - w(R)|, averaged over channels: float32, N x r x r, in [0, 1]."""
-        self._check_reconstructs()
+        self.method.check_reconstructs()
         maps = [residual_map(q, self._matches(q)) for q in self.batches(images, batch)]
         return torch.cat(maps).cpu().numpy() if maps else np.zeros((0, self.resolution, self.resolution), np.float32)
 
     def reconstruct(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """The closest matches R = G(E(Q)): float32, N x r x r x C, about [-1, 1]."""
-        self._check_reconstructs()
+        self.method.check_reconstructs()
         pictures = [self._matches(q).permute(0, 2, 3, 1) for q in self.batches(images, batch)]
         shape = (0, self.resolution, self.resolution, self.channels)
         return torch.cat(pictures).cpu().numpy() if pictures else np.zeros(shape, np.float32)
@@ -167,10 +167,6 @@ class Inference:
         for start in range(0, len(images), batch):
             part = torch.from_numpy(np.array(images[start : start + batch])).to(self.device)  # a copy, writable
             yield faded(at_resolution(to_float(part), self.resolution), self.alpha)
-
-    def _check_reconstructs(self) -> None:
-        if not self.reconstructs:
-            raise UserError(f"--method {self.config.method} makes no closest matches, so no heat maps - leave them out")
 
     @torch.no_grad()
     def _matches(self, queries: Tensor) -> Tensor:

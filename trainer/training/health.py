@@ -85,7 +85,7 @@ def warnings(values: dict[str, float], latent_size: int) -> dict[str, str]:
             f"the generator has collapsed: its images differ by {values['generator/spread']:.2g} where real ones"
             f" differ by {values['critic/spread_real']:.2g} - lower --learning-rate"
         )
-    norm = values.get("encoder/z_hat_norm", math.sqrt(latent_size)) / math.sqrt(latent_size)
+    norm = values["encoder/z_hat_norm"] / math.sqrt(latent_size) if "encoder/z_hat_norm" in values else 1.0
     if not 1 / DRIFT < norm < DRIFT:
         found["encoder"] = (
             f"||z_hat|| drifts: {norm:.2g} sqrt(N_z), where latents have 1, so L_o loses its meaning"

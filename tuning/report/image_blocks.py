@@ -47,8 +47,9 @@ class LatentMaps:
         return self.maps[trial.name], found[1][shown]
 
     def figure_2(self, name: str) -> Block | None:
-        trials = _corners(self.sweep, list(METHODS))
-        maps = {place: found for place, trial in trials.items() if (found := self.map(trial))}
+        corners = _corners(self.sweep, list(METHODS))
+        maps = {place: found for place, trial in corners.items() if (found := self.map(trial))}
+        trials = {place: corners[place] for place in maps}
         if not maps:
             return None
         caption = f"t-SNE maps (perplexity 30 or less) of z_hat of the test images{_most(maps)}; {_names(trials)}."
@@ -56,8 +57,9 @@ class LatentMaps:
         return Block(name, "Figure 2: where the encoders put the test images", caption, picture=drawn(figure, "png"))
 
     def figure_3(self, name: str) -> Block | None:
-        trials = _corners(self.sweep, list(METHODS))
-        values = {place: found for place, trial in trials.items() if (found := self.latents(trial))}
+        corners = _corners(self.sweep, list(METHODS))
+        values = {place: found for place, trial in corners.items() if (found := self.latents(trial))}
+        trials = {place: corners[place] for place in values}
         if not values:
             return None
         caption = (
@@ -138,8 +140,8 @@ def _matches(
     for method, trial in corner.items():
         detector = _detector(sweep, trial)
         rows.setdefault("query", _shrunk(images[chosen], detector.resolution))
-        rows[method.split(" ")[0]] = detector.reconstruct(images[chosen])
-    caption = f"Test images, evenly drawn, above what each method makes of their latent vectors; {_names(corner)}."
+        rows[method.partition(" (")[0]] = detector.reconstruct(images[chosen])
+    caption = f"Test images, evenly drawn, above what each method makes of them; {_names(corner)}."
     headings = ["normal", *[""] * (len(normal) - 1), "anomalous", *[""] * (len(anomalous) - 1)]
     figure = matches_figure(headings, rows)
     return Block(name, title, caption, picture=drawn(figure, "png"))

@@ -167,12 +167,18 @@ def choice_table(sweep: Sweep, name: str) -> Block | None:
 
 def glance(sweeps: list[tuple[str, Sweep]]) -> Block | None:
     """The sweeps' main figures side by side; None where none has labels."""
-    swept = {variant.method for _, sweep in sweeps for variant in sweep.variants}
+    swept = dict.fromkeys(variant.method for _, sweep in sweeps for variant in sweep.variants)
     subject = DEFAULT if DEFAULT in swept else next(iter(swept))
     own = {score: (score, score) for score in (*WEIGHTED, known_by(subject)) if score != A}
     own |= {PAPER: (A, PAPER), CHOSEN: (A, CHOSEN), FUSED: (FUSED, FUSED)}
     wanted = [(rival, known_by(rival), known_by(rival)) for rival in rivals(subject) if rival in swept]
     wanted += [(subject, score, title) for score, title in own.values()]
+    trials = [trial for _, sweep in sweeps for trial in sweep.trials]
+    wanted = [
+        (method, score, title)
+        for method, score, title in wanted
+        if any(trial.variant.method == method and trial.scores.has(score) for trial in trials)
+    ]
     head = ["sweep", "γ", "best plain baseline", *(f"{title_of_method(m)}: {t}" for m, _, t in wanted)]
     shown, lines = [], []
     for name, sweep in sweeps:

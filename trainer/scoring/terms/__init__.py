@@ -5,9 +5,8 @@ A method has those terms whose needs it meets, and whatever it defines itself.
 
 from __future__ import annotations
 
-import importlib
-
 from data_tools.errors import UserError
+from trainer.registry import listed_module
 from trainer.scoring.terms.base import Term
 
 NAMES = (
@@ -21,9 +20,10 @@ NAMES = (
 
 
 def _loaded(name: str) -> Term:
-    found = getattr(importlib.import_module(f"trainer.scoring.terms.{name}"), "TERM", None)
+    module, place = listed_module(__name__, name)
+    found = getattr(module, "TERM", None)
     if not isinstance(found, Term):
-        raise UserError(f"trainer/scoring/terms/{name}.py: has no TERM - write one, see base.py there")
+        raise UserError(f"{place}: has no TERM - write one, see base.py there")
     return found
 
 

@@ -28,7 +28,7 @@ def normalised_residual(queries: Tensor, matches: Tensor) -> Tensor:
 
 TERM = Term(
     "L_n",
-    "normalised residual: how badly the generator says what the encoder saw",
+    "normalised residual: how far an image is from its closest match, whatever its contrast",
     lambda response: normalised_residual(response.queries, response.matches),
     needs=("reconstruct",),
 )

@@ -1,0 +1,95 @@
+"""The registries of methods and terms: what every entry keeps, and what an entry that does not is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from tests.conftest import refuses
+from trainer.config import TrainConfig
+from trainer.methods import METHODS, NAMES, VARIANTS
+from trainer.methods.base import Method, check_method
+from trainer.methods.fanogan import FAnoGan
+from trainer.methods.proposed import Proposed
+from trainer.scoring.terms import TERMS
+from trainer.scoring.terms.base import Term
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_known_by_what_it_has(name: str) -> None:
+    method = METHODS[name]
+    terms = [term.name for term in method.terms()]
+    assert method.known_by in (terms if method.known_by != "a" else method.scores())
+    assert len(set(terms)) == len(terms) and "a" not in terms and "fused" not in terms
+    assert method.known_by in (terms[0], "a")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_scores_with_networks_that_it_has(name: str) -> None:
+    config = dataclasses.replace(TrainConfig(), method=name, resolution=8, width=8)
+    with torch.device("meta"):
+        networks = METHODS[name].networks(config, 1, 0).by_name()
+    assert set(METHODS[name].scores_with) <= set(networks)
+
+
+def test_names_are_unique() -> None:
+    variants = [called for method in METHODS.values() for called in method.variants()]
+    titles = [variant.title for _, variant in VARIANTS.values()]
+    for names in (NAMES, variants, titles, [term.name for term in TERMS]):
+        assert len(set(names)) == len(names)
+    assert list(METHODS) == list(NAMES) and set(METHODS) <= set(VARIANTS)
+    assert all(method.name() == name and method.meaning() for name, method in METHODS.items())
+
+
+def test_what_breaks_the_contract_is_named() -> None:
+    @dataclass(frozen=True)
+    class Misspelt(FAnoGan):
+        """A hook that nobody asks for."""
+
+        def shedule(self) -> None: ...
+
+    @dataclass(frozen=True)
+    class Bare(Method):
+        """Lacks a hook."""
+
+        title = "bare"
+        known_by = "L_n"
+
+    @dataclass(frozen=True)
+    class Taken(FAnoGan):
+        """An option with the name of a hook."""
+
+        encode: int = 1  # type: ignore[reportIncompatibleMethodOverride]
+
+    @dataclass(frozen=True)
+    class Unnamed(Proposed):
+        title = "unnamed"
+
+    for kind, words in (
+        (Misspelt, ("Misspelt.shedule", "schedule")),
+        (Bare, ("Bare", "`minibatches`")),
+        (Taken, ("option encode",)),
+        (Unnamed, ("Unnamed", "docstring")),
+    ):
+        refuses(lambda: check_method(kind, "trainer/methods/x.py"), "trainer/methods/x.py", *words)  # noqa: B023
+
+
+def test_terms_that_do_not_fit_are_named() -> None:
+    @dataclass(frozen=True)
+    class Unknown(FAnoGan):
+        """Is known by what it has not."""
+
+        known_by = "none"
+
+    @dataclass(frozen=True)
+    class Twice(FAnoGan):
+        """Has a term of its own with another one's name."""
+
+        def own_terms(self) -> tuple[Term, ...]:
+            return (Term("L_n", "another one", lambda response: response.z_hat[:, 0]),)
+
+    refuses(Unknown().terms, "known by none", "L_n")
+    refuses(Twice().terms, "two terms L_n")
