@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from data_tools.errors import UserError
 from trainer.methods.base import Method, Variant, check_method
-from trainer.registry import listed_module
+from data_tools.registry import listed_module
 
 if TYPE_CHECKING:
     from trainer.config import TrainConfig

@@ -6,7 +6,7 @@ A method has those terms whose needs it meets, and whatever it defines itself.
 from __future__ import annotations
 
 from data_tools.errors import UserError
-from trainer.registry import listed_module
+from data_tools.registry import listed_module
 from trainer.scoring.terms.base import Term
 
 NAMES = (
