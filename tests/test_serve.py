@@ -212,3 +212,11 @@ def test_wrong_options_are_said_before_ray_starts(tmp_path: Path) -> None:
             [sys.executable, "-m", "cluster", "serve", *words], cwd=ROOT, capture_output=True, text=True, env=os.environ
         )
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["lambda", "lam"])
+def test_settings_know_lambda_by_both_names(name: str) -> None:
+    from cluster.serve import Settings
+
+    settings = Settings(**{"run": "s3://bucket/run", name: 0.3})
+    assert settings.criterion().lam == 0.3 and Settings(**settings.model_dump()) == settings
