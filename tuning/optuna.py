@@ -8,7 +8,7 @@ from typing import Any
 
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_bytes
-from trainer.scoring.criterion import PAPER_LAMBDA
+from trainer.scoring import PAPER_LAMBDA
 from tuning.options import Choice
 from tuning.plan import Plan, Trial, trial_of
 from tuning.sweep_tables import read_sweep

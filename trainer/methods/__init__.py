@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from data_tools.errors import UserError
-from trainer.methods.base import Method, Variant, check_method
 from data_tools.registry import listed_module
+from trainer.methods.base import Method, Variant, check_method
 
 if TYPE_CHECKING:
     from trainer.config import TrainConfig

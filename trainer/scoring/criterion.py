@@ -9,11 +9,10 @@ import tyro
 
 from data_tools.commands.options import Number
 from data_tools.errors import UserError
+from trainer.scoring import PAPER_LAMBDA
 
 if TYPE_CHECKING:
     from trainer.methods.base import Method
-
-PAPER_LAMBDA = 0.05
 
 
 @dataclass(frozen=True)

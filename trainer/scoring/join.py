@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.scoring.criterion import PAPER_LAMBDA
+from trainer.scoring import PAPER_LAMBDA
 from trainer.scoring.p_values import p_values
 
 WEIGHTED = ("L_n", "L_o")

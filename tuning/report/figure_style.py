@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from trainer.methods import VARIANTS
-from trainer.scoring.criterion import PAPER_LAMBDA
+from trainer.scoring import PAPER_LAMBDA
 from tuning.score_names import title_of_method
 from tuning.sweep_tables import Variant
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from trainer.scoring.criterion import PAPER_LAMBDA
+from trainer.scoring import PAPER_LAMBDA
 from tuning.report.figure_style import (
     BEST_LINE,
     CHOSEN_LINE,
