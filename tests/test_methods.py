@@ -14,6 +14,8 @@ from trainer.methods import METHODS, NAMES, VARIANTS
 from trainer.methods.base import Method, check_method
 from trainer.methods.fanogan import FAnoGan
 from trainer.methods.proposed import Proposed
+from trainer.registry import listed_module
+from trainer.scoring.criterion import Criterion
 from trainer.scoring.terms import TERMS
 from trainer.scoring.terms.base import Term
 
@@ -77,6 +79,11 @@ def test_what_breaks_the_contract_is_named() -> None:
         refuses(lambda: check_method(kind, "trainer/methods/x.py"), "trainer/methods/x.py", *words)  # noqa: B023
 
 
+def test_a_name_without_a_file_is_named() -> None:
+    refuses(lambda: listed_module("trainer.methods", "none"), "trainer/methods/none.py", "is not there")
+    assert listed_module("trainer.methods", "search")[1] == "trainer/methods/search/__init__.py"
+
+
 def test_terms_that_do_not_fit_are_named() -> None:
     @dataclass(frozen=True)
     class Unknown(FAnoGan):
@@ -91,5 +98,14 @@ def test_terms_that_do_not_fit_are_named() -> None:
         def own_terms(self) -> tuple[Term, ...]:
             return (Term("L_n", "another one", lambda response: response.z_hat[:, 0]),)
 
+    @dataclass(frozen=True)
+    class Blind(Method):
+        """Has no hook at test time."""
+
+        title = "blind"
+        known_by = "none"
+
+    refuses(Blind().check_reconstructs, "heat maps")
+    refuses(lambda: Criterion("L_r").check_fits(METHODS["search"]), "--by L_r", "--method search", "fused, a, L_n")
     refuses(Unknown().terms, "known by none", "L_n")
     refuses(Twice().terms, "two terms L_n")

@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -49,14 +48,49 @@ for line in sys.stdin:
     program, *words = json.loads(line)
     try:
         if program == "exec":
-            exec(words[0], globals())
             status = 0
+            exec(words.pop(0), globals())
         else:
             status = run_command(importlib.import_module(f"{program}.__main__").main, words)
     except SystemExit as end:
         status = end.code or 0
     sys.stdout.flush()
     print(status, file=replies, flush=True)
+"""
+SWEEP = """
+import tyro
+from trainer.run.folder import prepare
+from trainer.training.loop import train
+from tuning import sweep
+from tuning.config import SweepConfig
+from tuning.plan import make_plan, write_plan
+from tuning.trial_tables import write_tables
+plan = make_plan(tyro.cli(SweepConfig, args=words))
+write_plan(plan)
+for trial in plan.trials:
+    prepare(trial.config)
+    train(trial.config)
+    write_tables(trial.config.out.removesuffix("/run"))
+sweep._baselines(plan.sweep, 0.0, 0, "gamma-0_seed-0")
+sweep.write_results(plan.sweep.out)
+"""
+PAIR = """
+import dataclasses, multiprocessing
+import torch.distributed as dist
+from trainer.run.folder import prepare, read_config
+from trainer.training.loop import train
+config = dataclasses.replace(read_config(words[0])[0], out=words[1], workers="2")
+prepare(config)
+def work(rank):
+    dist.init_process_group("gloo", init_method=f"file://{config.out}.meeting", rank=rank, world_size=2)
+    train(config)
+    dist.destroy_process_group()
+pair = [multiprocessing.get_context("fork").Process(target=work, args=[rank]) for rank in range(2)]
+for each in pair:
+    each.start()
+for each in pair:
+    each.join()
+status = max(abs(each.exitcode) for each in pair)
 """
 CLUSTER = """
 from trainer.on_ray.session import ENVIRONMENT
@@ -74,10 +108,9 @@ def copied(out: Path, programs: tuple[str, ...] = PROGRAMS) -> Path:
     return out
 
 
-def add(house: Path, folder: str, name: str, text: str | None) -> None:
+def add(house: Path, folder: str, name: str, text: str) -> None:
     """Write a file, and its name into its folder's list."""
-    if text is not None:
-        (house / folder / f"{name}.py").write_text(text)
+    (house / folder / f"{name}.py").write_text(text)
     listed = house / folder / "__init__.py"
     before, begin, rest = listed.read_text().partition("NAMES = (\n")
     listed.write_text(before + begin + rest.replace("\n)", f'\n    "{name}",\n)', 1))
@@ -95,7 +128,7 @@ def places_touched(house: Path) -> tuple[list[str], list[str]]:
 
 
 def environment(house: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(house), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, "PYTHONPATH": str(house), "OMP_NUM_THREADS": "1"}
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -128,11 +161,11 @@ class House:
         self.end(status)
         return self.log.read_text()[before:]
 
-    def train(self, out: Path) -> Path:
+    def train(self, out: Path, *more_words: object) -> Path:
         sizes = [word for name, value in SIZES.items() for word in (f"--{name}", value)]
         more = ["--method", "toy", "--seed", 0, "--final-images", 160, "--checkpoint-images", 64]
         where = ["--data", self.data, "--out", out, "--cache", self.cache]
-        self.run("trainer", "train", "--preset", "demo", "--precision", "float32", *where, *sizes, *more)
+        self.run("trainer", "train", "--preset", "demo", "--precision", "float32", *where, *sizes, *more, *more_words)
         return out
 
     @property
@@ -176,17 +209,26 @@ def toy(house: House) -> Path:
     return house.train(house.folder.parent / "toy")
 
 
-@pytest.fixture(scope="module")
-def swept(house: House) -> Path:
-    """A sweep over the toy and the method, each trained on two Ray workers."""
-    house.run("exec", CLUSTER)
-    out = house.folder.parent / "sweep"
+def sweep_words(house: House, out: Path, workers: int) -> list[str]:
     growth = {"width": 8, "fade-images": 32, "stable-images": 32, "final-images": 64, "minibatch.4": 16}
     options = [f"{name}={value}" for name, value in {**SIZES, **growth, "precision": "float32"}.items()]
     where = ["--data", house.data, "--out", out, "--cache", house.cache]
-    what = ["--method", "proposed,toy", "--gamma", 0, "--seed", 0, "--workers", 2, "--preset", "demo"]
-    house.run("tuning", "sweep", *where, *what, "--set", *options)
+    what = ["--method", "proposed,toy", "--gamma", 0, "--seed", 0, "--workers", workers, "--preset", "demo"]
+    return [str(word) for word in [*where, *what, "--set", *options]]
+
+
+@pytest.fixture(scope="module")
+def swept(house: House) -> Path:
+    """A sweep over the toy and the method, as Ray Tune drives it, but one training after the other in one process."""
+    out = house.folder.parent / "sweep"
+    house.run("exec", SWEEP, *sweep_words(house, out, 1))
     return out
+
+
+@pytest.fixture(scope="module")
+def on_ray(house: House) -> None:
+    """What comes after it runs on a Ray cluster of its own."""
+    house.run("exec", CLUSTER)
 
 
 def test_a_method_and_a_term_are_one_file_and_one_line_each(tmp_path: Path) -> None:
@@ -227,6 +269,22 @@ def test_it_was_killed_and_ends_in_the_same_bits(house: House, toy: Path, tmp_pa
     assert bits(again) == bits(toy) and said(again) == said(toy)
 
 
+def check_same(one: Path, two: Path) -> None:
+    """Two workers saw what one did, and end where it does but for the order of sums."""
+    assert "2 worker(s)" in (two / "log.txt").read_text()
+    seen = [[line["fingerprint"] for line in lines(run) if "fingerprint" in line] for run in (one, two)]
+    assert seen[0] == seen[1]
+    ends = [load_file(run / "checkpoints/images-000000160/autoencoder.safetensors") for run in (one, two)]
+    assert all(np.allclose(ends[0][name], ends[1][name], rtol=1e-3, atol=1e-5) for name in ends[0])
+
+
+def test_two_workers_compute_what_one_does(house: House, toy: Path) -> None:
+    """As Ray's workers do, in two processes that are there at once; see also `test_two_ray_workers`."""
+    run = toy.parent / "two"
+    house.run("exec", PAIR, toy, run)
+    check_same(toy, run)
+
+
 def test_it_is_evaluated_audited_and_scores(house: House, toy: Path) -> None:
     table = house.run("trainer", "evaluate", toy, "--cache", house.cache)
     assert OWN in table and "the greatest difference of a pixel" in table
@@ -258,16 +316,6 @@ def test_it_is_exported_and_scores_there(house: House, toy: Path) -> None:
     assert list(found[0])[-3:] == JOINED
     contrast = (images / 127.5 - 1).reshape(5, -1).std(axis=1, ddof=1)
     np.testing.assert_allclose([float(row[CONTRAST]) for row in found], contrast, rtol=1e-5)
-
-
-def test_two_ray_workers_compute_what_one_does(swept: Path, toy: Path) -> None:
-    """The sweep's training sees the first 64 images of the other one."""
-    run = swept / "trials" / "toy_gamma-0_seed-0" / "run"
-    assert "2 worker(s)" in (run / "log.txt").read_text()
-    shown = [[line["fingerprint"] for line in lines(each) if "fingerprint" in line] for each in (run, toy)]
-    assert shown[0] == shown[1][:2]
-    one, two = (load_file(each / "checkpoints/images-000000064/autoencoder.safetensors") for each in (toy, run))
-    assert all(np.allclose(one[name], two[name], rtol=1e-3, atol=1e-6) for name in one)
 
 
 def test_it_is_in_the_tables_of_a_sweep(swept: Path) -> None:
@@ -304,9 +352,9 @@ def test_the_term_is_in_every_table_of_another_method(house: House, swept: Path)
     assert CONTRAST in json.loads((out / "theirs" / "detector.json").read_text())["terms"]
 
 
-@pytest.mark.usefixtures("swept")
+@pytest.mark.usefixtures("on_ray")
 def test_it_is_served(house: House, toy: Path) -> None:
-    """In the sweep's cluster; answers are what `score` says."""
+    """Answers are what `score` says."""
     out, (port,) = toy.parent / "asked.csv", free_ports(1)
     house.run("trainer", "score", toy, toy / "pictures", "--out", out, "--cache", house.cache)
     house.begin("cluster", "serve", "--run", toy, "--port", port)
@@ -326,19 +374,34 @@ def test_it_is_served(house: House, toy: Path) -> None:
         house.end()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("on_ray")
+def test_two_ray_workers_compute_what_one_does(house: House, toy: Path) -> None:
+    check_same(toy, house.train(toy.parent / "two-on-ray", "--workers", 2))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("on_ray")
+def test_ray_tune_sweeps_it(house: House, swept: Path, tmp_path: Path) -> None:
+    house.run("tuning", "sweep", *sweep_words(house, tmp_path / "sweep", 2))
+    here, there = (
+        {(row["method"], row["score"], row["lambda"]) for row in rows_of(out / "table.csv")}
+        for out in (swept, tmp_path / "sweep")
+    )
+    assert here == there
+
+
 @pytest.mark.parametrize(
     ("program", "text", "words"),
     [
         ("trainer", METHOD.replace("def schedule(", "def shedule("), ("trainer/methods/toy.py", "Toy.shedule")),
-        ("tuning", METHOD.replace("def step(", "def _step("), ("trainer/methods/toy.py", "has no `step`")),
-        ("cluster", None, ("trainer/methods/toy.py", "is not there")),
+        ("cluster", METHOD.replace("def step(", "def _step("), ("trainer/methods/toy.py", "has no `step`")),
     ],
 )
-def test_what_is_half_added_is_one_line(program: str, text: str | None, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_what_is_half_added_is_one_line(program: str, text: str, words: tuple[str, ...], tmp_path: Path) -> None:
     house = copied(tmp_path / "house")
     add(house, METHODS, "toy", text)
-    commands: dict[str, Any] = {"trainer": ["train", "--preset", "demo"], "tuning": ["sweep"], "cluster": ["status"]}
-    command = [sys.executable, "-m", program, *commands[program]]
+    command = [sys.executable, "-m", program, *(["train", "--preset", "demo"] if program == "trainer" else ["status"])]
     done = subprocess.run(command, cwd=house, env=environment(house), capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert all(word in done.stderr for word in words), done.stderr
