@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet
 import safetensors.numpy
 
-LONGEST = 1200
+LONGEST = 3600
 """Seconds that one command may take."""
 
 
@@ -46,7 +46,10 @@ class Side:
     def _process(self, command: list[str], cwd: Path) -> str:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "OMP_"))}
         environment |= {"PYTHONPATH": str(self.tree), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=LONGEST)
+        try:
+            done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            raise Difference(f"{self.name}: {' '.join(command[2:5])} … did not end in {LONGEST} s") from None
         if done.returncode:
             last = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
             raise Difference(f"{self.name}: {' '.join(command[2:5])} … ended with {done.returncode}: {last}")
