@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
+import signal
 import sys
 import tarfile
 import tempfile
@@ -340,6 +341,7 @@ def main(words: Sequence[str]) -> int:
     if not chosen:
         parser.error(f"no such case; there are {', '.join(case.name for case in CASES)}")
     differing = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leaves no worktree behind
     with bench_of(options.revision) as bench:
         for case in chosen:
             begun = time.monotonic()

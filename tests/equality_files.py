@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 import pyarrow.parquet
 import safetensors.numpy
 
-LONGEST = 1200
+LONGEST = 3600
 """Seconds that one command may take."""
 
 
@@ -46,11 +47,27 @@ class Side:
     def _process(self, command: list[str], cwd: Path) -> str:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "OMP_"))}
         environment |= {"PYTHONPATH": str(self.tree), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=LONGEST)
-        if done.returncode:
-            last = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
-            raise Difference(f"{self.name}: {' '.join(command[2:5])} … ended with {done.returncode}: {last}")
-        return done.stdout
+        # A session of its own: signals to groups of processes, by Ray or a terminal, do not cross.
+        with subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                said, complained = process.communicate(timeout=LONGEST)
+            except subprocess.TimeoutExpired:
+                raise Difference(f"{self.name}: {' '.join(command[2:5])} … did not end in {LONGEST} s") from None
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode:
+            last = " ".join((complained or said).strip().splitlines()[-3:])
+            raise Difference(f"{self.name}: {' '.join(command[2:5])} … ended with {process.returncode}: {last}")
+        return said
 
     def empty(self, folder: Path) -> Path:
         """The folder, without what an earlier attempt left in it."""
