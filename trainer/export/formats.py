@@ -44,3 +44,16 @@ def write_model(detector: Detector, form: Format, folder: Path) -> None:
             optimize=False,  # its optimiser takes the 1e-8 under our square roots for 0; the runtime has one of its own
             verbose=False,
         )
+    _forget_sources(folder / model_name(form))
+
+
+def _forget_sources(path: Path) -> None:
+    """Take out of an ONNX file what its exporter notes of each operation: whose lines on which machine made it."""
+    import onnx
+
+    model = onnx.load(path)
+    for holder in (model.graph, *model.functions):
+        for node in holder.node:
+            node.ClearField("doc_string")
+            node.ClearField("metadata_props")
+    onnx.save(model, path)
