@@ -110,7 +110,7 @@ def _replay(body: bytes) -> Any:
     return receive
 
 
-@serve.deployment(max_ongoing_requests=128, health_check_period_s=5)
+@serve.deployment(name="Detector", max_ongoing_requests=128, health_check_period_s=5)
 @serve.ingress(api)
 class DetectorService:
     """Holds the detector of a run."""

@@ -34,6 +34,7 @@ WHOLE = ("test_tuning_report.py", "test_serve.py", "test_export.py", "test_judge
 """Kept on one core each: what their tests share takes long to make."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks for groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         name = item.path.name

@@ -17,6 +17,7 @@ from data_tools.storage import open_storage, read_bytes
 from tests.runs import TINY
 
 
+@pytest.mark.slow
 def test_planted_keys_appear_nowhere(
     store: LocalStore, videos: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

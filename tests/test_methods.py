@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from data_tools.registry import listed_module
 from tests.conftest import refuses
 from trainer.config import TrainConfig
 from trainer.methods import METHODS, NAMES, VARIANTS
 from trainer.methods.base import Method, check_method
 from trainer.methods.fanogan import FAnoGan
 from trainer.methods.proposed import Proposed
-from trainer.registry import listed_module
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.terms import TERMS
 from trainer.scoring.terms.base import Term

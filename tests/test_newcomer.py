@@ -401,7 +401,11 @@ def test_ray_tune_sweeps_it(house: House, swept: Path, tmp_path: Path) -> None:
 def test_what_is_half_added_is_one_line(program: str, text: str, words: tuple[str, ...], tmp_path: Path) -> None:
     house = copied(tmp_path / "house")
     add(house, METHODS, "toy", text)
-    command = [sys.executable, "-m", program, *(["train", "--preset", "demo"] if program == "trainer" else ["status"])]
+    needed = {
+        "trainer": ["train", "--preset", "demo"],
+        "cluster": ["score", "--run", "x", "--images", "x", "--out", "x"],
+    }
+    command = [sys.executable, "-m", program, *needed[program]]
     done = subprocess.run(command, cwd=house, env=environment(house), capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert all(word in done.stderr for word in words), done.stderr

@@ -204,8 +204,9 @@ def test_the_old_run_exports_to_the_same_scores(released: Path, copy: Path, tmp_
     check_table(found, released / "carried-scores.csv", "image", 1e-4, ("score", "p_value"))
     new, old = (json.loads((folder / "detector.json").read_text()) for folder in (out, released / "carried"))
     assert new.keys() >= old.keys()
-    for name in ("format", "resolution", "channels", "by", "lambda", "threshold", "terms"):
+    for name in ("format", "resolution", "channels", "by", "lambda", "threshold"):
         assert new[name] == old[name], name
+    assert list(new["terms"]) == list(old["terms"])  # what is said of them may be said better
     with np.load(out / "calibration.npz") as a, np.load(released / "carried/calibration.npz") as b:
         assert all(np.allclose(a[name], b[name], rtol=1e-12) for name in b.files)
 
