@@ -97,6 +97,14 @@ def test_an_overview_lists_every_command(program: str) -> None:
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_what_is_said_of_the_cache_is_what_it_does() -> None:
+    """tests/test_cache.py shows that it does."""
+    texts = {place: facts_of(*place)["help"] for place in commands()}
+    told = {place: " ".join(text.replace("│", " ").split()) for place, text in texts.items() if "--cache-limit" in text}
+    assert len(told) >= 6
+    assert all("least recently used entries are evicted first" in text for text in told.values())
+
+
 def test_an_old_spelling_is_not_shown() -> None:
     for program, name in (("trainer", "score"), ("trainer", "audit"), ("trainer", "export"), ("cluster", "score")):
         text = facts_of(program, name)["help"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
+import safetensors.numpy
 
 from data_tools.dataset.cache import open_cache
 from data_tools.dataset.exclusion import read_keys
@@ -21,6 +24,7 @@ from trainer.__main__ import main as trainer
 from trainer.report.overlay import overlaid
 from trainer.run.checkpoint import newest_checkpoint, read_info
 from trainer.scoring import calibration
+from trainer.scoring.audit import Ranking, write_table
 from trainer.scoring.calibration import Calibration, calibrated, calibration_of
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector, Scored
@@ -117,6 +121,38 @@ def test_a_calibration_of_other_weights_is_made_anew(
     before = file.read_bytes()
     calibration_of(changed, judge.inference, cache, "1GB")
     assert file.read_bytes() != before
+
+
+def test_a_calibration_made_for_other_terms_is_made_anew(
+    spoilt: Path, dataset: Path, judge: Detector, tmp_path: Path
+) -> None:
+    """As one is that was kept from before a term was added: it has no such column."""
+    other = shutil.copytree(spoilt, tmp_path / "run")
+    (file,) = (other / "calibration").iterdir()
+    before = file.read_bytes()
+    tensors = safetensors.numpy.load(before)
+    with safetensors.safe_open(file, "np") as opened:
+        facts = opened.metadata()
+    for missing in ("terms.L_k", "directions", "terms.D"):
+        file.write_bytes(safetensors.numpy.save({k: v for k, v in tensors.items() if k != missing}, facts))
+        again = Detector.load(str(other), cache=str(dataset.parent / "cache"))
+        assert tuple(kept(again).terms) == TERMS and again.columns == ("p_value", *TERMS)
+        np.testing.assert_array_equal(again.known, judge.known)
+        assert safetensors.numpy.load(file.read_bytes()).keys() == tensors.keys()
+
+
+def test_an_audits_table_has_all_that_a_source_says_of_an_image(tmp_path: Path) -> None:
+    ones = np.ones(2)
+    scored = Scored(ones, {"L_n": ones}, ones, np.array([True, False]))
+    origins = [
+        {"pool": "train-normal", "key": "a", "file": "plate 1/a.tif"},
+        {"pool": "train-normal", "key": "b", "n": 7},
+    ]
+    ranking = Ranking(scored, [json.dumps(origin) for origin in origins], np.zeros((0, 8, 8, 1), np.uint8))
+    write_table(tmp_path / "audit.csv", ranking, "fused")
+    first, second = rows_of(tmp_path / "audit.csv")
+    assert (first["key"], first["file"], first["n"]) == ("a", "plate 1/a.tif", "")
+    assert (second["key"], second["file"], second["n"], second["excluded"]) == ("b", "", "7", "no")
 
 
 def test_a_part_of_a_large_set_calibrates(judge: Detector, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

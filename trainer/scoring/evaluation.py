@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ PROVENANCE = ("key", "source", "sequence", "frame", "object", "track", "angle", 
 
 def provenance_columns(origins: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """The names of all that is known of these images' origins, in the order of tables."""
-    return tuple(dict.fromkeys([*PROVENANCE, *(name for origin in origins for name in origin)]))
+    return tuple(dict.fromkeys(itertools.chain(PROVENANCE, itertools.chain.from_iterable(origins))))
 
 
 @dataclass(frozen=True)
