@@ -23,6 +23,7 @@ def measured(tmp_path: Path, *more: str) -> dict[str, Any]:
     return json.loads((tmp_path / "figures.json").read_text())
 
 
+@pytest.mark.slow
 def test_every_phase_is_measured_and_compared(tmp_path: Path, dataset: Path, capfd: pytest.CaptureFixture[str]) -> None:
     whole = measured(tmp_path, "--data", str(dataset), "--cache", str(dataset.parent / "cache"))
     assert [row["phase"] for row in whole["phases"]] == ["4x4 stable", "8x8 fade", "8x8 stable"]

@@ -341,6 +341,7 @@ def _hang(rank: int, world: int, place: str, config: TrainConfig, folder: str) -
         Path(folder, f"said by {rank}").write_text(str(error))
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_waited_for_no_longer_than_patience(dataset: Path, tmp_path: Path) -> None:
     config = config_of([*words_of(dataset, tmp_path / "run", dataset.parent / "cache"), "--patience", "15"])
     prepare(config)

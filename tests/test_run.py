@@ -82,7 +82,8 @@ def test_two_ray_workers_see_what_one_process_sees(
     monkeypatch.chdir(tmp_path)  # paths as a person types them
     trainer(["train", "--data", "shards", "--out", "run", "--cache", "cache", *TINY, "--workers", "2"])
     out = tmp_path / "run"
-    assert {path.name for path in out.iterdir()} == {path.name for path in run.iterdir() if path.name != "evaluation"}
+    later = {"evaluation", "calibration"}  # what tests that share the run may have made of it by now
+    assert {path.name for path in out.iterdir()} == {path.name for path in run.iterdir()} - later
     one, two = lines(run), lines(out)
     assert sorted(line["images_seen"] for line in one) == sorted(line["images_seen"] for line in two)
     for name in ("critic/wasserstein", "critic/penalty", "generator/loss", "encoder/distance"):
