@@ -49,7 +49,7 @@ class ScoringConfig:
 
 
 @dataclass(frozen=True)
-class Scored:
+class Outcome:
     """What one call has scored, and what there is in all."""
 
     images: int
@@ -59,7 +59,7 @@ class Scored:
     units_before: int
 
 
-def score_images(config: ScoringConfig) -> Scored:
+def score_images(config: ScoringConfig) -> Outcome:
     """Score what is not scored yet.
 
     UserError: no run, no images, a criterion that cannot be, or OUT holds other scores.
@@ -86,7 +86,7 @@ def score_images(config: ScoringConfig) -> Scored:
                 images, errors = images + int(done["images"]), errors + int(done["errors"])
                 rate = images / (time.monotonic() - begun)
                 print(f"{images:,} images, {errors:,} with errors, {rate:,.0f} images/s", flush=True)
-    return Scored(images, errors, time.monotonic() - begun, len(units), len(units) - len(waiting))
+    return Outcome(images, errors, time.monotonic() - begun, len(units), len(units) - len(waiting))
 
 
 def part_name(number: int, unit: Unit) -> str:

@@ -49,11 +49,12 @@ def needs(patches: int) -> tuple[int, int]:
 
 def simulate(videos: str, patches: int) -> dict[str, Any]:
     from data_tools.commands.simulate import Simulate
+    from data_tools.simulator.videos import Videos
 
     count = -(-int(needs(patches)[0] * MARGIN) // (FRAMES * CELLS))
     cells, debris = (-(-int(wanted * MARGIN) // (count * FRAMES)) for wanted in needs(patches))
     begun = time.perf_counter()
-    Simulate(Path(videos), count, FRAMES, FRAME_SIZE, cells, debris)()
+    Simulate(Path(videos), Videos(count, FRAMES, FRAME_SIZE, cells, debris))()
     return {"time, s": time.perf_counter() - begun}
 
 

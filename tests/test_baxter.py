@@ -17,6 +17,7 @@ from PIL import Image
 
 from data_tools.commands.simulate import Simulate
 from data_tools.dataset.patch import POOLS, Patch
+from data_tools.simulator.videos import Videos
 from data_tools.sources.baxter import Baxter
 from tests.conftest import check_any_part_can_be_cut_elsewhere, refuses
 
@@ -245,7 +246,7 @@ def groups_of(patches: list[Patch], split: str, side: str) -> set[tuple]:
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("baxter") / "simulated"
-    Simulate(out, sequences=4, frames=14, size=160, cells=10, debris=4, seed=4)()
+    Simulate(out, Videos(sequences=4, frames=14, size=160, cells=10, debris=4, seed=4))()
     return out
 
 

@@ -12,12 +12,12 @@ from data_tools.registry import listed_module
 from tests.conftest import refuses
 from trainer.config import TrainConfig
 from trainer.methods import METHODS, NAMES, VARIANTS
-from trainer.methods.base import Method, check_method
+from trainer.methods.base import Method, Trained, check_method
 from trainer.methods.fanogan import FAnoGan
 from trainer.methods.proposed import Proposed
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.terms import TERMS
-from trainer.scoring.terms.base import Term
+from trainer.scoring.terms.base import Compared, Response, Term
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -109,3 +109,22 @@ def test_terms_that_do_not_fit_are_named() -> None:
     refuses(lambda: Criterion("L_r").check_fits(METHODS["search"]), "--by L_r", "--method search", "fused, a, L_n")
     refuses(Unknown().terms, "known by none", "L_n")
     refuses(Twice().terms, "two terms L_n")
+
+
+def test_a_methods_own_closest_matches_go_before_those_of_its_generator() -> None:
+    @dataclass(frozen=True)
+    class Mirror(FAnoGan):
+        """Has encoder and generator, and matches that are not theirs."""
+
+        def reconstruct(self, trained: Trained, queries: torch.Tensor) -> torch.Tensor:
+            return queries.flip(3)
+
+    queries = torch.arange(8.0).view(1, 1, 2, 4)
+    nothing = Trained(TrainConfig(), {}, 4, None, torch.device("cpu"))
+    response = Response(Mirror(), nothing, queries)
+    assert torch.equal(response.matches, queries.flip(3)) and not response.is_encoded
+
+
+def test_a_term_that_compares_says_how() -> None:
+    with pytest.raises(TypeError, match="kept_as"):
+        Compared("x", "half added", lambda response: response.z_hat)  # type: ignore[call-arg]

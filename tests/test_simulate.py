@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import resource
@@ -20,13 +21,13 @@ from sklearn.metrics import roc_auc_score
 
 from data_tools.commands.simulate import Simulate
 from data_tools.errors import UserError
+from data_tools.simulator.videos import Videos
 
-SMALL = Simulate(Path(), sequences=2, frames=20, size=192, cells=14, debris=5, seed=3)
+SMALL = Videos(sequences=2, frames=20, size=192, cells=14, debris=5, seed=3)
 
 
-def simulate(out: Path, like: Simulate, **changes: int) -> Path:
-    options = {name: getattr(like, name) for name in ("sequences", "frames", "size", "cells", "debris", "seed")}
-    Simulate(out, **(options | changes))()
+def simulate(out: Path, like: Videos, processes: int = 0, **changes: int) -> Path:
+    Simulate(out, dataclasses.replace(like, **changes), processes)()
     return out
 
 
@@ -107,7 +108,7 @@ def test_tracks_agree_with_masks(experiment: Path) -> None:
 
 @pytest.mark.parametrize("seed", [3, 4])
 def test_tracks_agree_with_masks_in_a_crowd(tmp_path: Path, seed: int) -> None:
-    crowd = Simulate(Path(), sequences=1, frames=24, size=128, cells=20, debris=7, seed=seed)
+    crowd = Videos(sequences=1, frames=24, size=128, cells=20, debris=7, seed=seed)
     (result,) = results(simulate(tmp_path / "crowd", crowd))
     check_tracks(result)
     check_tracks(result / "false_positives")
@@ -168,7 +169,7 @@ def test_objects_show_and_the_light_is_uneven(experiment: Path) -> None:
 
 
 def test_one_number_does_not_tell_debris_from_cells(tmp_path: Path) -> None:
-    options = Simulate(Path(), sequences=8, frames=1, size=288, cells=14, debris=14, seed=0)
+    options = Videos(sequences=8, frames=1, size=288, cells=14, debris=14, seed=0)
     is_debris, images = zip(*crops(simulate(tmp_path / "many", options)), strict=True)
     assert min(sum(is_debris), len(is_debris) - sum(is_debris)) > 50
     for statistic in (np.std, np.max, np.mean):

@@ -235,9 +235,7 @@ class TrainConfig:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> TrainConfig:
-        nested: dict[str, Any] = {
-            "minibatch": {int(r): int(n) for r, n in values["minibatch"].items()}
-        }  # keys are text
+        nested: dict[str, Any] = {"minibatch": {int(r): int(n) for r, n in values["minibatch"].items()}}  # from text
         for name, each in METHODS.items():
             if dataclasses.fields(each):
                 nested[name] = type(each)(**values.get(name, {}))

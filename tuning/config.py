@@ -11,6 +11,7 @@ import tyro
 
 from data_tools.dataset.cache import DEFAULT_LIMIT
 from data_tools.errors import UserError
+from trainer.config import TrainConfig
 from trainer.methods import VARIANTS
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -34,7 +35,7 @@ class SweepConfig:
     """What a training starts from."""
     name: str = ""
     """What the report calls the dataset."""
-    method: Annotated[str, tyro.conf.arg(help=METHOD_HELP)] = "proposed"
+    method: Annotated[str, tyro.conf.arg(help=METHOD_HELP)] = TrainConfig.method
     gamma: str = "0"
     """Contaminations, separated by commas."""
     seed: str = "0"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from trainer.config import TrainConfig
 from trainer.methods import METHODS, VARIANTS, known_terms
 from trainer.scoring.join import WEIGHTED
 from tuning.report.published import TABLE_2
 
-DEFAULT = "proposed"
+DEFAULT = TrainConfig.method
 """The method of a training for which none is named; figures of one method show this one where it was swept."""
 A, FUSED = "a", "fused"
 

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tyro.conf import Positional
+import tyro
 
 from data_tools.errors import UserError
+from data_tools.simulator.videos import Videos
 
 
 @dataclass(frozen=True)
 class Simulate:
     """Write simulated cell videos in the Baxter layout, with debris as false positives."""
 
-    out: Positional[Path]
+    out: tyro.conf.Positional[Path]
     """Folder to write: a new one, or one that is empty."""
-    sequences: int = 4
-    """Videos; each depends on the seed and its own number alone, so more of them keep the first ones."""
-    frames: int = 24
-    """Frames in each video."""
-    size: int = 320
-    """Side of a frame in pixels; a cell is 18 to 30 pixels across."""
-    cells: int = 24
-    """Cells at the start of a video."""
-    debris: int = 10
-    """Pieces of debris at the start of a video; dead cells may add to them."""
-    seed: int = 0
-    """The same seed gives the same files, byte for byte."""
+    videos: tyro.conf.OmitArgPrefixes[Videos] = field(default_factory=Videos)
     processes: int = 0
     """Processes; 0 takes one per core."""
 
@@ -39,41 +29,29 @@ class Simulate:
         """
         from data_tools.storage.transfer import uploaded
 
-        self._check()
+        self.videos.check()
+        if self.processes < 0:
+            raise UserError(f"--processes {self.processes} is out of range - choose 0 or more")
+        self._check_out()
         with uploaded(self.out) as out:
             self._write(out.resolve())
 
     def _write(self, out: Path) -> None:
-        from data_tools.simulator.simulate import Videos, write_videos
+        from data_tools.simulator.simulate import write_videos
 
-        videos = Videos(self.sequences, self.frames, self.size, self.cells, self.debris, self.seed)
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             made = Path(scratch) / out.name
-            for line in write_videos(videos, made, self.processes):
+            for line in write_videos(self.videos, made, self.processes):
                 print(line, flush=True)
             if out.exists():
                 out.rmdir()  # empty, as checked; fails if somebody has filled it meanwhile
             made.rename(out)
 
-    def _check(self) -> None:
-        from data_tools.simulator.life import ROOM
+    def _check_out(self) -> None:
         from data_tools.storage import open_storage
         from data_tools.storage.transfer import as_url
 
-        limits = {"sequences": (1, 10_000), "frames": (1, 10_000), "size": (128, 4096), "debris": (0, None)}
-        limits |= {"cells": (1, None), "seed": (0, None), "processes": (0, None)}
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if value < low or (high is not None and value > high):
-                bounds = f"{low} to {high}" if high is not None else f"{low} or more"
-                raise UserError(f"--{name} {value} is out of range - choose {bounds}")
-        room = self.size**2 // ROOM
-        if self.cells + self.debris > room:
-            raise UserError(
-                f"--cells {self.cells} and --debris {self.debris} do not fit into --size {self.size}"
-                f" - choose at most {room} together, or a greater --size"
-            )
         if as_url(self.out) and open_storage(as_url(self.out)).names():
             raise UserError(f"{as_url(self.out)}: is there already and is not empty - choose another, or remove it")
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):

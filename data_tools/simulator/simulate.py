@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +11,7 @@ import tifffile
 from data_tools.processes import cores, in_processes
 from data_tools.simulator.life import Life, Track
 from data_tools.simulator.render import Camera
-
-
-@dataclass(frozen=True)
-class Videos:
-    """What to simulate: so many sequences of so many frames of size x size pixels, with cells and debris to begin with.
-
-    Each sequence depends on the seed and its own number alone.
-    """
-
-    sequences: int
-    frames: int
-    size: int
-    cells: int
-    debris: int
-    seed: int
+from data_tools.simulator.videos import Videos
 
 
 def write_videos(videos: Videos, experiment: Path, processes: int = 0) -> Iterator[str]:

@@ -121,7 +121,7 @@ class Method:
         raise NotImplementedError
 
     def reconstruct(self, trained: Trained, queries: Tensor) -> Tensor:
-        """Queries to their closest matches, N x C x r x r each; G(E(Q)) where there are both."""
+        """Queries to their closest matches, N x C x r x r each; not needed where G(E(Q)) is that."""
         raise NotImplementedError
 
     def criticise(self, trained: Trained, images: Tensor) -> Tensor:
@@ -151,8 +151,13 @@ class Method:
     @classmethod
     def offers(cls) -> frozenset[str]:
         """Which of the hooks at test time it has."""
-        there = {name for name in AT_TEST_TIME if getattr(cls, name) is not getattr(Method, name)}
+        there = {name for name in AT_TEST_TIME if cls.has_own(name)}
         return frozenset(there | ({"reconstruct"} if {"encode", "generate"} <= there else set()))
+
+    @classmethod
+    def has_own(cls, hook: str) -> bool:
+        """Whether it has written a hook, and does not inherit the empty one."""
+        return getattr(cls, hook) is not getattr(Method, hook)
 
     def terms(self) -> tuple[Term, ...]:
         """The terms that it can score by, the one that it is known by first."""
@@ -206,7 +211,7 @@ def check_method(kind: type[Method], place: str) -> None:
         known = sorted(name for name, _ in inspect.getmembers(Method, callable) if not name.startswith("_"))
         raise UserError(f"{place}: {kind.__name__}.{unknown[0]} is no hook - the hooks are {', '.join(known)}")
     for name in REQUIRED:
-        if getattr(kind, name) is getattr(Method, name):
+        if not kind.has_own(name):
             raise UserError(f"{place}: {kind.__name__} has no `{name}` - see trainer/methods/base.py")
     for name in ("title", "known_by"):
         if not isinstance(getattr(kind, name, None), str):

@@ -116,7 +116,7 @@ class Detector:
             assert self.calibration
             return fused(terms, self.calibration.terms, is_known)
         parts = [weight * terms[name] for name, weight in weights(self.criterion.by, self.criterion.lam).items()]
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        return np.sum(parts, axis=0)
 
     @cached_property
     def known(self) -> np.ndarray:

@@ -37,7 +37,7 @@ class Step:
         self, config: TrainConfig, networks: NetworkSet, data: TrainingSet, device: torch.device, group: Group
     ) -> None:
         self.config, self.data, self.device, self.group = config, data, device, group
-        self.z_size = config.latent_size
+        self.latent_size = config.latent_size
         self.networks: NetworkSet = networks
         self.bf16 = uses_bf16(config, device)
         self.finite = FiniteWatch(device)
@@ -110,13 +110,13 @@ class Step:
         return batch
 
     def _latents(self, stream: int, positions: Tensor) -> Tensor:
-        latents = random.latents(self.config.seed, stream, positions, self.z_size)
+        latents = random.latents(self.config.seed, stream, positions, self.latent_size)
         self.shown += _fingerprint(positions, latents.view(torch.int32))
         return latents
 
     def _drawn(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Latents for critic and generator, and mixing factors; see `random.drawn`."""
-        z, again, u = random.drawn(self.config.seed, positions, self.z_size)
+        z, again, u = random.drawn(self.config.seed, positions, self.latent_size)
         for latents in (z, again):
             self.shown += _fingerprint(positions, latents.view(torch.int32))
         return z, again, u

@@ -97,7 +97,7 @@ class FAnoGanStep(Step):
             for name, network in self.networks.by_name().items()
         }
         share = self.phase.batch // self.group.size
-        z = torch.zeros(share, self.z_size, device=self.device)
+        z = torch.zeros(share, self.latent_size, device=self.device)
         images = self.networks.generator(z).detach()
         if self.phase.kind == "encoder":
             self.encoder_loss(images)[0].backward()

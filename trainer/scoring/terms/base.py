@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trainer.methods.base import Method, Trained
 
 CRITICS = {"criticise", "features"}
-"""Hooks of the critic, which is dropped where only its terms would need it."""
+"""Hooks of the critic, whose terms are left out where a score has to be quick."""
 
 
 class Response:
@@ -38,9 +38,9 @@ class Response:
     @cached_property
     def matches(self) -> Tensor:
         """Closest matches, N x C x r x r."""
-        if "encode" in self.method.offers() and "generate" in self.method.offers():
-            return self.method.generate(self.trained, self.z_hat)
-        return self.method.reconstruct(self.trained, self.queries)
+        if self.method.has_own("reconstruct"):
+            return self.method.reconstruct(self.trained, self.queries)
+        return self.method.generate(self.trained, self.z_hat)
 
     @cached_property
     def criticised(self) -> Tensor:
@@ -71,18 +71,18 @@ class Term:
         return not CRITICS & set(self.needs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Compared(Term):
     """A term that compares a query with the training images, of each of which a row is kept.
 
     of: the rows of N queries, N x K. kept_as: the name of what is kept in a calibration's file. kept: rows of n
     training images to what is kept of them, n x K'. distance: of rows N x K and what is kept, N; the third argument,
-    int64 N, says which kept row is the query itself, -1 where none is. many: the same of arrays of any length.
+    int64 N, says which kept row is the query itself, -1 where none is; `distances` are those of arrays of any length.
     """
 
-    kept_as: str = ""
-    kept: Callable[[np.ndarray], np.ndarray] = lambda rows: rows
-    distance: Callable[[Tensor, Tensor, Tensor | None], Tensor] = lambda rows, known, own: torch.zeros(len(rows))
+    kept_as: str
+    kept: Callable[[np.ndarray], np.ndarray]
+    distance: Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
     @property
     def is_quick(self) -> bool:
