@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from trainer.config import TrainConfig
 from trainer.methods import METHODS, VARIANTS, known_terms
-from trainer.scoring.join import WEIGHTED
+from trainer.scoring.join import WEIGHTED, has_a
 from tuning.report.published import TABLE_2
 
 DEFAULT = TrainConfig.method
@@ -51,6 +51,13 @@ def in_order(names: Iterable[str], called: str = DEFAULT) -> list[str]:
 def score_columns() -> list[str]:
     """What the score files of sweeps may hold that do not say it themselves."""
     return [*known_terms(), FUSED]
+
+
+def meanings(names: Collection[str]) -> dict[str, str]:
+    """What these scores are, and a and `fused` where they follow from them, in the order of tables."""
+    said = known_terms() | {FUSED: "all terms that are made for it, each calibrated on training images: Fisher's sum"}
+    found = {name: said.get(name, "") for name in in_order(names)}
+    return {A: "λ L_n + (1 − λ) L_o", **found} if has_a(names) else found
 
 
 def headline_scores() -> list[str]:

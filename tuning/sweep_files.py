@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from data_tools.errors import UserError
 from data_tools.storage import Storage, read_bytes
+from data_tools.text import CsvWriter
 from trainer.scoring.join import anomaly, has_a
 
 T = TypeVar("T")
@@ -134,7 +135,7 @@ def _rows(content: bytes, needed: Sequence[str]) -> list[dict[str, str]]:
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table as CSV: floats with all their digits, None and NaN as empty cells."""
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    writer = CsvWriter(file, lineterminator="\n")
     writer.writerow(head)
     writer.writerows([[_cell(value) for value in row] for row in rows])
     return file.getvalue()

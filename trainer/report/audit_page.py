@@ -47,7 +47,9 @@ def write_page(path: Path, ranking: Ranking, detector: Detector) -> None:
                 "parts": [{"name": name, "p": 10**-s, "width": full * s} for name, s in surprise.items()],
             }
         )
-    template = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / "audit.html").read_text())
+    template = jinja2.Environment(autoescape=True).from_string(
+        (Path(__file__).parent / "audit.html").read_text(encoding="utf-8")
+    )
     side = worst.shape[1] * -(-LEAST_SIDE // worst.shape[1])
     terms = {term.name: term.meaning for term in detector.inference.joined}
     page = template.render(
@@ -58,7 +60,7 @@ def write_page(path: Path, ranking: Ranking, detector: Detector) -> None:
         side=side,
         terms=terms,
     )
-    path.write_text(page)
+    path.write_text(page, encoding="utf-8")
 
 
 def _embedded(image: np.ndarray) -> str:

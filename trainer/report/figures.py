@@ -38,18 +38,18 @@ def save_picture(grid: np.ndarray, path: Path, scale: int = 1) -> None:
     picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(path)
 
 
-def shown_scores(scores: Values, best_lambda: float | None) -> dict[str, np.ndarray]:
-    """The scores that figures show, by title: a with its terms where there is one, the first terms elsewhere.
+def shown_scores(scores: Values, best_lambda: float | None) -> tuple[dict[str, np.ndarray], str]:
+    """The scores that figures show, by title, and which of them ranks.
 
-    The last one is the one that ranks. best_lambda: of a; None where there is none.
+    a with its terms where there is one, else the first terms, of which the method is known by the first. best_lambda:
+    of a; None where there is none.
     """
     if best_lambda is None:
-        return dict(reversed(list(scores.terms.items())[:SHOWN_TERMS]))
-    return {
-        **{name: scores[name] for name in WEIGHTED},
-        f"a, λ {PAPER_LAMBDA:g}": scores.anomaly(),
-        f"a, best λ {best_lambda:.4g}": scores.anomaly(best_lambda),
-    }
+        shown = dict(list(scores.terms.items())[:SHOWN_TERMS])
+        return shown, next(iter(shown))
+    ranks = f"a, best λ {best_lambda:.4g}"
+    terms = {name: scores[name] for name in WEIGHTED}
+    return {**terms, f"a, λ {PAPER_LAMBDA:g}": scores.anomaly(), ranks: scores.anomaly(best_lambda)}, ranks
 
 
 def roc_figure(shown: dict[str, np.ndarray], labels: np.ndarray, path: Path) -> None:

@@ -73,20 +73,22 @@ def _write(
     s = summary(table.scores, table.labels)
     table.write_csv(out / "scores.csv")
     facts = {"images_seen": info.images_seen, "resolution": info.resolution, "test_images": len(table.labels), **s}
-    (out / "summary.json").write_text(json.dumps(facts, indent=2) + "\n")
-    shown = shown_scores(table.scores, s.get("best_lambda"))
+    (out / "summary.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    shown, ranked_by = shown_scores(table.scores, s.get("best_lambda"))
     roc_figure(shown, table.labels, out / "roc.png")
     histogram_figure(shown, table.labels, out / "histograms.png")
     if "best_lambda" in s:
         lambda_figure(table.scores, table.labels, out / "lambda.png")
     if inference.reconstructs:
-        _matches(out, inference, dataset, table.labels, list(shown.values())[-1])
+        _matches(out, inference, dataset, table.labels, shown[ranked_by])
     storage = open_storage(run)
     pictures = [name for name, _ in storage.tree() if name.startswith("pictures/")]
     for kind in ("real", "generated"):
         if drawn := [name for name in pictures if name.endswith(f"-{kind}.png")]:
             (out / f"{kind}.png").write_bytes(read_bytes(storage, drawn[-1]))
-    template = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / "report.html").read_text())
+    template = jinja2.Environment(autoescape=True).from_string(
+        (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
+    )
     page = template.render(
         run=run.rpartition("/")[2],
         info=info,
@@ -94,11 +96,11 @@ def _write(
         rows=result_rows(inference, table),
         labels=table.labels,
         summary=s,
-        ranked_by=list(shown)[-1],
+        ranked_by=ranked_by,
         matches=inference.reconstructs,
         generated=(out / "generated.png").exists(),
     )
-    (out / "index.html").write_text(page)
+    (out / "index.html").write_text(page, encoding="utf-8")
 
 
 def _matches(out: Path, inference: Inference, dataset: Dataset, labels: np.ndarray, scores: np.ndarray) -> None:

@@ -43,7 +43,7 @@ BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (  # Okabe and Ito's colou
     "#CC79A7",
 )
 GRAY = "0.5"
-COLOURS = (GREEN, BLUE, VERMILLION, PURPLE, ORANGE, SKY, BLACK)
+COLOURS = (GREEN, BLUE, VERMILLION, PURPLE, "#8B5A2B", "#808000", "#1F3A93", "#B03060")  # none of those of ROC_LINES
 DASHES = ("-.", "-", "--", ":")
 MARKERS = "^osDvP*Xph"
 METHOD_LINES: dict[str, dict[str, Any]] = {

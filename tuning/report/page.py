@@ -18,7 +18,7 @@ from tuning.report.blocks import BEATS, Block, Section, listed
 from tuning.report.figure_style import STYLE
 from tuning.report.image_blocks import LatentMaps, score_histograms
 from tuning.report.result_tables import choice_table, glance, table_1, table_2
-from tuning.score_names import title_of_method
+from tuning.score_names import meanings, title_of_method
 from tuning.sweep_files import csv_text
 from tuning.sweep_tables import Sweep, read_sweep
 
@@ -45,12 +45,13 @@ def write_report(urls: list[str], out: str, without_pixels: list[str], cache: st
         sections = [
             _section(name, sweep, absolute(sweep.url) not in hidden, cache, cache_limit) for name, sweep in named
         ]
+    scores = {name for sweep in sweeps for trial in sweep.trials for name in trial.scores.columns}
     with uploaded(Path(out)) as folder:
         folder = folder.absolute()
         staged = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(staged, ignore_errors=True)
         try:
-            _write(staged, shared, sections)
+            _write(staged, shared, sections, meanings(scores))
             written = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
             shutil.rmtree(folder, ignore_errors=True)
             staged.rename(folder)
@@ -72,16 +73,20 @@ def _former(out: str) -> set[str]:
     return names
 
 
-def _write(folder: Path, shared: list[Block], sections: list[Section]) -> None:
+def _write(folder: Path, shared: list[Block], sections: list[Section], scores: dict[str, str]) -> None:
     (folder / "figures").mkdir(parents=True)
     for block in [*shared, *(block for section in sections for block in section.blocks)]:
         if block.data:
-            (folder / f"{block.name}.csv").write_text(block.data)
+            (folder / f"{block.name}.csv").write_text(block.data, encoding="utf-8")
         if block.picture:
             (folder / "figures" / f"{block.name}.{block.picture.kind}").write_bytes(block.picture.content)
-    template = jinja2.Environment(autoescape=True).from_string((Path(__file__).parent / "page.html").read_text())
+    template = jinja2.Environment(autoescape=True).from_string(
+        (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+    )
     title = "Sweeps" if len(sections) > 1 else f"Sweep {sections[0].title}"
-    (folder / PAGE).write_text(template.render(title=title, shared=shared, sections=sections, mark=BEATS))
+    (folder / PAGE).write_text(
+        template.render(title=title, shared=shared, sections=sections, scores=scores, mark=BEATS), encoding="utf-8"
+    )
 
 
 def _section(name: str, sweep: Sweep, pixels: bool, cache: str, cache_limit: str) -> Section:
