@@ -99,10 +99,10 @@ def local_cluster(config: LocalConfig) -> Iterator[Parts]:
             words = [_program("tensorboard"), "--logdir", f"{store.url}/runs", "--port", str(tensorboard)]
             ready = f"{state.tensorboard}/data/logdir"
             start("tensorboard", [*words, "--host", "127.0.0.1"], lambda: requests.get(ready, timeout=5).ok)
-            (folder / EXPORTS).write_text(_exports(environment))
+            (folder / EXPORTS).write_text(_exports(environment), encoding="utf-8")
             stack.callback((folder / STATE).unlink, missing_ok=True)
             staged = folder / f".{STATE}"
-            staged.write_text(json.dumps(asdict(state), indent=2) + "\n")
+            staged.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
             staged.replace(folder / STATE)
             yield parts
         finally:
@@ -175,7 +175,7 @@ def _environment(folder: Path, store: LocalStore) -> dict[str, str]:
     """What a process needs to use the cluster and its store; where keys are, not what they are."""
     path = folder / TOKEN
     if not path.exists():
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(secrets.token_hex(32))
     alone = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # what keeps Ray's servers to loopback addresses
     return {**alone, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), **ENVIRONMENT, **store.environment}
@@ -204,7 +204,7 @@ def _node_words(config: LocalConfig) -> list[str]:
 
 def _alive(state: LocalState) -> int:
     """Nodes that the dashboard knows to be alive."""
-    token = Path(state.environment["RAY_AUTH_TOKEN_PATH"]).read_text().strip()
+    token = Path(state.environment["RAY_AUTH_TOKEN_PATH"]).read_text(encoding="utf-8").strip()
     answer = requests.get(
         f"{state.dashboard}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"}, timeout=5
     )

@@ -48,7 +48,7 @@ def running(folder: Path) -> LocalState | None:
     except OSError:  # no such folder
         return None
     try:
-        state = LocalState(**json.loads((folder / STATE).read_text()))
+        state = LocalState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None  # it is starting, or about to end
     # Or it starts where one was killed, whose file is still there.
@@ -68,7 +68,7 @@ def bring_up(folder: Path, words: list[str]) -> LocalState:
         if state := running(folder):
             return state
         time.sleep(0.2)
-    said = (folder / LOG).read_text().strip().splitlines()
+    said = (folder / LOG).read_text(encoding="utf-8").strip().splitlines()
     raise UserError(said[-1].removeprefix("error: ") if said else f"{folder / LOG}: the cluster ended without a word")
 
 

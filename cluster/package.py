@@ -51,6 +51,6 @@ def _storage(folder: Path) -> dict[str, str]:
     """Write the files with the keys, if there are any, and return the variables."""
     settings = job_settings()
     for name, text in settings.files.items():
-        with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
     return settings.variables

@@ -189,7 +189,7 @@ def free_ports(count: int) -> tuple[int, ...]:
 
 def _keys(folder: Path) -> tuple[str, str]:
     try:
-        keys = json.loads((folder / "s3.json").read_text())["identities"][0]["credentials"][0]
+        keys = json.loads((folder / "s3.json").read_text(encoding="utf-8"))["identities"][0]["credentials"][0]
         return keys["accessKey"], keys["secretKey"]
     except (ValueError, LookupError, TypeError):  # from None: the failure would quote the file
         raise UserError(f"{folder / 's3.json'}: holds no keys - delete it, and new ones are made") from None
@@ -214,6 +214,6 @@ def _write_files(store: LocalStore) -> None:
 def _write_private(path: Path, text: str) -> None:
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)  # whatever mode a broken-off start left it
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
     fresh.replace(path)

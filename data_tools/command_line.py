@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,7 +97,7 @@ def parsed(program: Program, command: Command, words: Sequence[str]) -> Callable
         kind = _imported(command.through)(kind, list(words))
     return tyro.cli(
         kind,
-        args=list(_renamed(words, program.renamed)),
+        args=[_with_home(word) for word in _renamed(words, program.renamed)],
         prog=f"python -m {program.name} {command.name}",
         config=(tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone),
     )
@@ -125,7 +126,11 @@ def version() -> str:
     try:
         return metadata.version("stratagan")
     except metadata.PackageNotFoundError:
-        return tomllib.loads(PROJECT.read_text())["project"]["version"] if PROJECT.is_file() else "(version unknown)"
+        return (
+            tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"]
+            if PROJECT.is_file()
+            else "(version unknown)"
+        )
 
 
 def _families(program: Program) -> set[str]:
@@ -151,6 +156,12 @@ def _renamed(words: Sequence[str], renamed: Mapping[str, str]) -> Iterator[str]:
     for word in words:
         option, equals, value = word.partition("=")
         yield renamed.get(option, option) + equals + value
+
+
+def _with_home(word: str) -> str:
+    """A shell makes ~ the home at the beginning of a word alone; here it is that of an option's value, too."""
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return option + equals + os.path.expanduser(value)
 
 
 def _imported(place: str) -> Any:

@@ -134,7 +134,7 @@ def _entry(path: Path) -> Entry:
     origin, used = dict[str, Any](), path.stat().st_mtime
     size = sum(file.stat().st_blocks * 512 for file in path.iterdir() if file.is_file())
     with contextlib.suppress(OSError, ValueError, KeyError):
-        used, origin = (path / FACTS).stat().st_mtime, json.loads((path / FACTS).read_text())["origin"]
+        used, origin = (path / FACTS).stat().st_mtime, json.loads((path / FACTS).read_text(encoding="utf-8"))["origin"]
     return Entry(path, size, used, origin)
 
 
@@ -149,13 +149,13 @@ def _finish(made: Path, origin: dict[str, Any]) -> None:
         with (made / name).open("rb") as file:
             os.fsync(file.fileno())
     facts = {"origin": origin, "made": time.time(), "files": {n: _facts(made / n) for n in (IMAGES, PROVENANCE)}}
-    (made / FACTS).write_text(json.dumps(facts))
+    (made / FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _is_whole(entry: Path) -> bool:
     """Whether the files are those that were made: by size and time, and where these differ by their checksums."""
     try:
-        expected = json.loads((entry / FACTS).read_text())["files"]
+        expected = json.loads((entry / FACTS).read_text(encoding="utf-8"))["files"]
         for name, facts in expected.items():
             now = (entry / name).stat()
             if now.st_size != facts["size"]:

@@ -68,7 +68,7 @@ class Dataset:
         """The same as lines of JSON, which take a tenth of the memory."""
         if not shards:
             return []
-        return self._entry(shards, lambda folder: (folder / PROVENANCE).read_text()).splitlines()
+        return self._entry(shards, lambda folder: (folder / PROVENANCE).read_text(encoding="utf-8")).splitlines()
 
     def keys(self, pool: str) -> dict[str, list[str]]:
         """The keys of a pool's images in order, by the name of their shard; nothing is decoded, and nothing cached.
@@ -78,7 +78,7 @@ class Dataset:
         shards = self.manifest.of(pool)
         if not shards:
             return {}
-        cached = self.cache.found(_entry_name(shards), lambda folder: (folder / PROVENANCE).read_text())
+        cached = self.cache.found(_entry_name(shards), lambda folder: (folder / PROVENANCE).read_text(encoding="utf-8"))
         if cached is None:
             return _read_keys(self.storage.url, pool, shards)
         keys = (json.loads(line)["key"] for line in cached.splitlines())

@@ -70,5 +70,5 @@ def _write_tracks(folder: Path, tracks: Sequence[Track]) -> None:
     """`res_track.txt` and `deaths.txt` as the Baxter Algorithms write them, with CRLF."""
     rows = [f"{track.label} {track.first} {track.last} {track.parent}\r\n" for track in tracks]
     deaths = [f"{track.label} {int(track.died)}\r\n" for track in tracks]
-    (folder / "res_track.txt").write_text("".join(rows), newline="")
-    (folder / "deaths.txt").write_text("".join(deaths), newline="")
+    (folder / "res_track.txt").write_text("".join(rows), newline="", encoding="utf-8")
+    (folder / "deaths.txt").write_text("".join(deaths), newline="", encoding="utf-8")

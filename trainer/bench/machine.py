@@ -17,7 +17,7 @@ def cores() -> list[int]:
 def processor() -> str:
     """The CPU by its name where that is known."""
     place = Path("/proc/cpuinfo")
-    lines = place.read_text().splitlines() if place.exists() else []
+    lines = place.read_text(encoding="utf-8").splitlines() if place.exists() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     return f"{name} (CPU)"
 
@@ -44,7 +44,7 @@ def forget_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     elif os.access("/proc/self/clear_refs", os.W_OK):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def peak_memory(device: torch.device) -> float:
@@ -54,5 +54,5 @@ def peak_memory(device: torch.device) -> float:
     status = Path("/proc/self/status")
     if not status.exists():
         return float("nan")
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024

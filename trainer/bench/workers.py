@@ -48,8 +48,8 @@ def measured(work: Work) -> dict[str, Any]:
             spawn(_worker, (work, Path(place)), nprocs=work.workers)
         except ProcessRaisedException as error:
             refused = Path(place) / REFUSED
-            raise UserError(refused.read_text()) if refused.exists() else error from None
-        return json.loads((Path(place) / RESULT).read_text())
+            raise UserError(refused.read_text(encoding="utf-8")) if refused.exists() else error from None
+        return json.loads((Path(place) / RESULT).read_text(encoding="utf-8"))
 
 
 def _worker(rank: int, work: Work, place: Path) -> None:
@@ -57,10 +57,10 @@ def _worker(rank: int, work: Work, place: Path) -> None:
     try:
         result = _measured(rank, work, place)
     except UserError as error:
-        (place / REFUSED).write_text(str(error))
+        (place / REFUSED).write_text(str(error), encoding="utf-8")
         raise
     if rank == 0:
-        (place / RESULT).write_text(json.dumps(result))
+        (place / RESULT).write_text(json.dumps(result), encoding="utf-8")
 
 
 def _measured(rank: int, work: Work, place: Path) -> dict[str, Any]:

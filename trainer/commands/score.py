@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import tyro
 from data_tools.commands.options import CacheOptions, Caching
 from data_tools.headings import UNSET
 from data_tools.sources.images import find_images, read_image
+from data_tools.text import CsvWriter
 from trainer.commands.shared import Best, Run
 from trainer.scoring.criterion import Criterion
 
@@ -80,8 +80,8 @@ class Score:
         out.parent.mkdir(parents=True, exist_ok=True)
         staged = out.with_name(f".{out.name}.partial")
         order = np.argsort(-score, kind="stable")
-        with staged.open("w", newline="") as file:
-            writer = csv.writer(file)
+        with staged.open("w", newline="", encoding="utf-8") as file:
+            writer = CsvWriter(file)
             writer.writerow(["image", self.criterion.by, *columns, *([] if anomalous is None else ["anomalous"])])
             for i in order:
                 numbers = [f"{column[i]:.9g}" for column in (score, *columns.values())]

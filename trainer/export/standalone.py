@@ -122,7 +122,7 @@ def main() -> None:
     if options.heat and heat is None:
         sys.exit("error: --heat: this detector has no heat maps - leave it out")
     staged = f"{options.out}.partial"
-    with open(staged, "w", newline="") as file:
+    with open(staged, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", *found])
         writer.writerows([i, *row] for i, row in enumerate(zip(*(column.tolist() for column in found.values()))))

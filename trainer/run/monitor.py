@@ -61,10 +61,10 @@ class Monitor:
         (self.folder / PICTURES).mkdir(parents=True, exist_ok=True)
         kept = _kept_lines(self.folder / METRICS, images_seen)
         staged = self.folder / f"{METRICS}.partial"
-        staged.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        staged.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         os.replace(staged, self.folder / METRICS)
-        self.lines = (self.folder / METRICS).open("a", buffering=1)
-        self.log = (self.folder / LOG).open("a", buffering=1)
+        self.lines = (self.folder / METRICS).open("a", buffering=1, encoding="utf-8")
+        self.log = (self.folder / LOG).open("a", buffering=1, encoding="utf-8")
         shutil.rmtree(self.folder / EVENTS, ignore_errors=True)
         self.events = SummaryWriter(str(self.folder / EVENTS))
         self.events.add_custom_scalars(PAGES)
@@ -183,7 +183,7 @@ class Monitor:
 def _kept_lines(path: Path, images_seen: int) -> list[dict[str, Any]]:
     """Lines of metrics up to a count of images; without one that a crash cut off."""
     kept = []
-    for text in path.read_text(errors="replace").splitlines() if path.exists() else ():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
             if line["images_seen"] <= images_seen:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from data_tools.dataset.cache import Cache
 from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import BLOCK, all_images
 from data_tools.progress import progress
+from data_tools.text import CsvWriter
 from trainer.run.folder import read_config, read_excluded, run_images
 from trainer.scoring.detector import Detector, Scored
 from trainer.scoring.evaluation import provenance_columns
@@ -73,8 +73,8 @@ def write_table(path: Path, ranking: Ranking, by: str) -> None:
     scored = ranking.scored
     known = provenance_columns(json.loads(line) for line in ranking.origins)  # one at a time: they may be millions
     others = [name for name in known if name not in ("key", "pool")]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = CsvWriter(file)
         writer.writerow(["rank", "key", "excluded", by, *scored.columns, "pool", *others])
         for i, line in enumerate(ranking.origins):
             origin = json.loads(line)
@@ -92,4 +92,4 @@ def write_exclusions(path: Path, ranking: Ranking, junk: int, meaning: str) -> N
     assert ranking.scored.p_value is not None
     for line, score, p in zip(ranking.origins[:junk], ranking.scored.score, ranking.scored.p_value):
         lines.append(f"{json.loads(line)['key']}  # score {score:.4g}, p {p:.2g}")
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

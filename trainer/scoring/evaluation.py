@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from data_tools.dataset.reader import Dataset
 from data_tools.errors import UserError
+from data_tools.text import CsvWriter
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import PAPER_LAMBDA, has_a, lambda_grid
 from trainer.scoring.terms.base import Compared, Term
@@ -41,8 +41,8 @@ class ScoreTable:
         a = {f"a_{PAPER_LAMBDA}": self.scores.anomaly()} if has_a(self.scores.terms) else {}
         columns = self.scores.terms | a | self.plain
         known = provenance_columns(self.provenance)
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = CsvWriter(file)
             writer.writerow(["label", *columns, *known])
             for i, origin in enumerate(self.provenance):
                 label = "anomaly" if self.labels[i] else "normal"

@@ -1,0 +1,52 @@
+"""What comes from outside, checked where it comes in: JSON of bounded size and depth, names, whole numbers.
+
+All of these raise ValueError with a reason; who reads the file names it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+JSON_BYTES = 2**28
+"""A manifest of a million shards takes less."""
+NAME_BYTES = 255
+
+
+def parse_json(content: bytes | str, most: int = JSON_BYTES) -> Any:
+    """A JSON document: at most `most` bytes, of finite numbers, no deeper than Python reads."""
+    if len(content) > most:
+        raise ValueError(f"{len(content):,} bytes of JSON are too many")
+    try:
+        return json.loads(content, parse_constant=_refused)
+    except RecursionError:
+        raise ValueError("JSON nested too deep") from None
+
+
+def _refused(word: str) -> float:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def object_name(name: Any) -> str:
+    """The name of an object beside others: one part of a path, nothing that leads elsewhere."""
+    if not isinstance(name, str) or not name or len(name.encode(errors="surrogatepass")) > NAME_BYTES:
+        raise ValueError("a name that is no text of 1 to 255 bytes")
+    if name in (".", "..") or "/" in name or "\\" in name or not name.isprintable():
+        raise ValueError(f"the name {name!r} leads elsewhere or cannot be printed")
+    return name
+
+
+def relative_name(name: Any) -> str:
+    """A name of parts joined by /, each as of `object_name`."""
+    if not isinstance(name, str):
+        raise ValueError("a name that is no text")
+    for part in name.split("/"):
+        object_name(part)
+    return name
+
+
+def whole(value: Any, least: int, most: int, what: str) -> int:
+    """A whole number from `least` to `most`."""
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{what} is {str(value)[:40]}, no whole number from {least} to {most}")
+    return value
