@@ -91,7 +91,7 @@ def write_dataset(
             still_ours(now=True)
             for job in jobs:  # before the manifest, so that no kill leaves them beside it
                 storage.remove(job.name + RECEIPT)
-            _publish(storage, manifest.to_json().encode())
+            _publish(storage, manifest)
         except FileExistsError as error:
             raise UserError(f"{error}: another process has written it - leave it to that one") from None
         except BaseException:
@@ -100,17 +100,24 @@ def write_dataset(
     return manifest
 
 
-def _publish(storage: Guarded, manifest: bytes) -> None:
+def _publish(storage: Guarded, manifest: Manifest) -> None:
     """Write the manifest, by which the shards become a dataset, while the turn is ours."""
+    content = manifest.to_json().encode()
     storage.still_ours(now=True)
-    write_bytes(storage, MANIFEST, manifest, new=True)
+    write_bytes(storage, MANIFEST, content, new=True)
     try:
         storage.still_ours()  # asks only where we were paused between that look and the end of the writing
     except TakenOverError:
-        with contextlib.suppress(FileNotFoundError):
-            if read_bytes(storage, MANIFEST) == manifest:  # it names shards that somebody else is replacing
-                storage.storage.remove(MANIFEST)
-        raise
+        try:
+            for shard in manifest.shards:  # a successor that has found the manifest has left them alone
+                check_shard(storage, shard)
+        except UserError:
+            with contextlib.suppress(FileNotFoundError):
+                if read_bytes(storage, MANIFEST) == content:
+                    storage.storage.remove(MANIFEST)
+            raise TakenOverError(
+                f"{storage.url}: another process has taken over writing there - leave it to that one"
+            ) from None
 
 
 def _jobs(plan: Plan, samples_per_shard: int, state: str) -> Iterator[Job]:
