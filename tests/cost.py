@@ -21,6 +21,7 @@ from data_tools.__main__ import main as data_tools
 from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import training_set
+from data_tools.storage import always_ours
 from tests.proxy import FaultProxy
 from trainer.methods.proposed.step import GrowingStep
 from trainer.networks.progressive import Networks
@@ -47,7 +48,7 @@ def measure(folder: Path, url: str) -> str:
     share = config.checkpoint_images / (STEPS * phase.batch)
     between, cpu_between = ((now - then) * share for now, then in _since(begun, used))
     monitor = Monitor(config.out, phases, 0, lambda line: None)
-    saver, held = Saver(config, dataset, monitor, lambda: None, None), 0.0
+    saver, held = Saver(config, dataset, monitor, always_ours, None), 0.0
     begun, used = time.perf_counter(), time.process_time()
     for number in range(1, CHECKPOINTS + 1):
         started = time.perf_counter()

@@ -103,7 +103,8 @@ def test_of_two_writers_the_second_is_refused_and_a_dead_one_is_followed(
     began = time.monotonic()
     write(url)
     assert 2.9 < time.monotonic() - began < 20, "who left no sign of life for the length of a lease is followed"
-    assert not [name for name in storage._all_names() if name.startswith(".")]  # type: ignore[attr-defined]
+    assert storage._marks() == [".writer-000005"], "the newest mark stays, hidden"  # type: ignore[attr-defined]
+    assert not [name for name, _ in storage.tree() if name.startswith(".")]
 
 
 def test_who_lost_its_turn_stops_and_spoils_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

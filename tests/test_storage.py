@@ -7,7 +7,7 @@ import importlib
 import io
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -26,8 +26,10 @@ from data_tools.storage import (
     WRITER,
     Folder,
     Settings,
+    StillOurs,
     Storage,
     absolute,
+    always_ours,
     job_settings,
     local_path,
     open_storage,
@@ -85,8 +87,8 @@ class Toy:
         OBJECTS.pop(f"{self.url}/{name}", None)
 
     @contextlib.contextmanager
-    def sole_writer(self) -> Iterator[Callable[[], None]]:
-        yield lambda: None
+    def sole_writer(self, own: Any = None, follow: bool = True) -> Iterator[StillOurs]:
+        yield always_ours
 
     def arrow(self) -> tuple[str, Any]:
         raise NotImplementedError

@@ -11,8 +11,7 @@ from data_tools.errors import UserError
 from data_tools.storage import open_storage, write_bytes
 from trainer.on_ray.session import has_gpus
 from trainer.on_ray.worker import fit_on_ray
-from trainer.run.checkpoint import checkpoint_names
-from trainer.run.folder import discard, prepare
+from trainer.run.folder import prepare, withdraw
 from tuning.config import SweepConfig
 from tuning.plan import Trial, trial_of
 from tuning.trial_tables import write_tables
@@ -76,9 +75,9 @@ def _train(trial: Trial, cpus: int, supervisor: Any) -> None:
 
     try:
         fit_on_ray(config, cpus, log, cpus, [TuneReportCallback()], moved_in)
-    except UserError:
-        if state == "new" and not checkpoint_names(config.out):
-            discard(config.out)
+    except UserError as error:
+        if state == "new":
+            withdraw(config.out, error)
         raise
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from typing import Any
 from data_tools.dataset.manifest import FORMAT_VERSION, MANIFEST, Manifest, Shard
 from data_tools.dataset.patch import POOLS, Patch, Plan
 from data_tools.dataset.shards import check_shard, write_shard
-from data_tools.errors import UserError
+from data_tools.errors import TakenOverError, UserError
 from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
-from data_tools.storage import Storage, open_storage, read_bytes, write_bytes
+from data_tools.storage import Guarded, StillOurs, Storage, open_storage, read_bytes, write_bytes
+from data_tools.storage.hurry import hurried
 
 SAMPLES_PER_SHARD = 4096
 RECEIPT = ".receipt"
@@ -61,41 +62,62 @@ def write_dataset(
     processes: int = 1,
     inputs: Path | None = None,
 ) -> Manifest:
-    """Write the planned patches as shards, the manifest last; on any error the shards written so far are removed.
+    """Write the planned patches as shards, the manifest last; on any error the shards written here are removed.
 
     processes: 0 takes one a core. inputs: the folder the plan reads; shards of a killed writer are used again only
     where its files are of the same sizes and times. Raises UserError when there is nothing to train on, and when
-    another process is writing to `url`.
+    another process is writing to `url` or, while this one was paused, has taken over.
     """
     if not any(plan.drafts.get(pool) for pool in ("train-normal", "train-unlabelled")):
         raise UserError(f"--out {url}: nothing to train on, the source gave no normal training image - add some")
-    storage = open_storage(url)
-    with storage.sole_writer() as still_ours:
+    place = open_storage(url)
+    with place.sole_writer(_is_ours) as still_ours:
+        storage = Guarded(place, still_ours)
         check_target(url)
         state = _digest(source, resolution, channels, _fingerprint(inputs), FORMAT_VERSION)
         jobs = list(_jobs(plan, samples_per_shard, state))
+        made = _reusable(storage, jobs)
+        left = [job for job in jobs if job.name not in made]
+        kept = {*made, *(name + RECEIPT for name in made)}
+        for name in set(storage.names()) - kept:  # of a killed writer: no manifest names it
+            storage.remove(name)
         try:
-            made = _reusable(storage, jobs)
-            left = [job for job in jobs if job.name not in made]
-            kept = {*made, *(name + RECEIPT for name in made)}
-            for name in set(storage.names()) - kept:
-                storage.remove(name)
-            parts = in_processes(_make, (url, plan.cut), left, min(processes or cores(), len(left)))
+            parts = in_processes(_make, (url, plan.cut, still_ours), left, min(processes or cores(), len(left)))
             for shard in progress(parts, "writing", "shards", len(left)):
                 made[shard.name] = shard
                 still_ours()
             ordered = sorted(made.values(), key=lambda shard: (POOLS.index(shard.pool), shard.name))
             manifest = Manifest(resolution, channels, tuple(ordered), source)
-            still_ours()
+            still_ours(now=True)
             for job in jobs:  # before the manifest, so that no kill leaves them beside it
                 storage.remove(job.name + RECEIPT)
-            write_bytes(storage, MANIFEST, manifest.to_json().encode(), new=True)
+            _publish(storage, manifest)
         except FileExistsError as error:
             raise UserError(f"{error}: another process has written it - leave it to that one") from None
         except BaseException:
-            _tidy(storage, still_ours)
+            _tidy(storage, (job.name for job in left))
             raise
     return manifest
+
+
+def _publish(storage: Guarded, manifest: Manifest) -> None:
+    """Write the manifest, by which the shards become a dataset, while the turn is ours."""
+    content = manifest.to_json().encode()
+    storage.still_ours(now=True)
+    write_bytes(storage, MANIFEST, content, new=True)
+    try:
+        storage.still_ours()  # asks only where we were paused between that look and the end of the writing
+    except TakenOverError:
+        try:
+            for shard in manifest.shards:  # a successor that has found the manifest has left them alone
+                check_shard(storage, shard)
+        except UserError:
+            with contextlib.suppress(FileNotFoundError):
+                if read_bytes(storage, MANIFEST) == content:
+                    storage.storage.remove(MANIFEST)
+            raise TakenOverError(
+                f"{storage.url}: another process has taken over writing there - leave it to that one"
+            ) from None
 
 
 def _jobs(plan: Plan, samples_per_shard: int, state: str) -> Iterator[Job]:
@@ -107,10 +129,10 @@ def _jobs(plan: Plan, samples_per_shard: int, state: str) -> Iterator[Job]:
             yield Job(name, pool, part, _digest(state, name, start, len(part)))
 
 
-def _make(shared: tuple[str, Any], job: Job) -> Shard:
+def _make(shared: tuple[str, Any, StillOurs], job: Job) -> Shard:
     """In a worker process: make one shard and its receipt."""
-    url, cut = shared
-    storage = open_storage(url)
+    url, cut, still_ours = shared
+    storage = Guarded(open_storage(url), still_ours)
     patches: Iterator[Patch] = cut(job.pool, job.drafts)
     shard = write_shard(storage, job.name, job.pool, patches)
     receipt = {"made_from": job.made_from, "shard": dataclasses.asdict(shard)}
@@ -132,12 +154,17 @@ def _reusable(storage: Storage, jobs: list[Job]) -> dict[str, Shard]:
     return found
 
 
-def _tidy(storage: Storage, still_ours: Callable[[], None]) -> None:
-    """Remove everything we wrote, unless the place is somebody else's by now or cannot be reached."""
-    with contextlib.suppress(UserError, OSError):
-        still_ours()
-        for name in storage.names():
-            if _is_ours(name.removeprefix(".").removesuffix(".partial")):
+def _tidy(storage: Guarded, shards: Iterable[str]) -> None:
+    """Remove of these shards, which only we write, what is there.
+
+    Nothing where the place is somebody else's by now or cannot be reached, and nothing beside a manifest.
+    """
+    names = {name for shard in shards for name in (shard, shard + RECEIPT)}
+    with contextlib.suppress(UserError, OSError), hurried():
+        storage.still_ours(now=True)
+        there = storage.names()
+        for name in there if MANIFEST not in there else ():
+            if name.removeprefix(".").removesuffix(".partial") in names:
                 storage.remove(name)
 
 

@@ -7,17 +7,31 @@ import re
 from pathlib import Path
 
 from data_tools.errors import UserError
-from data_tools.storage.base import FETCHED, WRITER, Settings, Storage, StorageClass, read_bytes, write_bytes
+from data_tools.storage.base import (
+    FETCHED,
+    WRITER,
+    Settings,
+    StillOurs,
+    Storage,
+    StorageClass,
+    always_ours,
+    read_bytes,
+    write_bytes,
+)
 from data_tools.storage.folder import Folder
+from data_tools.storage.guarded import Guarded
 
 __all__ = [
     "FETCHED",
     "SCHEMES",
     "WRITER",
     "Folder",
+    "Guarded",
     "Settings",
+    "StillOurs",
     "Storage",
     "absolute",
+    "always_ours",
     "job_settings",
     "local_path",
     "open_storage",

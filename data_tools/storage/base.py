@@ -14,6 +14,19 @@ FETCHED = ".fetched-"
 """How files begin that `fetch` makes in its scratch folder; one that is left is of a killed process."""
 
 
+def is_mark(name: str) -> bool:
+    """Whether an object of that name, at any depth, belongs to `sole_writer`."""
+    return name.rpartition("/")[2].startswith(WRITER)
+
+
+def no_name(name: str) -> bool:
+    return False
+
+
+def always_ours(now: bool = False) -> None:
+    """A `StillOurs` of a place that stays ours for as long as the process lives."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What another machine needs to reach a storage: variables, and files in the folder in which its programs run.
@@ -23,6 +36,16 @@ class Settings:
 
     variables: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+class StillOurs(Protocol):
+    """Asks whether we are still the only writer: TakenOverError when somebody else has taken the place.
+
+    UnreachableError when that cannot be known. It costs nothing while the answer is a few seconds old at most; with
+    `now` it is looked for. It may be sent to the processes that this one starts.
+    """
+
+    def __call__(self, now: bool = False) -> None: ...
 
 
 class Storage(Protocol):
@@ -63,11 +86,16 @@ class Storage(Protocol):
         """Remove an object; nothing happens when there is none."""
         ...
 
-    def sole_writer(self) -> contextlib.AbstractContextManager[Callable[[], None]]:
+    def sole_writer(
+        self, own: Callable[[str], bool] = ..., follow: bool = ...
+    ) -> contextlib.AbstractContextManager[StillOurs]:
         """Be the only writer while the block lasts; BusyError when somebody else is writing.
 
         A killed writer does not stand in the way. The function in hand raises TakenOverError when the place was lost
-        since.
+        since, as to a process that was paused it can be; every write and removal has to ask it, as `Guarded` does.
+
+        own: the names that only such a writer writes; what one that was killed left half uploaded of them is dropped.
+        By default nothing is. follow: whether to take over from one that seems dead but may be paused; by default yes.
         """
         ...
 

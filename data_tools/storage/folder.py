@@ -11,7 +11,7 @@ from typing import IO, Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from data_tools.errors import BusyError
-from data_tools.storage.base import WRITER
+from data_tools.storage.base import WRITER, StillOurs, always_ours, is_mark, no_name
 
 
 class Folder:
@@ -23,13 +23,13 @@ class Folder:
     def names(self) -> list[str]:
         if not self.path.is_dir():
             return []
-        return sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith(WRITER))
+        return sorted(entry.name for entry in self.path.iterdir() if not is_mark(entry.name))
 
     def tree(self) -> list[tuple[str, float]]:
         files = (
             (path.relative_to(self.path).as_posix(), path.stat()) for path in self.path.rglob("*") if path.is_file()
         )
-        return sorted((name, facts.st_mtime) for name, facts in files if not name.startswith(WRITER))
+        return sorted((name, facts.st_mtime) for name, facts in files if not is_mark(name))
 
     def open(self, name: str) -> BinaryIO:
         return (self.path / name).open("rb")
@@ -65,7 +65,8 @@ class Folder:
         (self.path / name).unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def sole_writer(self) -> Iterator[Callable[[], None]]:
+    def sole_writer(self, own: Callable[[str], bool] = no_name, follow: bool = True) -> Iterator[StillOurs]:
+        """Nothing is half uploaded here, and a paused process holds the system's lock, so that nobody can follow."""
         made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / f"{WRITER}.lock", timeout=0)
@@ -74,12 +75,14 @@ class Folder:
         except Timeout:
             raise BusyError(f"{self.url}: another process is writing there - wait for it, or stop it") from None
         try:
-            yield lambda: None  # the system keeps this lock for as long as the process lives
+            yield always_ours
         finally:
+            # Unlinked while it is held: who waits on this file finds, as filelock looks, that it has no name any more.
             (self.path / f"{WRITER}.lock").unlink(missing_ok=True)
             lock.release()
-            if made and not any(self.path.iterdir()):
-                self.path.rmdir()
+            if made:
+                with contextlib.suppress(OSError):  # it holds something
+                    self.path.rmdir()
 
     def arrow(self) -> tuple[str, Any]:
         return str(self.path.resolve()), None

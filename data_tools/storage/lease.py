@@ -1,8 +1,12 @@
 """One writer at a time in object storage, by nothing but conditional writes.
 
-The holder of turn n rewrites `.writer-n` every few seconds. Who finds one that stands still takes turn n + 1, which is
-written on condition that nobody has; a holder that sees a later turn than its own has lost. So a killed writer is
-followed after `LEASE` seconds, at once if it ran on this machine, and of several followers one gets through.
+The holder of turn n rewrites the mark `.writer-n` every few seconds. Who finds a mark that stands still takes turn
+n + 1, which is written on condition that nobody has. Numbers only grow, and the newest mark stays when its holder has
+gone: so a holder that was paused, for however long, finds that it has lost, whether its successor is still there or
+not. A killed writer is followed after `LEASE` seconds and a half more, at once if it ran on this machine.
+
+What is not shut out: a process that is paused between its last question and the arrival of the one request that
+followed it.
 """
 
 from __future__ import annotations
@@ -11,99 +15,152 @@ import contextlib
 import json
 import os
 import platform
+import re
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from data_tools.errors import BusyError, ChangedError, TakenOverError, UserError
 from data_tools.storage.base import WRITER, Storage, read_bytes, write_bytes
+from data_tools.storage.hurry import hurried
 
 BEAT = 2.0
 LEASE = 10.0
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""It runs on while the machine sleeps: Linux's first, macOS's second."""
+
+
+class Turn:
+    """The turn of one holder; a call asks whether it is still ours, as `StillOurs` says.
+
+    For `LEASE` / 2 after a look that found it ours, a call asks nobody: a successor does nothing before that has
+    passed. In another process it looks for itself.
+    """
+
+    def __init__(self, storage: Storage, marks: Callable[[], list[str]], number: int) -> None:
+        """marks: the names of all marks, the newest last."""
+        self.storage, self.marks = storage, marks
+        self.mark, self.holder = f"{WRITER}-{number:06d}", uuid.uuid4().hex
+        self.seen, self.lost = _clock(), False
+
+    def __call__(self, now: bool = False) -> None:
+        if not self.lost and (now or _clock() - self.seen > LEASE / 2):
+            self._look()
+        if self.lost:
+            raise TakenOverError(
+                f"{self.storage.url}: another process has taken over writing there - leave it to that one"
+            )
+
+    def _look(self) -> None:
+        began = _clock()
+        marks = self.marks()
+        ours = bool(marks) and marks[-1] == self.mark
+        # Somebody may have removed everything, so that numbers began anew.
+        if ours and _facts(_read(self.storage, self.mark)).get("holder") == self.holder:
+            self.seen = began
+        else:
+            self.lost = True
+
+    def sign(self, beat: int, over: bool = False) -> None:
+        """Write our mark; over: the last time, by which everybody sees that nobody holds the turn."""
+        facts = {"machine": _machine(), "pid": os.getpid(), "holder": self.holder, "beat": beat, "over": over}
+        write_bytes(self.storage, self.mark, json.dumps(facts).encode(), new=not beat and not over)
+
+    def beat(self, over: threading.Event) -> None:
+        """Sign every few seconds until told that it is over, or the turn is lost."""
+        count = 0
+        with hurried():  # the next beat is another attempt
+            while not over.wait(BEAT) and not self.lost:
+                count += 1
+                with contextlib.suppress(UserError, OSError):  # who cannot reach the storage goes on trying
+                    self(now=True)
+                    self.sign(count)
 
 
 @contextlib.contextmanager
-def hold_lease(storage: Storage, all_names: Callable[[], list[str]]) -> Iterator[Callable[[], None]]:
+def hold_lease(storage: Storage, marks: Callable[[], list[str]], follow: bool) -> Iterator[Turn]:
     """Hold the turn while the block lasts; BusyError when somebody else is at work.
 
-    Yields a function that raises TakenOverError once the turn is lost, and UnreachableError when that cannot be known.
+    marks: as of `Turn`. follow: whether to take over from a holder that gives no sign of life; one that has ended, or
+    was killed on this machine, stands in nobody's way.
     """
-    turns = [name for name in all_names() if name.startswith(WRITER)]
-    number = 0
-    if turns:
-        _wait_until_given_up(storage, turns[-1])
-        number = int(turns[-1].rpartition("-")[2]) + 1
-    mine, later = _turn(number), _turn(number + 1)
+    former = marks()
+    perhaps_alive = bool(former) and not _given_up(storage, former[-1], follow)
+    turn = Turn(storage, marks, _number(former[-1]) + 1 if former else 0)
     try:
-        write_bytes(storage, mine, _sign(0), new=True)
+        turn.sign(0)
     except FileExistsError:
         raise _busy(storage) from None
-    seen = [time.monotonic()]  # when nobody had followed us yet
-    lost, over = threading.Event(), threading.Event()
-
-    def look() -> None:
-        now = time.monotonic()
-        if later in all_names():
-            lost.set()
-        seen[0] = now
-
-    def still_ours() -> None:
-        if time.monotonic() - seen[0] > LEASE / 2:  # the storage was away, and meanwhile only we may have lost it
-            look()
-        if lost.is_set():
-            raise TakenOverError(f"{storage.url}: another process has taken over writing there - leave it to that one")
-
-    beating = threading.Thread(target=_beat, args=(storage, mine, look, lost, over), daemon=True)
+    over = threading.Event()
+    beating = threading.Thread(target=turn.beat, args=(over,), daemon=True)
     beating.start()
     try:
-        yield still_ours
+        if perhaps_alive:
+            time.sleep(LEASE / 2)  # until then it may believe itself the holder without a look
+        with contextlib.suppress(UserError, OSError):
+            for name in former:
+                storage.remove(name)
+        yield turn
     finally:
         over.set()
         beating.join()
-        with contextlib.suppress(UserError, OSError):  # a storage that is away must not hide what went wrong before
-            for name in [*turns, mine]:
-                storage.remove(name)
+        # A storage that is away must not hide what went wrong before.
+        with contextlib.suppress(UserError, OSError), hurried():
+            turn()
+            turn.sign(0, over=True)
 
 
-def _beat(storage: Storage, mine: str, look: Callable[[], None], lost: threading.Event, over: threading.Event) -> None:
-    count = 0
-    while not over.wait(BEAT) and not lost.is_set():
-        count += 1
-        with contextlib.suppress(UserError, OSError):  # who cannot reach the storage goes on trying
-            look()
-            if not lost.is_set():
-                write_bytes(storage, mine, _sign(count))
+def newest_last(names: list[str]) -> list[str]:
+    """Those of the names that are marks, by their numbers."""
+    return sorted((name for name in names if re.fullmatch(rf"{re.escape(WRITER)}-\d+", name)), key=_number)
 
 
-def _wait_until_given_up(storage: Storage, turn: str) -> None:
-    """Return when nobody holds the turn; BusyError when it is rewritten while we watch."""
-    sign = _read(storage, turn)
+def _number(mark: str) -> int:
+    return int(mark.rpartition("-")[2])
+
+
+def _given_up(storage: Storage, mark: str, follow: bool) -> bool:
+    """Whether nobody can hold the turn; False when somebody gives no sign of life. BusyError for one who does."""
+    sign = _read(storage, mark)
     looks = int(4 * LEASE / BEAT)  # counted, not timed: while the storage is away, its holder cannot write either
-    while sign and not _dead_here(sign) and looks:
+    while True:
+        facts = _facts(sign)
+        if sign is None or facts.get("over") or _dead_here(facts):
+            return True
+        if not follow:
+            raise _busy(storage)
+        if not looks:
+            return False
         time.sleep(BEAT / 4)
         looks -= 1
-        before, sign = sign, _read(storage, turn)
-        if sign and sign != before:
+        before, sign = sign, _read(storage, mark)
+        if sign not in (None, before) and not _facts(sign).get("over"):
             raise _busy(storage)
 
 
-def _read(storage: Storage, turn: str) -> dict[str, Any]:
+def _read(storage: Storage, mark: str) -> bytes | None:
     try:
-        return json.loads(read_bytes(storage, turn))
+        return read_bytes(storage, mark)
     except FileNotFoundError:
-        return {}
+        return None
     except ChangedError:  # a beat came in between
-        return _read(storage, turn)
+        return _read(storage, mark)
 
 
-def _turn(number: int) -> str:
-    return f"{WRITER}-{number:06d}"
+def _facts(sign: bytes | None) -> dict[str, Any]:
+    """What a mark says; nothing where it is none of ours."""
+    try:
+        facts = json.loads(sign or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
-def _sign(count: int) -> bytes:
-    return json.dumps({"machine": _machine(), "pid": os.getpid(), "beat": count}).encode()
+def _clock() -> float:
+    return time.clock_gettime(CLOCK)
 
 
 def _machine() -> str:
@@ -117,8 +174,10 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-def _dead_here(sign: dict[str, Any]) -> bool:
-    return sign["machine"] == _machine() and not Path(f"/proc/{sign['pid']}").exists() and Path("/proc/self").exists()
+def _dead_here(facts: dict[str, Any]) -> bool:
+    pid = facts.get("pid")
+    here = facts.get("machine") == _machine() and isinstance(pid, int)
+    return here and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists()
 
 
 def _busy(storage: Storage) -> BusyError:

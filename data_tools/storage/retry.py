@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from botocore.exceptions import ConnectionError as NoConnection
 
 from data_tools.errors import UnreachableError, UserError
+from data_tools.storage.hurry import hurry
 
 T = TypeVar("T")
 PATIENCE = 60.0
@@ -23,21 +24,21 @@ DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Expire
 
 
 def persist(what: str, action: Callable[[], T], tried: Callable[[], None] = lambda: None) -> T:
-    """The action's result; tried again while the storage is busy or away, up to `PATIENCE` seconds.
+    """The action's result; tried again for `PATIENCE` seconds while the storage is busy or away, see `hurried`.
 
     `tried` is told that an attempt may have come through without our hearing of it. Raises FileNotFoundError,
     FileExistsError (a condition did not hold) and UserError, whose one line never holds a key.
     """
-    began, pause = time.monotonic(), 0.1
+    began, pause, patience = time.monotonic(), 0.1, min(PATIENCE, hurry.get())
     while True:
         try:
             return action()
         except (BotoCoreError, ClientError, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
             if not _passes(error):
                 raise _lasting(error, what) from None
-            if time.monotonic() - began > PATIENCE:
+            if time.monotonic() - began > patience:
                 raise UnreachableError(
-                    f"{what}: the storage has not answered for {PATIENCE:.0f} s ({_reason(error)})"
+                    f"{what}: the storage has not answered for {patience:.0f} s ({_reason(error)})"
                     " - check that it runs and that AWS_ENDPOINT_URL or the region is right, then run it again"
                 ) from None
         tried()

@@ -20,8 +20,9 @@ from botocore.exceptions import BotoCoreError
 
 from data_tools.errors import ChangedError, UserError
 from data_tools.storage import s3_client
-from data_tools.storage.base import FETCHED, WRITER, Settings
-from data_tools.storage.lease import hold_lease
+from data_tools.storage.base import FETCHED, WRITER, Settings, StillOurs, is_mark, no_name
+from data_tools.storage.hurry import hurried
+from data_tools.storage.lease import hold_lease, newest_last
 from data_tools.storage.retry import persist
 
 PART = 8 * 2**20
@@ -53,20 +54,23 @@ class S3:
     def settings() -> Settings:
         return s3_client.settings()
 
-    def names(self) -> list[str]:
-        return [name for name in self._all_names() if not name.startswith(WRITER)]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return S3, (self.url,)  # a process has a client of its own
 
-    def _all_names(self) -> list[str]:
-        return sorted(name for name, _ in self._list(Delimiter="/"))
+    def names(self) -> list[str]:
+        return sorted(name for name, _ in self._list(Delimiter="/") if not is_mark(name))
 
     def tree(self) -> list[tuple[str, float]]:
-        return sorted(item for item in self._list() if not item[0].endswith("/") and not item[0].startswith(WRITER))
+        return sorted(item for item in self._list() if not item[0].endswith("/") and not is_mark(item[0]))
 
-    def _list(self, **how: str) -> Iterator[tuple[str, float]]:
+    def _marks(self) -> list[str]:
+        return newest_last([name for name, _ in self._list(WRITER, Delimiter="/")])
+
+    def _list(self, begin: str = "", **how: str) -> Iterator[tuple[str, float]]:
         page: dict[str, Any] = {"IsTruncated": True}
         more: dict[str, str] = {}
         while page["IsTruncated"]:
-            options = dict(Bucket=self.bucket, Prefix=self.prefix, **how, **more)
+            options = dict(Bucket=self.bucket, Prefix=self.prefix + begin, **how, **more)
             page = persist(self.url, lambda options=options: self.client.list_objects_v2(**options))
             for entry in page.get("Contents", ()):
                 if name := entry["Key"].removeprefix(self.prefix):
@@ -107,13 +111,14 @@ class S3:
         persist(self._full(name), lambda: self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name))
 
     @contextlib.contextmanager
-    def sole_writer(self) -> Iterator[Callable[[], None]]:
-        with hold_lease(self, self._all_names) as still_ours:
-            self._drop_unfinished_uploads()
+    def sole_writer(self, own: Callable[[str], bool] = no_name, follow: bool = True) -> Iterator[StillOurs]:
+        with hold_lease(self, self._marks, follow) as still_ours:
+            self._drop_unfinished_uploads(own, still_ours)
             try:
                 yield still_ours
             finally:
-                self._drop_unfinished_uploads()  # of processes that were ended with their work
+                with hurried():  # of processes that were ended with their work
+                    self._drop_unfinished_uploads(own, still_ours)
 
     def arrow(self) -> tuple[str, Any]:
         import pyarrow.fs  # it comes with Ray
@@ -122,15 +127,17 @@ class S3:
         filesystem = pyarrow.fs.S3FileSystem(endpoint_override=meta.endpoint_url, region=meta.region_name)
         return self.url.removeprefix("s3://"), filesystem
 
-    def _drop_unfinished_uploads(self) -> None:
+    def _drop_unfinished_uploads(self, own: Callable[[str], bool], still_ours: StillOurs) -> None:
         """What a killed writer left: parts that no listing shows but that are paid for."""
-        with contextlib.suppress(UserError):  # some stores do not list them, some keys may not
+        with contextlib.suppress(UserError):  # not ours any more; some stores do not list them, some keys may not
+            still_ours(now=True)
             pages = self.client.get_paginator("list_multipart_uploads")
             options = dict(Bucket=self.bucket, Prefix=self.prefix)
             found = persist(self.url, lambda: list(pages.paginate(**options).search("Uploads")))
             for upload in filter(None, found):
-                if "/" in upload["Key"].removeprefix(self.prefix):
-                    continue  # of a dataset further down, which may be at work
+                if not own(upload["Key"].removeprefix(self.prefix)):
+                    continue
+                still_ours()
                 abort = dict(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
                 with contextlib.suppress(FileNotFoundError):
                     persist(self.url, lambda abort=abort: self.client.abort_multipart_upload(**abort))

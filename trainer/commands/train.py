@@ -28,8 +28,7 @@ def train(config: TrainConfig) -> None:
 
     In this process, or on Ray workers where `config.workers` says so.
     """
-    from trainer.run.checkpoint import checkpoint_names
-    from trainer.run.folder import discard, prepare
+    from trainer.run.folder import prepare, withdraw
 
     # Ray's workers run in folders of their own, and an evaluation may be started from another one.
     places = ("data", "out", "cache", "start_from", "exclude")
@@ -45,9 +44,9 @@ def train(config: TrainConfig) -> None:
             train_on_ray(config)
         else:
             _train_here(config)
-    except (UserError, OSError):
-        if state == "new" and not checkpoint_names(config.out):
-            discard(config.out)  # it was new or empty, so all in it is ours and of no use
+    except (UserError, OSError) as error:
+        if state == "new":
+            withdraw(config.out, error)
         raise
     print(f"finished: {config.out}\nnext: python -m trainer evaluate {config.out}")
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from data_tools.errors import UserError
-from data_tools.storage import local_path, open_storage, read_bytes, write_bytes
+from data_tools.storage import Guarded, StillOurs, always_ours, local_path, open_storage, read_bytes, write_bytes
 from trainer.config import TrainConfig
 from trainer.methods import network_names
 
@@ -77,12 +77,17 @@ class Snapshot:
         return f"images-{self.images_seen:09d}"
 
 
-def write_checkpoint(run: str, snapshot: Snapshot, before_it_counts: Callable[[], object] = lambda: None) -> None:
+def write_checkpoint(
+    run: str,
+    snapshot: Snapshot,
+    before_it_counts: Callable[[], object] = lambda: None,
+    still_ours: StillOurs = always_ours,
+) -> None:
     """Write a whole checkpoint; at any failure there is none.
 
     before_it_counts: done when all but checkpoint.json is written.
     """
-    storage = open_storage(f"{run}/checkpoints/{snapshot.name}")
+    storage = Guarded(open_storage(f"{run}/checkpoints/{snapshot.name}"), still_ours)
     storage.remove(FACTS)  # of one that was damaged
     sha256 = {}
     for name, tensors in snapshot.files.items():
@@ -101,6 +106,7 @@ def write_checkpoint(run: str, snapshot: Snapshot, before_it_counts: Callable[[]
         "config": snapshot.config.to_json(),
     }
     before_it_counts()
+    still_ours(now=True)
     write_bytes(storage, FACTS, (json.dumps(facts | {"checksum": checksum(facts)}, indent=2) + "\n").encode())
 
 
@@ -111,9 +117,9 @@ def checksum(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def remove_checkpoint(run: str, name: str) -> None:
+def remove_checkpoint(run: str, name: str, still_ours: StillOurs = always_ours) -> None:
     """Remove a checkpoint, or what is left of one."""
-    storage = open_storage(f"{run}/checkpoints/{name}")
+    storage = Guarded(open_storage(f"{run}/checkpoints/{name}"), still_ours)
     for file in sorted(storage.names(), key=lambda file: file != FACTS):
         storage.remove(file)
     folder = local_path(f"{run}/checkpoints/{name}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +20,9 @@ from data_tools.dataset.exclusion import (
 )
 from data_tools.dataset.reader import Dataset, open_dataset
 from data_tools.dataset.training_set import TrainingSet, training_set
-from data_tools.errors import UserError
-from data_tools.storage import local_path, open_storage, read_bytes, write_bytes
+from data_tools.errors import BusyError, TakenOverError, UserError
+from data_tools.storage import Guarded, StillOurs, local_path, open_storage, read_bytes, write_bytes
+from data_tools.storage.hurry import hurried
 from trainer.config import TrainConfig, differing_options
 from trainer.run.checkpoint import (
     DamagedError,
@@ -30,7 +32,7 @@ from trainer.run.checkpoint import (
     newest_checkpoint,
     read_info,
 )
-from trainer.run.resume import check_fits
+from trainer.run.resume import OWN, check_fits, sole_trainer
 
 State = Literal["new", "unfinished", "finished"]
 CONFIG, EXCLUDED, FINISHED = "config.json", "excluded.json", "finished.json"
@@ -43,9 +45,14 @@ def prepare(config: TrainConfig) -> State:
     """
     dataset = _checked_data(config)
     excluded = _chosen_exclusions(config, dataset)
-    if CONFIG not in open_storage(config.out).names():
-        _begin(config, dataset, excluded)
-        return "new"
+    run = open_storage(config.out)
+    if CONFIG not in run.names():
+        _check_new(config)  # before anything is made there, the lock too
+        with sole_trainer(config.out) as still_ours:
+            if CONFIG not in run.names():  # as before: nobody else has begun meanwhile
+                _check_new(config)
+                _begin(config, dataset, excluded, still_ours)
+                return "new"
     _check_same(config, dataset, excluded)
     return "finished" if _is_finished(config) else "unfinished"
 
@@ -76,13 +83,17 @@ def _chosen_exclusions(config: TrainConfig, dataset: Dataset) -> dict[str, list[
     return excluded
 
 
-def _begin(config: TrainConfig, dataset: Dataset, excluded: Excluded) -> None:
-    """Make the run folder, config.json last; UserError where another one or something else is there already."""
-    run = open_storage(config.out)
-    if any(name != EXCLUDED for name, _ in run.tree()):  # that alone is what a killed start leaves
+def _check_new(config: TrainConfig) -> None:
+    """UserError where a run cannot begin: something else is there, or what it starts from does not fit."""
+    if any(name != EXCLUDED for name, _ in open_storage(config.out).tree()):  # that alone is what a killed start leaves
         raise UserError(f"--out {config.out}: exists and is no training run - give a new or an empty folder")
     if config.start_from:
         check_fits(config, read_info(newest_checkpoint(config.start_from)))
+
+
+def _begin(config: TrainConfig, dataset: Dataset, excluded: Excluded, still_ours: StillOurs) -> None:
+    """Make the run folder, config.json last."""
+    run = Guarded(open_storage(config.out), still_ours)
     values = {"dataset_digest": dataset.manifest.digest, **config.to_json()}
     if excluded:
         write_bytes(run, EXCLUDED, excluded_to_json(excluded))
@@ -148,16 +159,40 @@ def run_images(run: str, config: TrainConfig, dataset: Dataset) -> TrainingSet:
     return training_set(dataset, config.gamma, config.seed, config.window, read_excluded(run))
 
 
-def mark_finished(run: str) -> None:
+def check_begun(config: TrainConfig) -> None:
+    """UserError where the run is another one than at `prepare`: a process that shared it has withdrawn it since."""
+    if CONFIG not in open_storage(config.out).names():
+        raise UserError(f"{config.out}/{CONFIG}: is gone, another training that began there gave up - run it again")
+    if different := differing_options(read_config(config.out)[0], config):
+        raise UserError(f"--out {config.out}: holds a run that differs in {', '.join(different)} - give another --out")
+
+
+def mark_finished(run: str, still_ours: StillOurs) -> None:
     """The last that a training does: all is saved, validated and uploaded."""
-    write_bytes(open_storage(run), FINISHED, b"{}\n")
+    still_ours(now=True)
+    write_bytes(Guarded(open_storage(run), still_ours), FINISHED, b"{}\n")
 
 
-def discard(run: str) -> None:
-    """Remove a run folder and all in it."""
-    if folder := local_path(run):
-        shutil.rmtree(folder, ignore_errors=True)
+def withdraw(run: str, error: Exception) -> None:
+    """Remove a run that `prepare` made new and that ended by this error without a checkpoint.
+
+    Nothing is removed while another process has the run, or may have: it may have begun there meanwhile. Nor where a
+    checkpoint is, or anything that no training writes.
+    """
+    if isinstance(error, (BusyError, TakenOverError)):
         return
-    storage = open_storage(run)
-    for name, _ in storage.tree():
-        storage.remove(name)
+    with contextlib.suppress(UserError, OSError), hurried():
+        with open_storage(run).sole_writer(follow=False) as still_ours:
+            storage, last = Guarded(open_storage(run), still_ours), (EXCLUDED, CONFIG)
+            names = [name for name, _ in storage.tree()]
+            if checkpoint_names(run) or not all(name in last or OWN.fullmatch(name) for name in names):
+                return
+            # config.json last: while it is there, nobody begins anew in what is being removed.
+            for name in sorted(names, key=lambda name: last.index(name) if name in last else -1):
+                storage.remove(name)
+            if folder := local_path(run):
+                for place, folders, _ in os.walk(folder, topdown=False):
+                    for each in folders:
+                        os.rmdir(os.path.join(place, each))
+        if folder:  # without its lock by now
+            folder.rmdir()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -20,12 +21,14 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from data_tools.storage import local_path, open_storage, read_bytes, write_bytes
+from data_tools.storage import Guarded, StillOurs, always_ours, local_path, open_storage, read_bytes, write_bytes
 from trainer.report.figures import save_picture, tile
 from trainer.schedule import Phase, work
 
 LOG, METRICS, EVENTS, PICTURES = "log.txt", "metrics.jsonl", "events", "pictures"
 PICTURE_SCALE = 2
+FORMER = rf"{EVENTS}/events\.out\.tfevents\.[^/]+|{PICTURES}/\d{{9}}-[^/]+\.png"
+"""What an interrupted run logged, of which what does not count any more is removed with the first upload."""
 NO_CURVES = ("images_seen", "time", "fingerprint")
 PAGES = {
     "training": {
@@ -44,17 +47,24 @@ class Monitor:
     """Writes a run's logs; only the first worker has one, and its saving thread writes as well.
 
     A run folder on this machine is written to directly; for one elsewhere everything lies in a temporary folder, and
-    `send` uploads what has changed.
+    `send` uploads what has changed, while the run is still ours.
 
     On resume at `images_seen`, what was logged beyond it is dropped.
     """
 
-    def __init__(self, url: str, phases: tuple[Phase, ...], images_seen: int, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        phases: tuple[Phase, ...],
+        images_seen: int,
+        log: Callable[[str], None],
+        still_ours: StillOurs = always_ours,
+    ) -> None:
         self.url, self.phases, self.tell = url, phases, log
         self.started, self.first = time.monotonic(), work(phases, images_seen)
         here = local_path(url)
-        self.remote = None if here else open_storage(url)
-        self.uploaded: dict[str, tuple[int, int]] = {}
+        self.remote = None if here else Guarded(open_storage(url), still_ours)
+        self.uploaded, self.former = dict[str, tuple[int, int]](), set[str]()
         self.lock = threading.RLock()
         self.folder = here or Path(tempfile.mkdtemp(prefix="stratagan-run-"))
         self._download()
@@ -159,13 +169,15 @@ class Monitor:
         for name, content in contents.items():
             write_bytes(self.remote, name, content)
             self.uploaded[name] = states[name]
-        for name, _ in self.remote.tree():
-            if name.startswith((f"{EVENTS}/", f"{PICTURES}/")) and name not in files:
-                self.remote.remove(name)
+        for name in sorted(self.former - set(files)):
+            self.remote.remove(name)
+        self.former.clear()
 
     def _download(self) -> None:
         """Download what an interrupted run logged; its events are written anew."""
         for name, _ in self.remote.tree() if self.remote else ():
+            if re.fullmatch(FORMER, name):
+                self.former.add(name)
             if name in (LOG, METRICS) or name.startswith(f"{PICTURES}/"):
                 (self.folder / name).parent.mkdir(exist_ok=True)
                 (self.folder / name).write_bytes(read_bytes(self.remote, name))  # type: ignore[arg-type]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from data_tools.errors import BusyError, UserError
-from data_tools.storage import open_storage
+from data_tools.storage import StillOurs, open_storage
 from trainer.config import TrainConfig
 from trainer.networks.base import NetworkSet
 from trainer.run.checkpoint import (
@@ -26,6 +27,10 @@ from trainer.run.checkpoint import (
 from trainer.schedule import phase_at
 from trainer.training.step import Step
 
+OWN = re.compile(
+    r"checkpoints/images-\d+/[^/]+|(events|pictures)/[^/]+|(best|finished)\.json|metrics\.jsonl(\.partial)?|log\.txt"
+)
+"""The names of what only the training that holds the run writes."""
 HANDOVER = 30.0
 """Seconds that an earlier process of the same run may take to end."""
 
@@ -41,22 +46,23 @@ class Start:
 
 
 @contextlib.contextmanager
-def sole_trainer(url: str) -> Iterator[Callable[[], None]]:
-    """Be the only training that writes to the run; one that was killed a moment ago is waited for.
-
-    Yields a function that raises TakenOverError once the run is another process's.
-    """
+def sole_trainer(url: str) -> Iterator[StillOurs]:
+    """Be the only training that writes to the run; one that was killed a moment ago is waited for."""
     deadline = time.monotonic() + HANDOVER
     with contextlib.ExitStack() as stack:
         while True:
             try:
-                still_ours = stack.enter_context(open_storage(url).sole_writer())
+                still_ours = stack.enter_context(open_storage(url).sole_writer(own=_is_own))
                 break
             except BusyError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
         yield still_ours
+
+
+def _is_own(name: str) -> bool:
+    return OWN.fullmatch(name) is not None
 
 
 def find_start(config: TrainConfig) -> Start:

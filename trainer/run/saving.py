@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from data_tools.dataset.reader import Dataset
 from data_tools.errors import TakenOverError, UserError
-from data_tools.storage import open_storage, write_bytes
+from data_tools.storage import Guarded, StillOurs, open_storage, write_bytes
 from trainer.config import TrainConfig
 from trainer.methods import method_of
 from trainer.run.checkpoint import BEST, Snapshot, checkpoint_names, images_of, remove_checkpoint, write_checkpoint
@@ -36,7 +36,7 @@ class Saver:
         config: TrainConfig,
         dataset: Dataset,
         monitor: Monitor,
-        still_ours: Callable[[], None],
+        still_ours: StillOurs,
         unsettled: Snapshot | None,
     ) -> None:
         """still_ours: raises TakenOverError once the run is another process's. unsettled: what to catch up on."""
@@ -76,7 +76,7 @@ class Saver:
                     self._settle(self.unsettled)
                 return self.monitor.send()
             except UserError as error:
-                if attempt + 1 == LAST_ATTEMPTS:
+                if attempt + 1 == LAST_ATTEMPTS or isinstance(error, TakenOverError):
                     raise
                 self.monitor.say(f"{error}; trying again")
                 time.sleep(PAUSE)
@@ -116,13 +116,9 @@ class Saver:
             self.failure = error
 
     def _save(self, snapshot: Snapshot) -> None:
-        write_checkpoint(self.config.out, snapshot, self._before_it_counts)
+        write_checkpoint(self.config.out, snapshot, self.monitor.send, self.still_ours)
         self.unsaved, self.unsettled = None, snapshot
         self._settle(snapshot)
-
-    def _before_it_counts(self) -> None:
-        self.monitor.send()
-        self.still_ours()
 
     def _settle(self, snapshot: Snapshot) -> None:
         """What remains to be done for a checkpoint that is there."""
@@ -150,7 +146,7 @@ class Saver:
             best = max(scored, key=lambda name: aucs[name])
             kept.add(best)
             said = {"checkpoint": best, self.best_by: aucs[best]}
-            write_bytes(open_storage(run), BEST, (json.dumps(said, indent=2) + "\n").encode())
+            write_bytes(Guarded(open_storage(run), self.still_ours), BEST, (json.dumps(said, indent=2) + "\n").encode())
         for name in checkpoint_names(run, whole=False):
             if name not in kept and images_of(name) <= newest.images_seen:
-                remove_checkpoint(run, name)
+                remove_checkpoint(run, name, self.still_ours)

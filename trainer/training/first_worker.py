@@ -11,6 +11,7 @@ import torch
 
 from data_tools.dataset.reader import Dataset
 from data_tools.dataset.training_set import TrainingSet
+from data_tools.storage import StillOurs
 from trainer.config import TrainConfig
 from trainer.methods import method_of
 from trainer.run.checkpoint import Snapshot
@@ -88,7 +89,7 @@ def first_worker(
     data: TrainingSet,
     start: Start,
     log: Callable[[str], None],
-    still_ours: Callable[[], None],
+    still_ours: StillOurs,
     unsettled: Snapshot | None,
 ) -> Iterator[FirstWorker]:
     """Opens the run's logs and the thread that saves, and closes both at the end of the block.
@@ -96,7 +97,7 @@ def first_worker(
     still_ours, unsettled: as of `Saver`.
     """
     with contextlib.ExitStack() as stack:
-        monitor = Monitor(config.out, config.schedule(), start.images_seen, log)
+        monitor = Monitor(config.out, config.schedule(), start.images_seen, log, still_ours)
         stack.callback(monitor.close)
         saver = Saver(config, dataset, monitor, still_ours, unsettled)
         stack.callback(saver.abandon)

@@ -19,7 +19,7 @@ from data_tools.dataset.reader import open_dataset
 from data_tools.errors import UserError
 from trainer.config import TrainConfig
 from trainer.methods import method_of
-from trainer.run.folder import mark_finished, run_images
+from trainer.run.folder import check_begun, mark_finished, run_images
 from trainer.run.resume import Start, find_start, load_moments, load_start, sole_trainer, unsettled
 from trainer.schedule import Phase
 from trainer.training.device import best_device
@@ -94,7 +94,7 @@ def _train(config: TrainConfig, hooks: Hooks, trouble: str = "") -> None:
         if run.first:
             run.first.saver.finish()
             if finished:
-                mark_finished(config.out)
+                mark_finished(config.out, run.first.saver.still_ours)
             else:
                 run.first.monitor.say("stopped; the same command goes on from here")
 
@@ -166,6 +166,8 @@ def _set_up(config: TrainConfig, hooks: Hooks, trouble: str) -> Iterator[Run]:
     group = form_group({phase.batch for phase in phases}, config.patience, hooks.node)
     with contextlib.ExitStack() as stack:
         still_ours = stack.enter_context(sole_trainer(config.out)) if group.rank == 0 else None
+        if still_ours:
+            check_begun(config)
         start = told_by_first(group, find_start(config) if still_ours else None)
         dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
         data = run_images(config.out, config, dataset)
