@@ -135,7 +135,7 @@ class TrainConfig:
     patience: float = 300.0
     """Seconds after which workers that wait for one another give up, and start again from the newest checkpoint."""
     cache: str = ""
-    """Folder for decoded images on each node."""
+    """Folder for decoded images on each node; each user has one of their own."""
     cache_limit: str = DEFAULT_LIMIT
     """Bytes that folder may hold; least recently used entries are evicted first."""
     window: int = 0

@@ -58,7 +58,7 @@ class SweepConfig:
     concurrent: int = 0
     """Trainings at a time."""
     cache: str = ""
-    """Folder for decoded images on each node."""
+    """Folder for decoded images on each node; each user has one of their own."""
     cache_limit: str = DEFAULT_LIMIT
     """Bytes that folder may hold; least recently used entries are evicted first."""
 

@@ -7,7 +7,18 @@ import re
 from pathlib import Path
 
 from data_tools.errors import UserError
-from data_tools.storage.base import FETCHED, WRITER, Settings, Storage, StorageClass, read_bytes, write_bytes
+from data_tools.storage.base import (
+    FETCHED,
+    WRITER,
+    Settings,
+    SizeError,
+    Storage,
+    StorageClass,
+    read_bytes,
+    read_document,
+    write_bytes,
+)
+from data_tools.storage.desktop import is_desktop_file
 from data_tools.storage.folder import Folder
 
 __all__ = [
@@ -16,12 +27,15 @@ __all__ = [
     "WRITER",
     "Folder",
     "Settings",
+    "SizeError",
     "Storage",
     "absolute",
+    "is_desktop_file",
     "job_settings",
     "local_path",
     "open_storage",
     "read_bytes",
+    "read_document",
     "url_forms",
     "write_bytes",
 ]

@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError
 
 from data_tools.errors import ChangedError, UserError
 from data_tools.storage import s3_client
-from data_tools.storage.base import FETCHED, WRITER, Settings
+from data_tools.storage.base import FETCHED, Settings, SizeError, is_object
 from data_tools.storage.lease import hold_lease
 from data_tools.storage.retry import persist
 
@@ -54,13 +54,13 @@ class S3:
         return s3_client.settings()
 
     def names(self) -> list[str]:
-        return [name for name in self._all_names() if not name.startswith(WRITER)]
+        return [name for name in self._all_names() if is_object(name)]
 
     def _all_names(self) -> list[str]:
         return sorted(name for name, _ in self._list(Delimiter="/"))
 
     def tree(self) -> list[tuple[str, float]]:
-        return sorted(item for item in self._list() if not item[0].endswith("/") and not item[0].startswith(WRITER))
+        return sorted(item for item in self._list() if not item[0].endswith("/") and is_object(item[0]))
 
     def _list(self, **how: str) -> Iterator[tuple[str, float]]:
         page: dict[str, Any] = {"IsTruncated": True}
@@ -78,18 +78,20 @@ class S3:
         return cast(BinaryIO, io.BufferedReader(_Stream(self._chunks(name, 0, head["ContentLength"], head["ETag"]))))
 
     @contextlib.contextmanager
-    def fetch(self, name: str, scratch: Path) -> Iterator[Path]:
+    def fetch(self, name: str, scratch: Path, size: int | None = None) -> Iterator[Path]:
         head = self._head(name)
-        size, etag = head["ContentLength"], head["ETag"]
+        there, etag = head["ContentLength"], head["ETag"]
+        if size not in (None, there):
+            raise SizeError(there)
         with tempfile.NamedTemporaryFile(dir=scratch, prefix=FETCHED) as file:
 
             def download(start: int) -> None:
                 place = start
-                for chunk in self._chunks(name, start, min(start + PART, size), etag):
+                for chunk in self._chunks(name, start, min(start + PART, there), etag):
                     place += os.pwrite(file.fileno(), chunk, place)
 
             with ThreadPoolExecutor(THREADS) as pool:
-                list(pool.map(download, range(0, size, PART)))
+                list(pool.map(download, range(0, there, PART)))
             yield Path(file.name)
 
     @contextlib.contextmanager
