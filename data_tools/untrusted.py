@@ -64,3 +64,15 @@ def whole(value: Any, least: int, most: int, what: str) -> int:
     if type(value) is not int or not least <= value <= most:
         raise ValueError(f"{what} is {str(value)[:40]}, no whole number from {least} to {most}")
     return value
+
+
+def typed(default: Any, values: Any) -> dict[str, Any]:
+    """An object of JSON as a dataclass's fields, each of the type that it has in `default`; no more and finite."""
+    if type(values) is not dict:
+        raise ValueError("no object")
+    for name, value in values.items():
+        kind = type(getattr(default, name, None))
+        is_right = type(value) is kind or (kind is float and type(value) is int)
+        if not is_right or (type(value) is int and abs(value) >= 2**63):
+            raise ValueError(f"{name[:40]} is {str(value)[:40]}")
+    return values

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
 
+from data_tools.errors import UserError
 from data_tools.storage.desktop import is_desktop_file
 from data_tools.untrusted import JSON_BYTES, parse_json
 
@@ -83,6 +84,17 @@ class Storage(Protocol):
     def arrow(self) -> tuple[str, Any]:
         """The same place for pyarrow and for Ray: a path and a pyarrow.fs.FileSystem, None for this machine's own."""
         ...
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path in a folder that an object's name stands for; UserError for one that leads out of it.
+
+    Every name that becomes a path goes through here.
+    """
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts or "\0" in name or not parts[-1]:
+        raise UserError(f"{folder}/{name!r:.200}: leads out of the folder - rename the object")
+    return folder / name
 
 
 class SizeError(Exception):

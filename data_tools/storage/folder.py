@@ -12,7 +12,7 @@ from typing import IO, Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from data_tools.errors import BusyError, UserError
-from data_tools.storage.base import WRITER, SizeError, is_object
+from data_tools.storage.base import WRITER, SizeError, inside, is_object
 
 
 class Folder:
@@ -34,11 +34,11 @@ class Folder:
 
     def open(self, name: str) -> BinaryIO:
         self._regular(name)  # to open a FIFO would wait for somebody to write into it
-        return (self.path / name).open("rb")
+        return inside(self.path, name).open("rb")
 
     @contextlib.contextmanager
     def fetch(self, name: str, scratch: Path, size: int | None = None) -> Iterator[Path]:
-        path, there = self.path / name, self._regular(name)
+        path, there = inside(self.path, name), self._regular(name)
         if size is not None:
             if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.path)):
                 raise UserError(f"{path}: is a link that leads out of its folder - put the file itself there")
@@ -48,13 +48,14 @@ class Folder:
 
     def _regular(self, name: str) -> int:
         """A file's size; UserError for a device, a FIFO and the like, whose reading may never end."""
-        facts = (self.path / name).stat()
+        facts = inside(self.path, name).stat()
         if not stat.S_ISREG(facts.st_mode):
             raise UserError(f"{self.path / name}: is no regular file - remove it, or put the file itself there")
         return facts.st_size
 
     @contextlib.contextmanager
     def write(self, name: str, new: bool = False) -> Iterator[IO[bytes]]:
+        final = inside(self.path, name)
         self.path.mkdir(parents=True, exist_ok=True)
         staged = self.path / f".{name}.partial"
         try:
@@ -63,19 +64,19 @@ class Folder:
                 file.flush()
                 os.fsync(file.fileno())
             if new:
-                if (self.path / name).exists():
+                if final.exists():
                     raise FileExistsError(f"{self.url}/{name}")
-                os.link(staged, self.path / name)  # unlike a rename, it never replaces
+                os.link(staged, final)  # unlike a rename, it never replaces
             else:
-                staged.replace(self.path / name)
+                staged.replace(final)
         except OSError as error:
-            error.filename = error.filename or str(self.path / name)  # a full disk names no file by itself
+            error.filename = error.filename or str(final)  # a full disk names no file by itself
             raise
         finally:
             staged.unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
-        (self.path / name).unlink(missing_ok=True)
+        inside(self.path, name).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def sole_writer(self) -> Iterator[Callable[[], None]]:
