@@ -11,6 +11,7 @@ import tyro
 
 from data_tools.dataset.cache import DEFAULT_LIMIT
 from data_tools.errors import UserError
+from data_tools.untrusted import typed
 from trainer.config import TrainConfig
 from trainer.methods import VARIANTS
 
@@ -83,7 +84,11 @@ class SweepConfig:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> SweepConfig:
-        return SweepConfig(**{**values, "set": tuple(values["set"])})
+        """ValueError and the like for what `to_json` has not written."""
+        words = tuple(values["set"])
+        if not all(type(word) is str for word in words):
+            raise ValueError("set holds what is no text")
+        return SweepConfig(**typed(SweepConfig(), {**values, "set": words}))
 
 
 def differing_options(a: SweepConfig, b: SweepConfig) -> list[str]:

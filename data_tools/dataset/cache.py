@@ -24,6 +24,7 @@ import platformdirs
 from filelock import FileLock
 
 from data_tools.errors import UserError
+from data_tools.untrusted import parse_json
 
 T = TypeVar("T")
 IMAGES, PROVENANCE, FACTS = "images.npy", "provenance.jsonl", "entry.json"
@@ -169,8 +170,8 @@ def entries(folder: Path) -> list[Entry]:
 def _entry(path: Path) -> Entry:
     origin, used = dict[str, Any](), path.stat().st_mtime
     size = sum(file.stat().st_blocks * 512 for file in path.iterdir() if file.is_file())
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        used, origin = (path / FACTS).stat().st_mtime, json.loads((path / FACTS).read_text(encoding="utf-8"))["origin"]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        used, origin = (path / FACTS).stat().st_mtime, parse_json((path / FACTS).read_bytes())["origin"]
     return Entry(path, size, used, origin)
 
 
@@ -191,7 +192,7 @@ def _finish(made: Path, origin: dict[str, Any]) -> None:
 def _is_whole(entry: Path) -> bool:
     """Whether the files are those that were made: by size and time, and where these differ by their checksums."""
     try:
-        expected = json.loads((entry / FACTS).read_text(encoding="utf-8"))["files"]
+        expected = parse_json((entry / FACTS).read_bytes())["files"]
         for name, facts in expected.items():
             now = (entry / name).stat()
             if now.st_size != facts["size"]:
