@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 
 from data_tools.errors import UserError
+from data_tools.untrusted import parse_json, typed, whole
 
 STATE, LOCK, LOG = "state.json", "lock", "cluster.log"
 ENDS_SECONDS = 60.0
@@ -48,9 +48,14 @@ def running(folder: Path) -> LocalState | None:
     except OSError:  # no such folder
         return None
     try:
-        state = LocalState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+        facts = parse_json((folder / STATE).read_bytes())
+        nothing = LocalState("", "", "", "", {}, 0)
+        state = LocalState(**typed(nothing, facts))
+        whole(state.pid, 2, 2**31, "pid")  # a signal to 0, 1 or less would reach others
     except FileNotFoundError:
         return None  # it is starting, or about to end
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{folder / STATE}: damaged ({error}) - end its process by hand, and remove it") from None
     # Or it starts where one was killed, whose file is still there.
     return state if psutil.pid_exists(state.pid) else None
 

@@ -23,7 +23,7 @@ from cluster.calibration import calibrated_once
 from cluster.images import Item, Unit, find_units, items
 from data_tools.errors import UserError
 from data_tools.sources.images import decode_image
-from data_tools.storage import Storage, absolute, open_storage, read_bytes, write_bytes
+from data_tools.storage import Storage, absolute, open_storage, read_document, write_bytes
 from trainer.methods import method_of
 from trainer.on_ray.session import has_gpus, ray_session, room
 from trainer.run.checkpoint import chosen_checkpoint, read_info
@@ -103,7 +103,9 @@ def _plan(config: ScoringConfig, checkpoint: str = "") -> dict[str, Any]:
     wanted = {key: value for key, value in asdict(config).items() if key not in ("out", "actors", "criterion")}
     wanted |= asdict(config.criterion)
     try:
-        plan = json.loads(read_bytes(storage, PLAN))
+        plan = read_document(storage, PLAN)
+        if type(plan) is not dict or type(plan.get("checkpoint")) is not str:
+            raise ValueError("no plan")
     except FileNotFoundError:
         if foreign := storage.names():
             raise UserError(f"--out {config.out}: holds {foreign[0]} - give an empty folder") from None

@@ -131,7 +131,7 @@ def test_keys_are_the_same_from_shards_processes_and_cache(
         path.unlink()
     assert {pool: moved.keys(pool) for pool in by_names} == by_names, "read from the cache"
     shutil.rmtree(tmp_path / "cache")
-    refuses(lambda: moved.keys("train-normal"), "train-normal-000000.tar", "is missing")
+    refuses(lambda: moved.keys("train-normal"), "train-normal-00000", "is missing")
 
 
 @pytest.fixture(scope="module")

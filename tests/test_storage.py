@@ -69,7 +69,7 @@ class Toy:
         return io.BytesIO(OBJECTS[f"{self.url}/{name}"][0])
 
     @contextlib.contextmanager
-    def fetch(self, name: str, scratch: Path) -> Iterator[Path]:
+    def fetch(self, name: str, scratch: Path, size: int | None = None) -> Iterator[Path]:
         path = scratch / f"{FETCHED}{name.replace('/', '-')}"
         path.write_bytes(self.open(name).read())
         yield path

@@ -13,6 +13,7 @@ import tyro
 
 from data_tools.dataset.cache import DEFAULT_LIMIT
 from data_tools.errors import UserError
+from data_tools.untrusted import typed
 from trainer.methods import METHODS, method_of
 from trainer.schedule import STDDEV_GROUP, Phase
 
@@ -23,6 +24,7 @@ else:
 Distance = Literal["image", "latent"]
 Coupling = Literal["joint", "encoder-only"]
 Precision = Literal["auto", "float32", "bf16"]
+MOST_SIDE, MOST_WIDTH = 2**15, 2**16
 PAPER_MINIBATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4}
 OPERATIONAL = (
     "data",
@@ -135,7 +137,7 @@ class TrainConfig:
     patience: float = 300.0
     """Seconds after which workers that wait for one another give up, and start again from the newest checkpoint."""
     cache: str = ""
-    """Folder for decoded images on each node."""
+    """Folder for decoded images on each node; each user has one of their own."""
     cache_limit: str = DEFAULT_LIMIT
     """Bytes that folder may hold; least recently used entries are evicted first."""
     window: int = 0
@@ -143,17 +145,9 @@ class TrainConfig:
 
     def validated(self) -> TrainConfig:
         """Return self, or raise a UserError that names the first option out of range."""
-        if self.resolution < 4 or self.resolution & (self.resolution - 1):
-            raise UserError(f"--resolution {self.resolution} is not a power of two from 4 up - give 4, 8, 16, 32, ...")
+        self.check_networks()
         if not 0 <= self.gamma < 1:
             raise UserError(f"--gamma {self.gamma} is outside [0, 1) - give the share of anomalies, e.g. 0.02")
-        if self.width < 4 or self.width % 4:
-            raise UserError(f"--width {self.width} is not a positive multiple of 4 - give e.g. 64 or 512")
-        if 32 * self.width < self.resolution:
-            raise UserError(
-                f"--width {self.width} leaves no feature map at {self.resolution}x{self.resolution} "
-                f"- give {self.resolution // 32} or more"
-            )
         for name in (
             "stable_images",
             "final_images",
@@ -174,8 +168,6 @@ class TrainConfig:
             raise UserError(f"--ema-decay {self.ema_decay} is outside [0, 1) - give e.g. 0.999")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"--learning-rate {self.learning_rate} is not positive and finite - give e.g. 0.001")
-        if self.method not in METHODS:
-            raise UserError(f"--method {self.method} is unknown - give {' or '.join(METHODS)}")
         for name, choices in (
             ("distance", Distance),
             ("coupling", Coupling),
@@ -202,8 +194,26 @@ class TrainConfig:
                 f"--microbatch {self.microbatch} is no multiple of {STDDEV_GROUP}, the size of minibatch-stddev groups"
                 f" - give e.g. {4 * STDDEV_GROUP}, or 0 for all at once"
             )
-        method.check(self)
         return self
+
+    def check_networks(self) -> None:
+        """UserError for the first option out of range that decides which networks there are, and of what size."""
+        if self.method not in METHODS:
+            raise UserError(f"--method {self.method} is unknown - give {' or '.join(METHODS)}")
+        if self.resolution < 4 or self.resolution & (self.resolution - 1):
+            raise UserError(f"--resolution {self.resolution} is not a power of two from 4 up - give 4, 8, 16, 32, ...")
+        if self.resolution > MOST_SIDE:
+            raise UserError(f"--resolution {self.resolution} is above {MOST_SIDE} - give that or less")
+        if self.width < 4 or self.width % 4:
+            raise UserError(f"--width {self.width} is not a positive multiple of 4 - give e.g. 64 or 512")
+        if self.width > MOST_WIDTH:
+            raise UserError(f"--width {self.width} is above {MOST_WIDTH} - give that or less")
+        if 32 * self.width < self.resolution:
+            raise UserError(
+                f"--width {self.width} leaves no feature map at {self.resolution}x{self.resolution} "
+                f"- give {self.resolution // 32} or more"
+            )
+        method_of(self).check(self)
 
     def schedule(self) -> tuple[Phase, ...]:
         """All phases of the training, in order."""
@@ -235,11 +245,14 @@ class TrainConfig:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> TrainConfig:
+        """ValueError and the like for what `to_json` has not written; UserError for networks that cannot be."""
         nested: dict[str, Any] = {"minibatch": {int(r): int(n) for r, n in values["minibatch"].items()}}  # from text
         for name, each in METHODS.items():
             if dataclasses.fields(each):
-                nested[name] = type(each)(**values.get(name, {}))
-        return TrainConfig(**{**values, **nested})
+                nested[name] = type(each)(**typed(each, values.get(name, {})))
+        config = TrainConfig(**typed(TrainConfig(), {**values, **nested}))
+        config.check_networks()
+        return config
 
 
 def _option(name: str) -> str:

@@ -11,6 +11,7 @@ import tyro
 
 from data_tools.dataset.cache import DEFAULT_LIMIT
 from data_tools.errors import UserError
+from data_tools.untrusted import typed
 from trainer.config import TrainConfig
 from trainer.methods import VARIANTS
 
@@ -58,7 +59,7 @@ class SweepConfig:
     concurrent: int = 0
     """Trainings at a time."""
     cache: str = ""
-    """Folder for decoded images on each node."""
+    """Folder for decoded images on each node; each user has one of their own."""
     cache_limit: str = DEFAULT_LIMIT
     """Bytes that folder may hold; least recently used entries are evicted first."""
 
@@ -83,7 +84,11 @@ class SweepConfig:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> SweepConfig:
-        return SweepConfig(**{**values, "set": tuple(values["set"])})
+        """ValueError and the like for what `to_json` has not written."""
+        words = tuple(values["set"])
+        if not all(type(word) is str for word in words):
+            raise ValueError("set holds what is no text")
+        return SweepConfig(**typed(SweepConfig(), {**values, "set": words}))
 
 
 def differing_options(a: SweepConfig, b: SweepConfig) -> list[str]:

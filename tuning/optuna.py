@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 from data_tools.errors import UserError
-from data_tools.storage import open_storage, read_bytes
+from data_tools.storage import open_storage
 from trainer.scoring import PAPER_LAMBDA
 from tuning.options import Choice
 from tuning.plan import Plan, Trial, trial_of
+from tuning.sweep_files import read_json
 from tuning.sweep_tables import read_sweep
 from tuning.trial import TRIAL
 
@@ -28,8 +28,15 @@ def known_trials(plan: Plan) -> Plan:
     storage, found = open_storage(f"{plan.sweep.out}/trials"), []
     for name, _ in storage.tree():
         if name.endswith(f"/{TRIAL}"):
-            found.append(trial_of(plan.sweep, **json.loads(read_bytes(storage, name))))
+            found.append(read_json(storage, name, lambda place: _proposed(plan, place)))
     return dataclasses.replace(plan, trials=tuple(found))
+
+
+def _proposed(plan: Plan, place: Any) -> Trial:
+    """ValueError and the like for what is no trial of this plan."""
+    if set(place["options"]) - {choice.name for choice in plan.choices}:
+        raise ValueError("options that the plan does not vary")
+    return trial_of(plan.sweep, **place)
 
 
 def searcher(plan: Plan, finished: list[Trial]) -> Any:

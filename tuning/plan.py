@@ -15,7 +15,7 @@ from data_tools.dataset.cache import open_cache
 from data_tools.dataset.contamination import check_gamma
 from data_tools.dataset.reader import Dataset, open_dataset
 from data_tools.errors import UserError
-from data_tools.storage import open_storage, read_bytes, write_bytes
+from data_tools.storage import open_storage, read_document, write_bytes
 from trainer.config import TrainConfig
 from trainer.presets import preset
 from trainer.scoring.evaluation import has_labels
@@ -232,10 +232,12 @@ def write_plan(plan: Plan) -> None:
 def read_plan(url: str) -> dict[str, Any] | None:
     """What plan.json says; None where there is none, UserError when it is damaged."""
     try:
-        facts = json.loads(read_bytes(open_storage(url), PLAN))
+        facts = read_document(open_storage(url), PLAN)
         SweepConfig.from_json(facts["sweep"])
+        if type(facts["dataset"]["digest"]) is not str or type(facts["trials"]) is not list:
+            raise ValueError("no digest of the dataset, or no list of trials")
         return facts
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{url}/{PLAN}: damaged ({error!r}) - restore it, or give another --out") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{url}/{PLAN}: damaged ({error!r:.200}) - restore it, or give another --out") from None

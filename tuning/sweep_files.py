@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,9 +16,26 @@ from scipy.stats import rankdata
 from data_tools.errors import UserError
 from data_tools.storage import Storage, read_bytes
 from data_tools.text import CsvWriter
+from data_tools.untrusted import parse_json
 from trainer.scoring.join import anomaly, has_a
 
 T = TypeVar("T")
+DAMAGED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    OSError,
+    EOFError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+)
+"""What parsers raise for a file that is not what they expect."""
 TEXT = ("method", "options", "criterion")
 
 
@@ -62,7 +79,7 @@ def checked(storage: Storage, name: str, parse: Callable[[bytes], T]) -> T:
     content = read_bytes(storage, name)
     try:
         return parse(content)
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, EOFError, csv.Error, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         remedy = "remove it and run python -m tuning sweep again"
         raise UserError(f"{storage.url}/{name}: is damaged ({reason}) - {remedy}") from None
@@ -70,7 +87,7 @@ def checked(storage: Storage, name: str, parse: Callable[[bytes], T]) -> T:
 
 def read_json(storage: Storage, name: str, parse: Callable[[Any], T]) -> T:
     """What `parse` makes of a JSON object's value."""
-    return checked(storage, name, lambda content: parse(json.loads(content)))
+    return checked(storage, name, lambda content: parse(parse_json(content)))
 
 
 def read_table(storage: Storage, name: str, needed: Sequence[str]) -> list[dict[str, Any]]:
@@ -113,7 +130,10 @@ def read_array(storage: Storage, name: str, rows: int) -> np.ndarray:
     """The array "test" of an .npz, float N x M with N = rows."""
 
     def parse(content: bytes) -> np.ndarray:
-        array = np.load(io.BytesIO(content))["test"]
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            if file.getinfo("test.npy").file_size > 2**16 * (rows + 1):
+                raise ValueError(f"more than {rows} test images take")
+        array = np.load(io.BytesIO(content), allow_pickle=False)["test"]
         if array.ndim != 2 or len(array) != rows or not np.isfinite(array).all():
             raise ValueError(f"shape {array.shape} or values do not fit {rows} test images")
         return array

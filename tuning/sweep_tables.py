@@ -10,6 +10,7 @@ import numpy as np
 
 from data_tools.errors import UserError
 from data_tools.storage import Storage, open_storage
+from data_tools.untrusted import relative_name
 from trainer.scoring.join import WEIGHTED
 from tuning.config import METHODS
 from tuning.score_names import DEFAULT, score_columns
@@ -150,6 +151,7 @@ def _plan(value: Any) -> Plan:
             raise ValueError(f"a trial's {wrong[0]} is {trial[wrong[0]]!r}")
         if trial["method"] not in METHODS:
             raise ValueError(f"unknown method {trial['method']}")
+        relative_name(trial["name"])
     seeds = sorted({int(trial["seed"]) for trial in value["trials"]})
     facts, lambdas = dict(value["sweep"]), np.array(value["lambdas"], np.float64)
     return Plan(facts, str(facts["name"]), value["dataset"], str(facts["data"]), lambdas, value["trials"], seeds)
@@ -166,7 +168,7 @@ def _trial(storage: Storage, planned: dict[str, Any], names: set[str]) -> Trial:
             int(r["images_seen"]),
             int(r["resolution"]),
             int(r["scored_images"]),
-            r.get("terms"),  # that of an earlier version has none
+            _names(r.get("terms")),  # that of an earlier version has none
         ),
     )
     needed, wanted = (terms, terms) if terms else (WEIGHTED, score_columns())
@@ -180,6 +182,12 @@ def _trial(storage: Storage, planned: dict[str, Any], names: set[str]) -> Trial:
     variant = Variant(planned["method"], " ".join(f"{name}={value}" for name, value in planned["options"].items()))
     gamma, seed, config = float(planned["gamma"]), int(planned["seed"]), planned["config"]
     return Trial(planned["name"], variant, gamma, seed, config, images_seen, resolution, scores)
+
+
+def _names(terms: Any) -> list[str] | None:
+    if terms is not None and not (type(terms) is list and all(type(name) is str for name in terms)):
+        raise ValueError("terms are no list of names")
+    return terms
 
 
 def _baselines(storage: Storage, names: set[str]) -> dict[tuple[float, int], ScoreFile]:

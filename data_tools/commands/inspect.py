@@ -68,11 +68,11 @@ def _spread(storage: Storage, manifest: Manifest, pool: str, wanted: int) -> lis
     """`wanted` images at even distances; shards without any of them are not read."""
     places = set(np.linspace(0, manifest.count(pool) - 1, wanted).astype(int).tolist())
     images: list[np.ndarray] = []
-    first = 0
+    first, like = 0, (manifest.resolution, manifest.channels)
     for shard in manifest.of(pool):
         inside = {place - first for place in places if first <= place < first + shard.samples}
         if inside:
-            samples = itertools.islice(read_shard(storage, shard), max(inside) + 1)
+            samples = itertools.islice(read_shard(storage, shard, like), max(inside) + 1)
             images += [image for i, (_, image, _) in enumerate(samples) if i in inside]
         first += shard.samples
     return images

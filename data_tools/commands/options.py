@@ -21,7 +21,7 @@ class CacheOptions:
     """Decoded images are kept on this node, and shared by everything that reads them here."""
 
     cache: Annotated[str, USERS_CACHE] = ""
-    """Folder for decoded images."""
+    """Folder for decoded images; each user has one of their own."""
     cache_limit: str = DEFAULT_LIMIT
     """Bytes that folder may hold; least recently used entries are evicted first."""
 

@@ -1,4 +1,4 @@
-"""python -m data_tools verify: every byte of a dataset against its manifest."""
+"""python -m data_tools verify: every byte of a dataset against its manifest, and every key and picture's kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from data_tools.errors import UserError
 
 @dataclass(frozen=True)
 class Verify:
-    """Compare every byte of a dataset with its manifest."""
+    """Compare every byte of a dataset with its manifest; keys must differ, images be of its side, depth and colour."""
 
     url: tyro.conf.Positional[str]
     """The dataset."""
@@ -23,9 +23,15 @@ class Verify:
         from data_tools.storage import open_storage
 
         storage = open_storage(self.url)
-        manifest = read_manifest(storage)
+        manifest, seen = read_manifest(storage), set[str]()
         for shard in progress(manifest.shards, "verifying", "shards", len(manifest.shards)):
-            check_shard(storage, shard)
+            keys = check_shard(storage, shard, (manifest.resolution, manifest.channels))
+            if twice := seen.intersection(keys):
+                raise UserError(
+                    f"{storage.url}/{shard.name}: the key {min(twice)} is in another shard as well"
+                    " - write the dataset anew"
+                )
+            seen.update(keys)
         surplus = set(storage.names()) - {shard.name for shard in manifest.shards} - {MANIFEST}
         if surplus:
             raise UserError(f"{storage.url}/{min(surplus)}: is not in the manifest - remove it")

@@ -1,7 +1,8 @@
 """The node-local cache: one folder an entry, kept under a size limit by evicting least recently used entries first.
 
 An entry is a run of shards, decoded: images.npy (uint8 N x H x W x C) and provenance.jsonl, with entry.json, which is
-written last. Its name is a checksum over the shards' own, so the same shards from anywhere are decoded once.
+written last. Its name is a checksum over all that decoding depends on, so the same shards from anywhere are decoded
+once. The folder is its user's own: in one where others may write they could have put anything, links among it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 import zlib
 from collections.abc import Callable
@@ -22,6 +24,7 @@ import platformdirs
 from filelock import FileLock
 
 from data_tools.errors import UserError
+from data_tools.untrusted import parse_json
 
 T = TypeVar("T")
 IMAGES, PROVENANCE, FACTS = "images.npy", "provenance.jsonl", "entry.json"
@@ -48,12 +51,13 @@ class Cache:
         attempt that was killed left there. An entry that fails its check is made anew.
         """
         final, partial = self.folder / name, self.folder / f"{name}.partial"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._check_ours(name)
         with FileLock(self.folder / f"{name}.lock"):
             if not _is_whole(final):
                 shutil.rmtree(final, ignore_errors=True)
                 self._make_room(name, size)
-                partial.mkdir(exist_ok=True)
+                partial.mkdir(mode=0o700, exist_ok=True)
                 try:
                     make(partial)
                     _finish(partial, origin)
@@ -70,8 +74,15 @@ class Cache:
         final = self.folder / name
         if not final.is_dir():
             return None
+        self._check_ours(name)
         with FileLock(self.folder / f"{name}.lock"):
             return read(final) if _is_whole(final) else None
+
+    def _check_ours(self, name: str) -> None:
+        """UserError where the folder, or what belongs to this entry, is not this user's own."""
+        check_closed(self.folder)
+        for path in (self.folder / name, self.folder / f"{name}.partial", self.folder / f"{name}.lock"):
+            check_own(path)
 
     def _make_room(self, name: str, size: int) -> None:
         if size > self.limit:
@@ -85,6 +96,27 @@ class Cache:
             if used + size <= self.limit:
                 break
             used -= entry.remove()
+
+
+def check_closed(folder: Path) -> None:
+    """UserError where a cache's folder, if there is one, is not this user's own, or others may write there."""
+    check_own(folder)
+    if folder.exists() and folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UserError(f"{folder}: others may write there - chmod 700 it, or give --cache a folder of your own")
+
+
+def check_own(path: Path) -> None:
+    """UserError where something of a cache is a link or another user's."""
+    try:
+        facts = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(facts.st_mode):
+        raise UserError(f"{path}: is a link, and the cache follows none - give --cache the folder itself")
+    if facts.st_uid != os.geteuid():
+        raise UserError(
+            f"{path}: belongs to user {facts.st_uid}, and a cache is one user's - give --cache a folder of your own"
+        )
 
 
 @dataclass(frozen=True)
@@ -120,12 +152,17 @@ def open_cache(folder: str | Path | None = None, limit: str = DEFAULT_LIMIT) -> 
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Everything in a cache folder, unfinished entries too, by name."""
+    """Everything in a cache folder, unfinished entries too, by name; UserError where it is not this user's alone.
+
+    What is a link or somebody else's is no entry.
+    """
+    check_closed(folder)
     found = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not re.fullmatch(r"[0-9a-f]{32}(\.partial)?", path.name):
             continue
-        with contextlib.suppress(FileNotFoundError):  # another process removes or finishes it meanwhile
+        with contextlib.suppress(FileNotFoundError, UserError):  # another process removes or finishes it meanwhile
+            check_own(path)
             found.append(_entry(path))
     return found
 
@@ -133,8 +170,8 @@ def entries(folder: Path) -> list[Entry]:
 def _entry(path: Path) -> Entry:
     origin, used = dict[str, Any](), path.stat().st_mtime
     size = sum(file.stat().st_blocks * 512 for file in path.iterdir() if file.is_file())
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        used, origin = (path / FACTS).stat().st_mtime, json.loads((path / FACTS).read_text(encoding="utf-8"))["origin"]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        used, origin = (path / FACTS).stat().st_mtime, parse_json((path / FACTS).read_bytes())["origin"]
     return Entry(path, size, used, origin)
 
 
@@ -155,7 +192,7 @@ def _finish(made: Path, origin: dict[str, Any]) -> None:
 def _is_whole(entry: Path) -> bool:
     """Whether the files are those that were made: by size and time, and where these differ by their checksums."""
     try:
-        expected = json.loads((entry / FACTS).read_text(encoding="utf-8"))["files"]
+        expected = parse_json((entry / FACTS).read_bytes())["files"]
         for name, facts in expected.items():
             now = (entry / name).stat()
             if now.st_size != facts["size"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -13,7 +14,12 @@ from data_tools.dataset.manifest import Shard
 from data_tools.dataset.reader import Dataset
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_bytes
+from data_tools.text import decoded
+from data_tools.untrusted import JSON_BYTES, parse_json, whole
 
+PLAIN = re.compile(r"(?![#\"])[^\s#\"'\\\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]+")
+"""A key that needs no quotes in a list."""
+COMMENT = re.compile(r"(?:^|(?<=\s))#")
 TRAINED_ON = ("train-normal", "train-unlabelled", "train-anomaly")
 
 Excluded = Mapping[str, Sequence[int]]
@@ -21,21 +27,43 @@ Excluded = Mapping[str, Sequence[int]]
 
 
 def read_keys(url: str) -> frozenset[str]:
-    """The keys in an exclusion list: text, one a line; empty lines and what follows a # are passed over.
+    """The keys in an exclusion list: text, one a line, as `written_key` writes them.
 
-    Raises UserError when there is no such file or it holds no key.
+    Empty lines are passed over, and what follows a # at a line's beginning or behind white space. Raises UserError
+    when there is no such file or it holds no key.
     """
     place, name = url.rpartition("/")[0] or ".", PurePosixPath(url).name
     try:
-        text = read_bytes(open_storage(place), name).decode()
+        text = decoded(read_bytes(open_storage(place), name, JSON_BYTES))
+        keys = frozenset(filter(None, map(_key_of, re.split(r"\r\n?|\n", text))))
     except FileNotFoundError:
         raise UserError(f"--exclude {url}: no such file - give a list of keys, one a line") from None
     except UnicodeDecodeError:
-        raise UserError(f"--exclude {url}: is no text - give a list of keys, one a line") from None
-    keys = frozenset(filter(None, (line.partition("#")[0].strip() for line in text.splitlines())))
+        raise UserError(f"--exclude {url}: is no text in UTF-8 - save it as UTF-8, one key a line") from None
+    except ValueError as error:
+        raise UserError(f"--exclude {url}: {error} - give a list of keys, one a line") from None
     if not keys:
         raise UserError(f"--exclude {url}: holds no key - leave the option out, or give one key a line")
     return keys
+
+
+def written_key(key: str) -> str:
+    """A key as it stands in a list: in quotes, as JSON has it, where it could be read as something else."""
+    return key if PLAIN.fullmatch(key) else json.dumps(key)
+
+
+def _key_of(line: str) -> str:
+    """The key in a line, "" where there is none; ValueError for quotes that do not end."""
+    line = line.strip()
+    if not line.startswith('"'):
+        return COMMENT.split(line, maxsplit=1)[0].rstrip()
+    try:
+        key, end = json.JSONDecoder().raw_decode(line)
+    except ValueError:
+        key, end = "", 0
+    if not end or COMMENT.split(line[end:], maxsplit=1)[0].strip():
+        raise ValueError(f"{line[:80]!r} begins with a quote and is no key in quotes")
+    return key
 
 
 def find_excluded(dataset: Dataset, keys: Iterable[str]) -> dict[str, list[int]]:
@@ -43,16 +71,22 @@ def find_excluded(dataset: Dataset, keys: Iterable[str]) -> dict[str, list[int]]
 
     No image is decoded; shards are read for their keys, in the order of `TRAINED_ON` until all are found.
     """
-    wanted, found = set(keys), {}
+    wanted, found = frozenset(keys), dict[str, list[int]]()
+    left = set(wanted)
     for pool in TRAINED_ON:
-        for shard, names in dataset.keys(pool).items() if wanted else ():
+        for shard, names in dataset.keys(pool).items() if left else ():
             for row, key in enumerate(names):
                 if key in wanted:
+                    if key not in left:
+                        raise UserError(
+                            f"{dataset.storage.url}/{shard}: the key {key} is in another shard as well"
+                            " - write the dataset anew"
+                        )
                     found.setdefault(shard, []).append(row)
-                    wanted.discard(key)
-    if wanted:
+                    left.discard(key)
+    if left:
         raise UserError(
-            f"--exclude: {min(wanted)} is no training image of {dataset.storage.url} ({len(wanted)} keys are not)"
+            f"--exclude: {min(left)!r:.120} is no training image of {dataset.storage.url} ({len(left)} keys are not)"
             " - give a list that was made for this dataset"
         )
     return found
@@ -90,7 +124,19 @@ def excluded_to_json(excluded: Excluded) -> bytes:
 
 def excluded_from_json(content: bytes) -> dict[str, list[int]]:
     """Raises ValueError for what `excluded_to_json` has not written."""
-    values = json.loads(content)
+    values = parse_json(content)
     if not isinstance(values, dict) or not all(isinstance(rows, list) for rows in values.values()):
         raise ValueError("no lists of rows by shard")
+    for name, rows in values.items():
+        before = -1
+        for row in rows:
+            before = whole(row, before + 1, 2**53, f"a row of {name[:40]}")
     return values
+
+
+def check_excluded(dataset: Dataset, excluded: Excluded) -> None:
+    """ValueError where rows are of no shard that is trained on, or beyond its images."""
+    samples = {shard.name: shard.samples for pool in TRAINED_ON for shard in dataset.manifest.of(pool)}
+    for name, rows in excluded.items():
+        if rows and rows[-1] >= samples.get(name, 0):
+            raise ValueError(f"the dataset has no row {rows[-1]} of {name[:80]}")

@@ -5,15 +5,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from data_tools.dataset.patch import POOLS
+from data_tools.dataset.tar import BLOCK
 from data_tools.errors import UserError
-from data_tools.storage import Storage
+from data_tools.storage import Storage, read_document
+from data_tools.untrusted import object_name, whole
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+MOST_SIDE = 2**15
+MOST = 2**53
+"""Of samples and bytes: what every program counts exactly."""
+LEAST_SAMPLE = 4 * BLOCK
+"""Bytes that two files take in a tar."""
+DEFLATED = 1032
+"""Bytes of an image that a byte of a PNG can hold, at most."""
 
 
 @dataclass(frozen=True)
@@ -58,22 +68,53 @@ class Manifest:
 def read_manifest(storage: Storage) -> Manifest:
     """Read the manifest of a dataset.
 
-    Raises UserError when there is none, when it is damaged, or when a newer version wrote it.
+    Raises UserError when there is none, when it is damaged or cannot be true, or when a newer version wrote it.
     """
     name = f"{storage.url}/{MANIFEST}"
     try:
-        with storage.open(MANIFEST) as file:
-            facts = json.load(file)
-        version = facts["format_version"]
+        facts = read_document(storage, MANIFEST)
+        version = whole(facts["format_version"], 1, 2**31, "format_version")
         if version > FORMAT_VERSION:
             raise UserError(f"{name}: format version {version} is newer than {FORMAT_VERSION} - update stratagan")
-        shards = tuple(Shard(**shard) for shard in facts["shards"])
-        manifest = Manifest(int(facts["resolution"]), int(facts["channels"]), shards, dict(facts["source"]))
-        if facts["pools"] != {pool: manifest.count(pool) for pool in POOLS}:
-            raise ValueError("pools and shards do not add up")
-        return manifest
+        return _checked(facts)
     except FileNotFoundError:
         raise UserError(f"{storage.url}: is no dataset (it has no {MANIFEST}) - make one with data_tools") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(f"{type(error).__name__} {error}".split())
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
         raise UserError(f"{name}: damaged ({reason}) - write the dataset anew") from None
+
+
+def _checked(facts: dict[str, Any]) -> Manifest:
+    """Raises ValueError and the like for what no writer has written."""
+    side, channels = whole(facts["resolution"], 4, MOST_SIDE, "resolution"), facts["channels"]
+    if side & (side - 1):
+        raise ValueError(f"resolution is {side}, no power of two")
+    if channels not in (1, 3) or type(channels) is not int:
+        raise ValueError(f"channels is {str(channels)[:40]}, neither 1 nor 3")
+    shards = tuple(_shard(shard, side * side * channels) for shard in facts["shards"])
+    if len({shard.name for shard in shards}) < len(shards):
+        raise ValueError("names a shard twice")
+    if sum(shard.samples for shard in shards) > MOST or sum(shard.size for shard in shards) > MOST:
+        raise ValueError("more samples or bytes than there can be")
+    if not isinstance(facts["source"], dict):
+        raise ValueError("source is no object")
+    manifest = Manifest(side, channels, shards, facts["source"])
+    if facts["pools"] != {pool: manifest.count(pool) for pool in POOLS}:
+        raise ValueError("pools and shards do not add up")
+    return manifest
+
+
+def _shard(facts: dict[str, Any], image: int) -> Shard:
+    """image: bytes of a decoded one, of which so many must be able to be in the shard."""
+    shard = Shard(**facts)
+    if object_name(shard.name).startswith(".") or shard.name == MANIFEST:
+        raise ValueError(f"{shard.name} is no name of a shard")
+    if shard.pool not in POOLS:
+        raise ValueError(f"unknown pool {str(shard.pool)[:40]}")
+    whole(shard.size, 0, MOST, "size")
+    whole(shard.samples, 0, shard.size // LEAST_SAMPLE, "samples")
+    if shard.samples * image > shard.size * DEFLATED:
+        raise ValueError(f"{shard.name} cannot hold {shard.samples:,} images in {shard.size:,} bytes")
+    if not isinstance(shard.sha256, str) or not re.fullmatch("[0-9a-f]{64}", shard.sha256):
+        raise ValueError("a sha256 that is no 64 hexadecimal digits")
+    return shard

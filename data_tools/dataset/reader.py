@@ -7,8 +7,10 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,12 +19,17 @@ import numpy as np
 from data_tools.dataset.cache import IMAGES, PROVENANCE, Cache, open_cache
 from data_tools.dataset.manifest import Manifest, Shard, read_manifest
 from data_tools.dataset.shards import read_raw, shard_keys
+from data_tools.errors import UserError
 from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
 from data_tools.storage import FETCHED, Storage, open_storage
 
 T = TypeVar("T")
 MADV_POPULATE_READ = 22
+ENTRY_VERSION = 2
+"""Of what an entry of the cache is, and how it is made."""
+KEY = re.compile(rb'^\{"key": ("(?:[^"\\]|\\.)*")', re.MULTILINE)
+"""How a line of provenance begins."""
 FEW = 20_000
 """Images that are decoded sooner than further processes have started."""
 FEW_KEYS = 100_000
@@ -68,7 +75,7 @@ class Dataset:
         """The same as lines of JSON, which take a tenth of the memory."""
         if not shards:
             return []
-        return self._entry(shards, lambda folder: (folder / PROVENANCE).read_text(encoding="utf-8")).splitlines()
+        return self._entry(shards, _lines_of)
 
     def keys(self, pool: str) -> dict[str, list[str]]:
         """The keys of a pool's images in order, by the name of their shard; nothing is decoded, and nothing cached.
@@ -78,10 +85,10 @@ class Dataset:
         shards = self.manifest.of(pool)
         if not shards:
             return {}
-        cached = self.cache.found(_entry_name(shards), lambda folder: (folder / PROVENANCE).read_text(encoding="utf-8"))
+        cached = self.cache.found(self._entry_name(shards), _lines_of)
         if cached is None:
             return _read_keys(self.storage.url, pool, shards)
-        keys = (json.loads(line)["key"] for line in cached.splitlines())
+        keys = (json.loads(line)["key"] for line in cached)
         return {shard.name: list(itertools.islice(keys, shard.samples)) for shard in shards}
 
     def decoded(self, shards: Sequence[Shard]) -> np.ndarray:
@@ -94,7 +101,15 @@ class Dataset:
         count = sum(shard.samples for shard in shards)
         size = count * self.resolution**2 * self.channels
         origin = {"url": self.storage.url, "pool": shards[0].pool, "shards": len(shards), "images": count}
-        return self.cache.entry(_entry_name(shards), size, origin, lambda folder: _decode(self, shards, folder), read)
+        return self.cache.entry(
+            self._entry_name(shards), size, origin, lambda folder: _decode(self, shards, folder), read
+        )
+
+    def _entry_name(self, shards: Sequence[Shard]) -> str:
+        """A checksum over all that an entry depends on: another manifest of the same shards has another entry."""
+        counted = [[shard.sha256, shard.samples] for shard in shards]
+        text = json.dumps([ENTRY_VERSION, self.resolution, self.channels, counted])
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def open_dataset(url: str, cache: Cache | None = None) -> Dataset:
@@ -103,8 +118,8 @@ def open_dataset(url: str, cache: Cache | None = None) -> Dataset:
     return Dataset(storage, read_manifest(storage), cache or open_cache())
 
 
-def _entry_name(shards: Sequence[Shard]) -> str:
-    return hashlib.sha256("\n".join(shard.sha256 for shard in shards).encode()).hexdigest()[:32]
+def _lines_of(entry: Path) -> list[str]:
+    return (entry / PROVENANCE).read_text(encoding="utf-8").splitlines()
 
 
 def _read_keys(url: str, pool: str, shards: Sequence[Shard]) -> dict[str, list[str]]:
@@ -147,9 +162,19 @@ def _decode(dataset: Dataset, shards: Sequence[Shard], out: Path) -> None:
     done = in_processes(_decode_shard, (dataset.storage.url, out), jobs, processes)
     for _ in progress(done, f"decoding {shards[0].pool}", "shards", len(jobs)):
         pass
+    seen = set[bytes]()
     with (out / PROVENANCE).open("wb") as joined:
-        for first in firsts:
-            joined.write(_lines(out, first).read_bytes())
+        for shard, first in zip(shards, firsts, strict=True):
+            lines = _lines(out, first).read_bytes()
+            keys = KEY.findall(lines)
+            if len(keys) != shard.samples:  # of another attempt
+                _lines(out, first).unlink()
+                raise UserError(f"{out}: was changed while it was made - run it again")
+            if twice := seen.intersection(keys):
+                name, key = f"{dataset.storage.url}/{shard.name}", json.loads(min(twice))
+                raise UserError(f"{name}: the key {key} is in another shard as well - write the dataset anew")
+            seen.update(keys)
+            joined.write(lines)
     for first in firsts:
         _lines(out, first).unlink()
 
@@ -157,16 +182,16 @@ def _decode(dataset: Dataset, shards: Sequence[Shard], out: Path) -> None:
 def _decode_shard(shared: tuple[str, Path], job: tuple[Shard, int]) -> None:
     """In a worker process: one shard to its rows; its lines of provenance appear when all rows are there."""
     (url, out), (shard, first) = shared, job
-    images = np.load(out / IMAGES, mmap_mode="r+")
+    images = np.load(out / IMAGES, mmap_mode="r+").view(np.ndarray)  # to write to a memmap takes a third longer
     lines = []
-    for i, (key, image, facts) in enumerate(read_raw(open_storage(url), shard, out)):
+    for i, (key, image, facts) in enumerate(read_raw(open_storage(url), shard, out, images.shape[2:])):
         images[first + i] = image
-        rest = facts.strip()[1:]
-        lines.append(b'{"key": "%s"%s%s' % (key.encode(), b"" if rest == b"}" else b", ", rest))
+        rest = facts.strip()[1:].lstrip()
+        lines.append(f'{{"key": {encode_basestring_ascii(key)}{"" if rest == "}" else ", "}{rest}')
     with (out / IMAGES).open("rb") as file:
         os.fsync(file.fileno())  # the lines must not outlive a power cut that the rows do not
     staged = _lines(out, first).with_suffix(".staged")
-    staged.write_bytes(b"\n".join([*lines, b""]))
+    staged.write_text("\n".join([*lines, ""]), encoding="ascii")
     staged.rename(_lines(out, first))
 
 

@@ -7,9 +7,9 @@ links, sparse files, ...) is written and read by tarfile.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any, BinaryIO
 
 BLOCK = tarfile.BLOCKSIZE
 NAME, SIZE, CHECKSUM, KIND, PREFIX = slice(0, 100), slice(124, 136), slice(148, 156), slice(156, 265), slice(345, None)
@@ -45,31 +45,68 @@ def ending(size: int) -> bytes:
 
 def unpacked(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of every file in a tar, in order; raises tarfile.TarError."""
-    return _files(path, lambda file, size: file.read(size))
+    return _files(path, True)
 
 
 def names(path: Path) -> Iterator[str]:
     """The name of every file in a tar, in order, without reading one; raises tarfile.TarError."""
-    for name, _ in _files(path, lambda file, size: b""):
+    for name, _ in _files(path, False):
         yield name
 
 
-def _files(path: Path, read: Callable[[IO[bytes], int], bytes]) -> Iterator[tuple[str, bytes]]:
-    """read: what is wanted of a file's content, which begins where the tar stands and has that many bytes."""
-    with path.open("rb") as file:
-        end, place = path.stat().st_size, 0
-        while True:
-            header = file.read(BLOCK)
-            if header[KIND] != TEMPLATE[KIND] or header[PREFIX] != TEMPLATE[PREFIX]:
-                break
-            size = int(header[SIZE][:11], 8)
-            if place + BLOCK + size > end:
-                raise tarfile.ReadError("unexpected end of data")
-            yield header[NAME].rstrip(b"\0").decode(), read(file, size)
-            place += BLOCK + size + -size % BLOCK
+def _files(path: Path, with_content: bool) -> Iterator[tuple[str, bytes]]:
+    """Name and, with_content, content of every file; else the content is b""."""
+    try:
+        with path.open("rb") as file:
+            yield from _plain(file, path.stat().st_size, with_content)
+            yield from _others(file, path.stat().st_size, with_content)
+    except (ValueError, OverflowError, RecursionError, LookupError, AttributeError, TypeError) as error:
+        raise tarfile.ReadError(f"broken header ({type(error).__name__})") from None
+
+
+def _plain(file: BinaryIO, end: int, with_content: bool) -> Iterator[tuple[str, bytes]]:
+    """Up to the first header of another kind, where the file then stands."""
+    place, kind, prefix, read = 0, TEMPLATE[KIND], TEMPLATE[PREFIX], file.read
+    while True:
+        header = read(BLOCK)
+        digits = header[124:135]
+        if header[156:265] != kind or header[345:] != prefix or not digits.isdigit():  # int() takes signs
             file.seek(place)
-        file.seek(place)
-        with tarfile.open(fileobj=file, mode="r:") as rest:
-            for member in rest:
-                if member.isreg():
-                    yield member.name, read(rest.extractfile(member), member.size)  # type: ignore[arg-type]
+            return
+        size = int(digits, 8)
+        content_at, place = place + BLOCK, place + BLOCK + size + -size % BLOCK
+        if content_at + size > end:
+            raise tarfile.ReadError("unexpected end of data")
+        name = header[:100].rstrip(b"\0").decode()
+        if with_content:
+            yield name, read(place - content_at)[:size]
+        else:
+            yield name, b""
+            file.seek(place)
+
+
+def _others(file: BinaryIO, end: int, with_content: bool) -> Iterator[tuple[str, bytes]]:
+    """What tarfile finds from there on."""
+    bounded: Any = _Bounded(file, end)
+    with tarfile.open(fileobj=bounded, mode="r:") as rest:
+        for member in rest:
+            if member.issparse():
+                raise tarfile.ReadError("a sparse file")
+            if member.isreg():
+                if not 0 <= member.size <= end - member.offset_data:
+                    raise tarfile.ReadError("unexpected end of data")
+                file.seek(member.offset_data)
+                yield member.name, file.read(member.size) if with_content else b""
+
+
+class _Bounded:
+    """A tar for tarfile, which asks for as many bytes as a header says: no more than there are."""
+
+    def __init__(self, file: BinaryIO, end: int) -> None:
+        self.file, self.end, self.mode = file, end, "rb"
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= max(self.end - self.file.tell(), BLOCK):
+            raise tarfile.ReadError("unexpected end of data")
+        return self.file.read(size)

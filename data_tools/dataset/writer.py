@@ -22,7 +22,7 @@ from data_tools.dataset.shards import check_shard, write_shard
 from data_tools.errors import TakenOverError, UserError
 from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
-from data_tools.storage import Guarded, StillOurs, Storage, open_storage, read_bytes, write_bytes
+from data_tools.storage import Guarded, StillOurs, Storage, open_storage, read_bytes, read_document, write_bytes
 from data_tools.storage.hurry import hurried
 
 SAMPLES_PER_SHARD = 4096
@@ -146,9 +146,9 @@ def _reusable(storage: Storage, jobs: list[Job]) -> dict[str, Shard]:
     candidates = [job for job in jobs if {job.name, job.name + RECEIPT} <= there]
     for job in progress(candidates, "checking what an earlier writer left", "shards", len(candidates)):
         with contextlib.suppress(UserError, ValueError, KeyError, TypeError, FileNotFoundError):
-            receipt = json.loads(read_bytes(storage, job.name + RECEIPT))
+            receipt = read_document(storage, job.name + RECEIPT)
             shard = Shard(**receipt["shard"])
-            if receipt["made_from"] == job.made_from and shard.name == job.name:
+            if receipt["made_from"] == job.made_from and (shard.name, shard.pool) == (job.name, job.pool):
                 check_shard(storage, shard)
                 found[job.name] = shard
     return found

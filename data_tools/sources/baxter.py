@@ -166,12 +166,13 @@ def read_tracks(folder: Path) -> Tracks:
     children = Counter(parent for label, parent in parents.items() if parent and label not in ignored)
     first: dict[int, int] = {}
     for label in parents:
-        start, steps = label, 0
-        while children[parents.get(start, 0)] == 1:
-            start, steps = parents[start], steps + 1
-            if steps > len(parents):
+        start, passed = label, dict[int, None]()
+        while start not in first and children[parents.get(start, 0)] == 1:
+            if start in passed:
                 raise UserError(f"{path}: track {label} is its own ancestor - mend it")
-        first[label] = start
+            passed[start] = None
+            start = parents[start]
+        first |= dict.fromkeys([*passed, label], first.get(start, start))
     endings = {label: "apoptosis" for label in deaths if not children[label]}
     endings |= {label: "mitosis" for label, count in children.items() if count > 1}
     return Tracks(path, first, endings, ignored)

@@ -11,13 +11,17 @@ from data_tools.storage.base import (
     FETCHED,
     WRITER,
     Settings,
+    SizeError,
     StillOurs,
     Storage,
     StorageClass,
     always_ours,
+    inside,
     read_bytes,
+    read_document,
     write_bytes,
 )
+from data_tools.storage.desktop import is_desktop_file
 from data_tools.storage.folder import Folder
 from data_tools.storage.guarded import Guarded
 
@@ -28,14 +32,18 @@ __all__ = [
     "Folder",
     "Guarded",
     "Settings",
+    "SizeError",
     "StillOurs",
     "Storage",
     "absolute",
     "always_ours",
+    "inside",
+    "is_desktop_file",
     "job_settings",
     "local_path",
     "open_storage",
     "read_bytes",
+    "read_document",
     "url_forms",
     "write_bytes",
 ]

@@ -8,10 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
 
+from data_tools.errors import UserError
+from data_tools.storage.desktop import is_desktop_file
+from data_tools.untrusted import JSON_BYTES, parse_json
+
 WRITER = ".writer"
 """What begins so belongs to `sole_writer` and is no object of the dataset."""
 FETCHED = ".fetched-"
 """How files begin that `fetch` makes in its scratch folder; one that is left is of a killed process."""
+
+
+def is_object(name: str) -> bool:
+    """Whether a file under a URL is an object: neither `sole_writer`'s nor a desktop's."""
+    return not is_mark(name) and not is_desktop_file(name.rpartition("/")[2])
 
 
 def is_mark(name: str) -> bool:
@@ -49,7 +58,7 @@ class StillOurs(Protocol):
 
 
 class Storage(Protocol):
-    """Objects with flat names. An object that can be seen is complete.
+    """Objects with flat names. An object that can be seen is complete. Files of desktops and editors are none.
 
     UserError, anywhere: the storage cannot be reached, does not let us in, or its bucket is missing.
     """
@@ -68,10 +77,11 @@ class Storage(Protocol):
         """Open an object to read; FileNotFoundError when there is none."""
         ...
 
-    def fetch(self, name: str, scratch: Path) -> contextlib.AbstractContextManager[Path]:
+    def fetch(self, name: str, scratch: Path, size: int | None = None) -> contextlib.AbstractContextManager[Path]:
         """An object as a local file while the block lasts, made in the folder `scratch` unless it is one already.
 
-        FileNotFoundError when there is none.
+        size: of an object that a manifest names, what it says in bytes; SizeError before anything of another size is
+        read, UserError for a link out of the folder. FileNotFoundError when there is none.
         """
         ...
 
@@ -104,6 +114,21 @@ class Storage(Protocol):
         ...
 
 
+def inside(folder: Path, name: str) -> Path:
+    """The path in a folder that an object's name stands for; UserError for one that leads out of it.
+
+    Every name that becomes a path goes through here.
+    """
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts or "\0" in name or not parts[-1]:
+        raise UserError(f"{folder}/{name!r:.200}: leads out of the folder - rename the object")
+    return folder / name
+
+
+class SizeError(Exception):
+    """An object is of another size than it must be: the argument, in bytes."""
+
+
 class StorageClass(Protocol):
     """A class in the table of schemes."""
 
@@ -116,10 +141,18 @@ class StorageClass(Protocol):
         ...
 
 
-def read_bytes(storage: Storage, name: str) -> bytes:
-    """A whole object, for small ones; FileNotFoundError when there is none."""
+def read_bytes(storage: Storage, name: str, most: int | None = None) -> bytes:
+    """A whole object, for small ones; FileNotFoundError when there is none, ValueError above `most` bytes."""
     with storage.open(name) as file:
-        return file.read()
+        content = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(content) > most:
+        raise ValueError(f"more than {most:,} bytes")
+    return content
+
+
+def read_document(storage: Storage, name: str) -> Any:
+    """A JSON object's value; FileNotFoundError when there is none, ValueError for what `parse_json` refuses."""
+    return parse_json(read_bytes(storage, name, JSON_BYTES))
 
 
 def write_bytes(storage: Storage, name: str, content: bytes, **options: Any) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from data_tools.errors import BusyError
-from data_tools.storage.base import WRITER, StillOurs, always_ours, is_mark, no_name
+from data_tools.errors import BusyError, UserError
+from data_tools.storage.base import WRITER, SizeError, StillOurs, always_ours, inside, is_object, no_name
 
 
 class Folder:
@@ -23,25 +24,38 @@ class Folder:
     def names(self) -> list[str]:
         if not self.path.is_dir():
             return []
-        return sorted(entry.name for entry in self.path.iterdir() if not is_mark(entry.name))
+        return sorted(entry.name for entry in self.path.iterdir() if is_object(entry.name))
 
     def tree(self) -> list[tuple[str, float]]:
         files = (
             (path.relative_to(self.path).as_posix(), path.stat()) for path in self.path.rglob("*") if path.is_file()
         )
-        return sorted((name, facts.st_mtime) for name, facts in files if not is_mark(name))
+        return sorted((name, facts.st_mtime) for name, facts in files if is_object(name))
 
     def open(self, name: str) -> BinaryIO:
-        return (self.path / name).open("rb")
+        self._regular(name)  # to open a FIFO would wait for somebody to write into it
+        return inside(self.path, name).open("rb")
 
     @contextlib.contextmanager
-    def fetch(self, name: str, scratch: Path) -> Iterator[Path]:
-        if not (self.path / name).is_file():
-            raise FileNotFoundError(name)
-        yield self.path / name
+    def fetch(self, name: str, scratch: Path, size: int | None = None) -> Iterator[Path]:
+        path, there = inside(self.path, name), self._regular(name)
+        if size is not None:
+            if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.path)):
+                raise UserError(f"{path}: is a link that leads out of its folder - put the file itself there")
+            if there != size:
+                raise SizeError(there)
+        yield path
+
+    def _regular(self, name: str) -> int:
+        """A file's size; UserError for a device, a FIFO and the like, whose reading may never end."""
+        facts = inside(self.path, name).stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise UserError(f"{self.path / name}: is no regular file - remove it, or put the file itself there")
+        return facts.st_size
 
     @contextlib.contextmanager
     def write(self, name: str, new: bool = False) -> Iterator[IO[bytes]]:
+        final = inside(self.path, name)
         self.path.mkdir(parents=True, exist_ok=True)
         staged = self.path / f".{name}.partial"
         try:
@@ -50,19 +64,19 @@ class Folder:
                 file.flush()
                 os.fsync(file.fileno())
             if new:
-                if (self.path / name).exists():
+                if final.exists():
                     raise FileExistsError(f"{self.url}/{name}")
-                os.link(staged, self.path / name)  # unlike a rename, it never replaces
+                os.link(staged, final)  # unlike a rename, it never replaces
             else:
-                staged.replace(self.path / name)
+                staged.replace(final)
         except OSError as error:
-            error.filename = error.filename or str(self.path / name)  # a full disk names no file by itself
+            error.filename = error.filename or str(final)  # a full disk names no file by itself
             raise
         finally:
             staged.unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
-        (self.path / name).unlink(missing_ok=True)
+        inside(self.path, name).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def sole_writer(self, own: Callable[[str], bool] = no_name, follow: bool = True) -> Iterator[StillOurs]:

@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError
 
 from data_tools.errors import ChangedError, UserError
 from data_tools.storage import s3_client
-from data_tools.storage.base import FETCHED, WRITER, Settings, StillOurs, is_mark, no_name
+from data_tools.storage.base import FETCHED, WRITER, Settings, SizeError, StillOurs, is_object, no_name
 from data_tools.storage.hurry import hurried
 from data_tools.storage.lease import hold_lease, newest_last
 from data_tools.storage.retry import persist
@@ -58,10 +58,10 @@ class S3:
         return S3, (self.url,)  # a process has a client of its own
 
     def names(self) -> list[str]:
-        return sorted(name for name, _ in self._list(Delimiter="/") if not is_mark(name))
+        return sorted(name for name, _ in self._list(Delimiter="/") if is_object(name))
 
     def tree(self) -> list[tuple[str, float]]:
-        return sorted(item for item in self._list() if not item[0].endswith("/") and not is_mark(item[0]))
+        return sorted(item for item in self._list() if not item[0].endswith("/") and is_object(item[0]))
 
     def _marks(self) -> list[str]:
         return newest_last([name for name, _ in self._list(WRITER, Delimiter="/")])
@@ -82,18 +82,20 @@ class S3:
         return cast(BinaryIO, io.BufferedReader(_Stream(self._chunks(name, 0, head["ContentLength"], head["ETag"]))))
 
     @contextlib.contextmanager
-    def fetch(self, name: str, scratch: Path) -> Iterator[Path]:
+    def fetch(self, name: str, scratch: Path, size: int | None = None) -> Iterator[Path]:
         head = self._head(name)
-        size, etag = head["ContentLength"], head["ETag"]
+        there, etag = head["ContentLength"], head["ETag"]
+        if size not in (None, there):
+            raise SizeError(there)
         with tempfile.NamedTemporaryFile(dir=scratch, prefix=FETCHED) as file:
 
             def download(start: int) -> None:
                 place = start
-                for chunk in self._chunks(name, start, min(start + PART, size), etag):
+                for chunk in self._chunks(name, start, min(start + PART, there), etag):
                     place += os.pwrite(file.fileno(), chunk, place)
 
             with ThreadPoolExecutor(THREADS) as pool:
-                list(pool.map(download, range(0, size, PART)))
+                list(pool.map(download, range(0, there, PART)))
             yield Path(file.name)
 
     @contextlib.contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from data_tools.errors import UserError
 from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
-from data_tools.storage import SCHEMES, open_storage, write_bytes
+from data_tools.storage import SCHEMES, inside, open_storage, write_bytes
 
 FILES_A_JOB = 256
 THREADS = 16
@@ -80,9 +80,7 @@ def _download(shared: tuple[str, Path], found: list[tuple[str, float]]) -> None:
 
     def download(item: tuple[str, float]) -> None:
         name, changed = item
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{url}/{name}: leads out of the folder - rename the object")
+        path = inside(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with storage.fetch(name, path.parent) as fetched:
             os.link(fetched, path)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from data_tools.errors import UserError
 from data_tools.headings import UNSET
-from data_tools.storage import open_storage, read_bytes, write_bytes
+from data_tools.storage import open_storage, read_document, write_bytes
 from trainer.config import TrainConfig
 from trainer.schedule import Phase
 
@@ -89,7 +89,7 @@ def _read(url: str) -> dict[str, Any]:
     """An earlier measurement; UserError when it is none."""
     folder, name = _split(url)
     try:
-        found = json.loads(read_bytes(open_storage(folder), name))
+        found = read_document(open_storage(folder), name)
         return {"machine": found["machine"], "config": found["config"], "phases": found["phases"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--against {url}: no measurement ({error}) - give a file that --json wrote") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class Export:
 
     def _write(self, folder: Path, detector: Detector, checkpoint: str) -> None:
         import trainer.export.standalone as standalone
-        from trainer.export.formats import write_model
+        from trainer.export.formats import model_name, write_model
         from trainer.scoring.join import weights
 
         by, calibration, limit = self.criterion, detector.calibration, detector.limit
@@ -104,6 +105,7 @@ class Export:
             "terms": {term.name: term.meaning for term in detector.inference.joined},
             "heat": calibration.heat is not None,
             "checkpoint": checkpoint,
+            "sha256": hashlib.sha256((folder / model_name(self.format)).read_bytes()).hexdigest(),
         }
         (folder / "detector.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         np.savez(folder / "calibration.npz", score=detector.known, **calibration.terms)  # type: ignore[arg-type]

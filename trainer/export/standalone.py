@@ -9,12 +9,16 @@ whole multiple of it, and is then averaged down. From Python:
     found = detector.score(images)  # score, p_value, anomalous, the terms that detector.json names, heat
 
 A constant image counts as one without contrast: its min-max scaled self is 0 everywhere.
+
+This file is a program, and a model.pt2 may hold code as well, which torch runs as it loads it: take such folders from
+people you trust. That the model is the one that was exported is checked by its SHA-256.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import sys
@@ -29,13 +33,26 @@ class Detector:
     """What detector.json, calibration.npz and the model beside this file say."""
 
     def __init__(self, folder: str | Path = Path(__file__).parent) -> None:
+        """ValueError, one line, where these files are not what export wrote."""
         self.folder = Path(folder)
-        self.facts = json.loads((self.folder / "detector.json").read_text(encoding="utf-8"))
+        self.facts = self._read("detector.json", _facts)
         self.terms, self.heat = list(self.facts["terms"]), self.facts["heat"]
-        with np.load(self.folder / "calibration.npz") as saved:
-            self.known = {name: np.sort(saved[name]) for name in self.terms}
-            self.known_scores = np.sort(saved["score"])
-        self.run = _onnx(self.folder) if self.facts["format"] == "onnx" else _torch(self.folder)
+        known = self._read("calibration.npz", lambda path: _calibration(path, (*self.terms, "score")))
+        self.known_scores = known.pop("score")
+        self.known = known
+        name, load = ("model.onnx", _onnx) if self.facts["format"] == "onnx" else ("model.pt2", _torch)
+        self.run = self._read(name, lambda path: load(path, self.facts.get("sha256")))
+
+    def _read(self, name: str, parse):
+        try:
+            return parse(self.folder / name)
+        except FileNotFoundError:
+            raise ValueError(f"{self.folder / name}: is missing - export the detector anew") from None
+        except ImportError:  # of onnxruntime or torch
+            raise
+        except Exception as error:  # parsers of foreign files raise anything
+            reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+            raise ValueError(f"{self.folder / name}: damaged ({reason}) - export the detector anew") from None
 
     def score(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """All that is known of N images, by name; ValueError, one line, for images that it cannot score.
@@ -45,7 +62,7 @@ class Detector:
         heat maps: N x r x r, in units of what is usual at each pixel: 0 is usual, 3 is rare.
         """
         pixels = self._prepared(images)
-        parts = [self.run(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
+        parts = [self._computed(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
         side = self.facts["resolution"]
         empty = [np.zeros(0, np.float32)] * len(self.terms) + [np.zeros((0, side, side), np.float32)] * self.heat
         columns = [np.concatenate(column) for column in zip(*parts)] if parts else empty
@@ -56,6 +73,19 @@ class Detector:
         score = self.joined(found)
         p_value = _p_values(score, self.known_scores)
         return {"score": score, "p_value": p_value, "anomalous": score > self.facts["threshold"], **found, **heat}
+
+    def _computed(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """What the model makes of a batch, if it is such as detector.json says."""
+        n, side = len(pixels), self.facts["resolution"]
+        try:
+            columns = [np.asarray(column) for column in self.run(pixels)]
+            what = [column.shape for column in columns]
+            fits = what == [(n,)] * len(self.terms) + [(n, side, side)] * self.heat
+        except Exception as error:  # a model for other images
+            columns, what, fits = [], " ".join(f"{type(error).__name__} {error}".split())[:200], False
+        if not fits:
+            raise ValueError(f"{self.folder}: the model is not the one of detector.json ({what}) - export it anew")
+        return columns
 
     def joined(self, terms: dict[str, np.ndarray]) -> np.ndarray:
         """One score from the terms, as detector.json says."""
@@ -88,17 +118,52 @@ def _p_values(scores: np.ndarray, known: np.ndarray) -> np.ndarray:
     return (1 + len(known) - np.searchsorted(known, scores, side="left")) / (1 + len(known))
 
 
-def _onnx(folder: Path):
+def _facts(path: Path) -> dict:
+    """detector.json, as far as scores follow from it."""
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    side, channels, terms, weights = (facts[name] for name in ("resolution", "channels", "terms", "weights"))
+    if type(side) is not int or not 4 <= side <= 2**15 or type(channels) is not int or not 1 <= channels <= 3:
+        raise ValueError("resolution or channels")
+    if facts["format"] not in ("onnx", "torch") or type(facts["heat"]) is not bool or not isinstance(terms, dict):
+        raise ValueError("format, heat or terms")
+    numbers = [facts["threshold"], *weights.values()]
+    if not set(weights) <= set(terms) or not all(type(n) in (int, float) and np.isfinite(n) for n in numbers):
+        raise ValueError("threshold or weights")
+    if not weights and facts["by"] != "fused":
+        raise ValueError("no weights")
+    return facts
+
+
+def _calibration(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Of n training images: terms and scores, each ascending."""
+    with np.load(path, allow_pickle=False) as saved:
+        known = {name: saved[name] for name in names}
+    (shape, *others) = {values.shape for values in known.values()}
+    if others or len(shape) != 1 or not shape[0] or not all(np.isfinite(values).all() for values in known.values()):
+        raise ValueError("columns that are no finite numbers of one length")
+    return {name: np.sort(values) for name, values in known.items()}
+
+
+def _check(path: Path, sha256: str | None) -> None:
+    """sha256: None in folders of earlier versions."""
+    content = path.read_bytes()
+    if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError("another model than detector.json names")
+
+
+def _onnx(path: Path, sha256: str | None):
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=onnxruntime.get_available_providers())
+    _check(path, sha256)
+    session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
     return lambda pixels: session.run(None, {"images": pixels})
 
 
-def _torch(folder: Path):
+def _torch(path: Path, sha256: str | None):
     import torch
 
-    model = torch.export.load(folder / "model.pt2").module()
+    _check(path, sha256)
+    model = torch.export.load(path).module()
 
     def run(pixels: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad():

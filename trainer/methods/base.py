@@ -197,6 +197,12 @@ class Method:
                 raise UserError(f"{option} {value} is not positive and finite - give more than 0")
 
 
+def check_at_most(option: str, value: int, most: int) -> None:
+    """UserError for a size that no machine has room for."""
+    if value > most:
+        raise UserError(f"{option} {value} is above {most} - give that or less")
+
+
 AT_TEST_TIME = ("encode", "generate", "reconstruct", "criticise", "features")
 REQUIRED = ("minibatches", "schedule", "networks", "step")
 

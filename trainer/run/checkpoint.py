@@ -22,12 +22,24 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from data_tools.errors import UserError
-from data_tools.storage import Guarded, StillOurs, always_ours, local_path, open_storage, read_bytes, write_bytes
+from data_tools.storage import (
+    Guarded,
+    StillOurs,
+    always_ours,
+    local_path,
+    open_storage,
+    read_bytes,
+    read_document,
+    write_bytes,
+)
+from data_tools.untrusted import whole
 from trainer.config import TrainConfig
 from trainer.methods import network_names
 
 FORMAT_VERSION = 2
 FACTS, BEST = "checkpoint.json", "best.json"
+NAME = "images-[0-9]{9,15}"
+FILE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\.safetensors")
 REMEDY = "delete this checkpoint, the one before it serves"
 
 
@@ -129,7 +141,7 @@ def remove_checkpoint(run: str, name: str, still_ours: StillOurs = always_ours) 
 
 def checkpoint_names(run: str | Path, whole: bool = True) -> list[str]:
     """The names of a run's checkpoints, the oldest first; with whole=False of those without checkpoint.json too."""
-    found = re.compile(r"(images-\d{9,})/" + (re.escape(FACTS) if whole else ".+"))
+    found = re.compile(f"({NAME})/" + (re.escape(FACTS) if whole else ".+"))
     matches = [found.fullmatch(name) for name, _ in open_storage(f"{run}/checkpoints").tree()]
     return sorted({match[1] for match in matches if match}, key=images_of)
 
@@ -154,7 +166,9 @@ def chosen_checkpoint(run: str, best: bool) -> str:
     if not best:
         return newest_checkpoint(run)
     try:
-        name = json.loads(read_bytes(open_storage(run), BEST))["checkpoint"]
+        name = read_document(open_storage(run), BEST)["checkpoint"]
+        if not re.fullmatch(NAME, name):
+            raise ValueError(f"{name[:40]!r} is no checkpoint's name")
     except FileNotFoundError:
         raise UserError(f"{run}: has no {BEST}, which takes labelled test images - leave out --best") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -166,27 +180,43 @@ def read_info(url: str) -> CheckpointInfo:
     """Read checkpoint.json; DamagedError when it is damaged, UserError when it is of a newer version."""
     file = f"{url}/{FACTS}"
     try:
-        facts: dict[str, Any] = json.loads(read_bytes(open_storage(url), FACTS))
-        version = facts["format_version"]
+        facts: dict[str, Any] = read_document(open_storage(url), FACTS)
+        version = whole(facts["format_version"], 1, 2**31, "format_version")
         if version > FORMAT_VERSION:
             raise UserError(f"{file}: format version {version} is newer than {FORMAT_VERSION} - update stratagan")
         if facts["checksum"] != checksum(facts):
             raise DamagedError(f"{file}: differs from its own checksum - {REMEDY}")
-        return CheckpointInfo(
-            url,
-            int(facts["images_seen"]),
-            int(facts["resolution"]),
-            facts["alpha"],
-            int(facts["channels"]),
-            facts["dataset_digest"],
-            TrainConfig.from_json(facts["config"]),
-            dict(facts["versions"]),
-            dict(facts["sha256"]),
-        )
+        return _info(url, facts)
     except FileNotFoundError:
         raise DamagedError(f"{file}: is missing - {REMEDY}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{file}: damaged ({error!r}) - {REMEDY}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{file}: damaged ({error!r:.200}) - {REMEDY}") from None
+
+
+def _info(url: str, facts: dict[str, Any]) -> CheckpointInfo:
+    """ValueError and the like for what `write_checkpoint` has not written."""
+    alpha, versions, sha256 = facts["alpha"], facts["versions"], facts["sha256"]
+    if alpha is not None and not (type(alpha) in (int, float) and 0 <= alpha <= 1):
+        raise ValueError(f"alpha is {str(alpha)[:40]}")
+    for name, digest in sha256.items():
+        if not FILE.fullmatch(name) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError(f"{name[:80]!r} is no file of a checkpoint")
+    try:
+        config = TrainConfig.from_json(facts["config"])
+    except UserError as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"{url}/{FACTS}: is of a run that this version cannot have: {said[:200]}") from None
+    return CheckpointInfo(
+        url,
+        whole(facts["images_seen"], 0, 10**15, "images_seen"),
+        whole(facts["resolution"], 4, config.resolution, "resolution"),
+        alpha,
+        whole(facts["channels"], 1, 3, "channels"),
+        str(facts["dataset_digest"]),
+        config,
+        {str(name): str(version) for name, version in versions.items()},
+        sha256,
+    )
 
 
 def read_tensors(info: CheckpointInfo, name: str) -> dict[str, Tensor]:
@@ -205,15 +235,38 @@ def read_tensors(info: CheckpointInfo, name: str) -> dict[str, Tensor]:
 
 
 def load_weights(info: CheckpointInfo, networks: Mapping[str, nn.Module]) -> None:
-    """Load the named networks' weights; DamagedError when they are not what was written or do not fit."""
+    """Load the named networks' weights; DamagedError when they are not what was written or do not fit.
+
+    Networks on the device `meta` come to the CPU: memory is taken for no more than a file holds.
+    """
     for name, network in networks.items():
+        tensors = read_tensors(info, name)
         try:
-            network.load_state_dict(read_tensors(info, name))
+            _check_shapes(tensors, network)
+            if any(each.is_meta for each in network.state_dict().values()):
+                network.to_empty(device="cpu")
+            network.load_state_dict(tensors)
         except RuntimeError as error:
             first = str(error).splitlines()[0]
             raise DamagedError(
                 f"{info.url}/{name}.safetensors: does not fit its configuration ({first}) - {REMEDY}"
             ) from None
+
+
+def _check_shapes(tensors: Mapping[str, Tensor], network: nn.Module) -> None:
+    for name, wanted in network.state_dict().items():
+        if name not in tensors:
+            raise RuntimeError(f"{name} is missing")
+        if tensors[name].shape != wanted.shape:
+            raise RuntimeError(f"{name} is {tuple(tensors[name].shape)} instead of {tuple(wanted.shape)}")
+
+
+def check_finite(info: CheckpointInfo, networks: Mapping[str, nn.Module]) -> None:
+    """DamagedError where a network, just loaded, holds NaN or infinite weights: what it would score is nothing."""
+    for name, network in networks.items():
+        for key, values in network.state_dict().items():
+            if not bool(values.isfinite().all()):
+                raise DamagedError(f"{info.url}/{name}.safetensors: {key} holds NaN or infinite weights - {REMEDY}")
 
 
 def check_checkpoint(info: CheckpointInfo) -> None:

@@ -12,6 +12,7 @@ from data_tools.dataset.cache import open_cache
 from data_tools.dataset.contamination import check_gamma
 from data_tools.dataset.exclusion import (
     Excluded,
+    check_excluded,
     check_some_left,
     excluded_from_json,
     excluded_to_json,
@@ -21,8 +22,9 @@ from data_tools.dataset.exclusion import (
 from data_tools.dataset.reader import Dataset, open_dataset
 from data_tools.dataset.training_set import TrainingSet, training_set
 from data_tools.errors import BusyError, TakenOverError, UserError
-from data_tools.storage import Guarded, StillOurs, local_path, open_storage, read_bytes, write_bytes
+from data_tools.storage import Guarded, StillOurs, local_path, open_storage, read_bytes, read_document, write_bytes
 from data_tools.storage.hurry import hurried
+from data_tools.untrusted import JSON_BYTES
 from trainer.config import TrainConfig, differing_options
 from trainer.run.checkpoint import (
     DamagedError,
@@ -135,19 +137,21 @@ def _is_finished(config: TrainConfig) -> bool:
 def read_config(run: str | Path) -> tuple[TrainConfig, str]:
     """The configuration and the dataset digest in config.json; UserError when there is none or it is damaged."""
     try:
-        values = json.loads(read_bytes(open_storage(str(run)), CONFIG))
-        digest = values.pop("dataset_digest")
+        values = read_document(open_storage(str(run)), CONFIG)
+        digest = str(values.pop("dataset_digest"))
         return TrainConfig.from_json(values), digest
     except FileNotFoundError:
         raise UserError(f"{run}: is no run folder (it has no {CONFIG}) - give the --out of a training") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run}/{CONFIG}: damaged ({error!r}) - restore it, or train anew into another --out") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{run}/{CONFIG}: damaged ({error!r:.200}) - restore it, or train anew into another --out"
+        ) from None
 
 
 def read_excluded(run: str) -> Excluded:
     """The images that a run leaves out, by shard; empty where it takes them all."""
     try:
-        return excluded_from_json(read_bytes(open_storage(run), EXCLUDED))
+        return excluded_from_json(read_bytes(open_storage(run), EXCLUDED, JSON_BYTES))
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -156,7 +160,12 @@ def read_excluded(run: str) -> Excluded:
 
 def run_images(run: str, config: TrainConfig, dataset: Dataset) -> TrainingSet:
     """The images that a run trains on."""
-    return training_set(dataset, config.gamma, config.seed, config.window, read_excluded(run))
+    excluded = read_excluded(run)
+    try:
+        check_excluded(dataset, excluded)
+    except ValueError as error:
+        raise UserError(f"{run}/{EXCLUDED}: {error} - train anew into another --out") from None
+    return training_set(dataset, config.gamma, config.seed, config.window, excluded)
 
 
 def check_begun(config: TrainConfig) -> None:

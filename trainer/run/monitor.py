@@ -21,11 +21,22 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from data_tools.storage import Guarded, StillOurs, always_ours, local_path, open_storage, read_bytes, write_bytes
+from data_tools.storage import (
+    Guarded,
+    StillOurs,
+    always_ours,
+    inside,
+    local_path,
+    open_storage,
+    read_bytes,
+    write_bytes,
+)
 from trainer.report.figures import save_picture, tile
 from trainer.schedule import Phase, work
 
 LOG, METRICS, EVENTS, PICTURES = "log.txt", "metrics.jsonl", "events", "pictures"
+PICTURE = re.compile(r"([0-9]{9,15})-([\w-]{1,80})\.png")
+"""A picture's name: images seen, what it shows."""
 PICTURE_SCALE = 2
 FORMER = rf"{EVENTS}/events\.out\.tfevents\.[^/]+|{PICTURES}/\d{{9}}-[^/]+\.png"
 """What an interrupted run logged, of which what does not count any more is removed with the first upload."""
@@ -82,12 +93,14 @@ class Monitor:
         for line in kept:
             self._show(line)
         for path in sorted((self.folder / PICTURES).glob("*-*.png")):
-            seen, _, name = path.stem.partition("-")
-            if int(seen) > images_seen:
+            if not (parts := PICTURE.fullmatch(path.name)):
+                continue
+            seen, name = int(parts[1]), parts[2]
+            if seen > images_seen:
                 path.unlink()
             else:
-                grid = np.asarray(Image.open(path))[::PICTURE_SCALE, ::PICTURE_SCALE]
-                self.events.add_image(name, _coloured(grid), int(seen), dataformats="HWC")
+                grid = np.asarray(Image.open(path, formats=["PNG"]))[::PICTURE_SCALE, ::PICTURE_SCALE]
+                self.events.add_image(name, _coloured(grid), seen, dataformats="HWC")
 
     def metrics(self, images_seen: int, values: Mapping[str, float | str]) -> None:
         """Record values at a count of images seen (the step of every curve)."""
@@ -178,9 +191,10 @@ class Monitor:
         for name, _ in self.remote.tree() if self.remote else ():
             if re.fullmatch(FORMER, name):
                 self.former.add(name)
-            if name in (LOG, METRICS) or name.startswith(f"{PICTURES}/"):
-                (self.folder / name).parent.mkdir(exist_ok=True)
-                (self.folder / name).write_bytes(read_bytes(self.remote, name))  # type: ignore[arg-type]
+            if name in (LOG, METRICS) or PICTURE.fullmatch(name.removeprefix(f"{PICTURES}/")):
+                path = inside(self.folder, name)
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(read_bytes(self.remote, name))  # type: ignore[arg-type]
 
     def close(self) -> None:
         self.lines.close()
@@ -197,10 +211,11 @@ def _kept_lines(path: Path, images_seen: int) -> list[dict[str, Any]]:
     kept = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
-            line = json.loads(text)
-            if line["images_seen"] <= images_seen:
+            line = json.loads(text)  # where numbers may be NaN
+            numbers = (float(line["images_seen"]), float(line["time"]))
+            if numbers[0] <= images_seen and all(type(each) in (int, float, str) for each in line.values()):
                 kept.append(line)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
     return kept
 

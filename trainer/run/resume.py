@@ -18,6 +18,7 @@ from trainer.run.checkpoint import (
     DamagedError,
     Snapshot,
     check_checkpoint,
+    check_finite,
     checkpoint_names,
     load_weights,
     newest_checkpoint,
@@ -114,6 +115,7 @@ def load_start(start: Start, networks: NetworkSet, channels: int) -> None:
         )
     if start.info:
         load_weights(start.info, networks.by_name())
+        check_finite(start.info, networks.by_name())
 
 
 def load_moments(start: Start, step: Step) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.dataset.cache import Cache
+from data_tools.dataset.exclusion import written_key
 from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import BLOCK, all_images
 from data_tools.progress import progress
@@ -91,5 +92,5 @@ def write_exclusions(path: Path, ranking: Ranking, junk: int, meaning: str) -> N
     ]
     assert ranking.scored.p_value is not None
     for line, score, p in zip(ranking.origins[:junk], ranking.scored.score, ranking.scored.p_value):
-        lines.append(f"{json.loads(line)['key']}  # score {score:.4g}, p {p:.2g}")
+        lines.append(f"{written_key(json.loads(line)['key'])}  # score {score:.4g}, p {p:.2g}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

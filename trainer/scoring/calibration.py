@@ -22,6 +22,7 @@ from data_tools.dataset.training_set import BLOCK, TrainingSet
 from data_tools.errors import UserError
 from data_tools.progress import progress
 from data_tools.storage import open_storage, read_bytes, write_bytes
+from data_tools.untrusted import parse_json
 from trainer.methods import method_of
 from trainer.run.checkpoint import CheckpointInfo
 from trainer.run.folder import read_config, run_images
@@ -69,14 +70,19 @@ def compared(
 ) -> dict[str, np.ndarray]:
     """All terms of N images, in their order, those that compare with training images included.
 
-    own: int64 N, which of the kept rows the image itself is; -1 where none is.
+    own: int64 N, which of the kept rows the image itself is; -1 where none is. UserError for rows of other networks.
     """
-    return {
-        term.name: term.distances(values.rows[term.name], kept[term.kept_as], own)
-        if isinstance(term, Compared)
-        else values[term.name]
-        for term in terms
-    }
+    try:
+        return {
+            term.name: term.distances(values.rows[term.name], kept[term.kept_as], own)
+            if isinstance(term, Compared)
+            else values[term.name]
+            for term in terms
+        }
+    except RuntimeError as error:
+        if not any(word in str(error) for word in ("size", "shape", "dimension", "dtype")):
+            raise
+        raise UserError("the run's calibration is of other networks - delete the folder calibration in it") from None
 
 
 def calibrated(inference: Inference, data: TrainingSet) -> Calibration:
@@ -149,7 +155,7 @@ def _read(content: bytes, url: str, digest: str, inference: Inference) -> Calibr
     try:
         tensors = safetensors.numpy.load(content)
         length = int.from_bytes(content[:8], "little")
-        facts = json.loads(content[8 : 8 + length])["__metadata__"]
+        facts = parse_json(content[8 : 8 + length])["__metadata__"]
         names = [term.name for term in inference.joined]
         kept = [term.kept_as for term in inference.joined if isinstance(term, Compared)]
         made_for = {name.removeprefix("terms.") for name in tensors if name.startswith("terms.")}
@@ -157,6 +163,28 @@ def _read(content: bytes, url: str, digest: str, inference: Inference) -> Calibr
             raise FileNotFoundError(url)
         heat = HeatScale(tensors["heat.middle"], tensors["heat.spread"]) if inference.reconstructs else None
         terms = {name: tensors[f"terms.{name}"] for name in names}
-        return Calibration(terms, {name: tensors[name] for name in kept}, tensors["samples"], heat)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{url}: damaged ({error!r}) - delete {PurePosixPath(url).name}, it is made anew") from None
+        found = Calibration(terms, {name: tensors[name] for name in kept}, tensors["samples"], heat)
+        _check(found, inference.resolution)
+        return found
+    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        reason = " ".join(repr(error).split())[:200]
+        raise UserError(f"{url}: damaged ({reason}) - delete {PurePosixPath(url).name}, it is made anew") from None
+
+
+def _check(found: Calibration, side: int) -> None:
+    """ValueError for numbers that no calibration gives."""
+    samples = found.samples
+    if samples.ndim != 1 or samples.dtype != np.int64 or not 0 < len(samples) <= MOST:
+        raise ValueError(f"samples of type {samples.dtype} and shape {samples.shape}")
+    if samples.min() < 0 or len(np.unique(samples)) < len(samples):
+        raise ValueError("samples that are below 0, or twice the same")
+    heat = {"heat.middle": found.heat.middle, "heat.spread": found.heat.spread} if found.heat else {}
+    shapes = dict.fromkeys(found.terms, (len(samples),)) | dict.fromkeys(heat, (side, side))
+    for name, values in (found.terms | found.kept | heat).items():
+        wanted = shapes.get(name, (len(samples), *values.shape[1:2]))
+        if values.dtype.kind != "f" or values.ndim != len(wanted) or values.shape != wanted:
+            raise ValueError(f"{name} of type {values.dtype} and shape {values.shape}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} holds NaN or infinite numbers")
+    if found.heat and not (found.heat.spread > 0).all():
+        raise ValueError("heat.spread is not above 0")

@@ -15,7 +15,7 @@ from data_tools.errors import UserError
 from trainer.config import TrainConfig
 from trainer.methods import method_of
 from trainer.methods.base import Trained
-from trainer.run.checkpoint import CheckpointInfo, Snapshot, load_weights, newest_checkpoint, read_info
+from trainer.run.checkpoint import CheckpointInfo, Snapshot, check_finite, load_weights, newest_checkpoint, read_info
 from trainer.scoring.join import PAPER_LAMBDA, anomaly
 from trainer.scoring.terms.base import Compared, Response, Term
 from trainer.scoring.terms.normalised_residual import residual_map
@@ -71,16 +71,17 @@ class Inference:
 
     @staticmethod
     def from_checkpoint(info: CheckpointInfo, device: str | torch.device | None = None) -> Inference:
-        networks = _to_be_loaded(info.config, info.channels)
+        networks = _unallocated(info.config, info.channels)
         load_weights(info, networks)
+        check_finite(info, networks)
         return Inference.of(info.config, networks, info.resolution, info.channels, info.alpha, device)
 
     @staticmethod
     def from_snapshot(snapshot: Snapshot) -> Inference:
         """A training's networks at one moment."""
-        networks = _to_be_loaded(snapshot.config, snapshot.channels)
+        networks = _unallocated(snapshot.config, snapshot.channels)
         for name, network in networks.items():
-            network.load_state_dict(snapshot.files[name])
+            network.to_empty(device="cpu").load_state_dict(snapshot.files[name])
         return Inference.of(snapshot.config, networks, snapshot.resolution, snapshot.channels, snapshot.alpha)
 
     @staticmethod
@@ -179,9 +180,9 @@ class Inference:
         return found | ({"z_hat": response.z_hat} if response.is_encoded else {})
 
 
-def _to_be_loaded(config: TrainConfig, channels: int) -> dict[str, nn.Module]:
-    """The networks that score, without values: nothing is drawn that a checkpoint replaces."""
+def _unallocated(config: TrainConfig, channels: int) -> dict[str, nn.Module]:
+    """The networks that score, on the device `meta`: nothing is drawn, nor room taken, that a checkpoint replaces."""
     method = method_of(config)
     with torch.device("meta"):
         networks = method.networks(config, channels, 0).by_name()
-    return {name: networks[name].to_empty(device="cpu") for name in method.scores_with or networks}
+    return {name: networks[name] for name in method.scores_with or networks}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from data_tools.errors import UserError
-from trainer.methods.base import Method, Trained
+from trainer.methods.base import Method, Trained, check_at_most
 from trainer.schedule import Phase
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class FAnoGan(Method):
         if config.resolution < 8:
             raise UserError(f"--resolution {config.resolution} is too small for f-AnoGAN's blocks - give 8 or more")
         super().check(config)
+        check_at_most("--fanogan.width", self.width, 2**16)
+        check_at_most("--fanogan.latent-size", self.latent_size, 2**16)
 
     def minibatches(self, config: TrainConfig) -> Iterator[tuple[str, int]]:
         yield "--fanogan.minibatch", self.minibatch

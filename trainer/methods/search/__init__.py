@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.methods.base import Trained, Variant
+from trainer.methods.base import Trained, Variant, check_at_most
 from trainer.methods.proposed import Proposed
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ class Search(Proposed):
     @classmethod
     def variants(cls) -> dict[str, Variant]:
         return {"search": Variant(cls.title)}
+
+    def check(self, config: TrainConfig) -> None:
+        super().check(config)
+        check_at_most("--search.steps", self.steps, 10**6)
+        check_at_most("--search.restarts", self.restarts, 2**12)
 
     def networks(self, config: TrainConfig, channels: int, samples: int) -> NetworkSet:
         from trainer.networks.progressive import SearchNetworks
