@@ -8,12 +8,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from data_tools.dataset.intensity import Intensity
 from data_tools.dataset.patch import POOLS
 from data_tools.errors import UserError
 from data_tools.storage import Storage
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Since 2 there is an intensity; a manifest without one stays readable for programs that know of 1 alone."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,17 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a dataset holds. source: the options it was made with, for people to read."""
+    """What a dataset holds.
+
+    source: the options it was made with, for people to read. intensity: how values of more than 8 bits became 8; None
+    where there were none, and in datasets of former versions.
+    """
 
     resolution: int
     channels: int
     shards: tuple[Shard, ...]
     source: dict[str, Any]
+    intensity: Intensity | None = None
 
     @property
     def digest(self) -> str:
@@ -51,8 +58,10 @@ class Manifest:
         return tuple(shard for shard in self.shards if shard.pool == pool)
 
     def to_json(self) -> str:
-        facts = {"format_version": FORMAT_VERSION, "pools": {pool: self.count(pool) for pool in POOLS}}
-        return json.dumps(facts | dataclasses.asdict(self), indent=2) + "\n"
+        intensity = {"intensity": self.intensity and self.intensity.to_json()}
+        version = FORMAT_VERSION if self.intensity else 1
+        facts = {"format_version": version, "pools": {pool: self.count(pool) for pool in POOLS}}
+        return json.dumps(facts | dataclasses.asdict(self) | intensity, indent=2) + "\n"
 
 
 def read_manifest(storage: Storage) -> Manifest:
@@ -68,7 +77,8 @@ def read_manifest(storage: Storage) -> Manifest:
         if version > FORMAT_VERSION:
             raise UserError(f"{name}: format version {version} is newer than {FORMAT_VERSION} - update stratagan")
         shards = tuple(Shard(**shard) for shard in facts["shards"])
-        manifest = Manifest(int(facts["resolution"]), int(facts["channels"]), shards, dict(facts["source"]))
+        intensity = Intensity.from_json(facts.get("intensity"))
+        manifest = Manifest(int(facts["resolution"]), int(facts["channels"]), shards, dict(facts["source"]), intensity)
         if facts["pools"] != {pool: manifest.count(pool) for pool in POOLS}:
             raise ValueError("pools and shards do not add up")
         return manifest

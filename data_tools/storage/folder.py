@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -12,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from data_tools.errors import BusyError
 from data_tools.storage.base import WRITER
+from data_tools.walk import walk
 
 
 class Folder:
@@ -26,10 +28,18 @@ class Folder:
         return sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith(WRITER))
 
     def tree(self) -> list[tuple[str, float]]:
-        files = (
-            (path.relative_to(self.path).as_posix(), path.stat()) for path in self.path.rglob("*") if path.is_file()
-        )
-        return sorted((name, facts.st_mtime) for name, facts in files if not name.startswith(WRITER))
+        if not self.path.is_dir():
+            return []
+        there, found = walk(self.path, hidden=True), list[tuple[str, float]]()
+        if there.closed:
+            more = f" and {len(there.closed) - 1} more" if len(there.closed) > 1 else ""
+            print(f"left out, may not be listed: {os.fsdecode(there.closed[0])}{more}", file=sys.stderr)
+        for path in there.files:
+            name = path.relative_to(self.path).as_posix()
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                if not name.startswith(WRITER):
+                    found.append((name, path.stat().st_mtime))
+        return sorted(found)
 
     def open(self, name: str) -> BinaryIO:
         return (self.path / name).open("rb")

@@ -21,12 +21,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from data_tools.dataset.intensity import Intensity
 from data_tools.errors import UserError
 from data_tools.storage import local_path, open_storage, read_bytes, write_bytes
 from trainer.config import TrainConfig
 from trainer.methods import network_names
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Since 3 there is the dataset's intensity; a checkpoint without one stays readable for programs that know of 2."""
 FACTS, BEST = "checkpoint.json", "best.json"
 REMEDY = "delete this checkpoint, the one before it serves"
 
@@ -48,6 +50,7 @@ class CheckpointInfo:
     config: TrainConfig
     versions: dict[str, str]
     sha256: dict[str, str]
+    intensity: Intensity | None = None  # how the dataset's values of more than 8 bits became 8
 
     @property
     def name(self) -> str:
@@ -71,6 +74,7 @@ class Snapshot:
     dataset_digest: str
     config: TrainConfig
     files: dict[str, dict[str, Tensor]]
+    intensity: Intensity | None = None
 
     @property
     def name(self) -> str:
@@ -90,7 +94,7 @@ def write_checkpoint(run: str, snapshot: Snapshot, before_it_counts: Callable[[]
         write_bytes(storage, f"{name}.safetensors", content)
         sha256[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
     facts = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if snapshot.intensity else 2,
         "images_seen": snapshot.images_seen,
         "resolution": snapshot.resolution,
         "alpha": snapshot.alpha,
@@ -100,6 +104,8 @@ def write_checkpoint(run: str, snapshot: Snapshot, before_it_counts: Callable[[]
         "sha256": sha256,
         "config": snapshot.config.to_json(),
     }
+    if snapshot.intensity:
+        facts["intensity"] = snapshot.intensity.to_json()
     before_it_counts()
     write_bytes(storage, FACTS, (json.dumps(facts | {"checksum": checksum(facts)}, indent=2) + "\n").encode())
 
@@ -176,6 +182,7 @@ def read_info(url: str) -> CheckpointInfo:
             TrainConfig.from_json(facts["config"]),
             dict(facts["versions"]),
             dict(facts["sha256"]),
+            Intensity.from_json(facts.get("intensity")),
         )
     except FileNotFoundError:
         raise DamagedError(f"{file}: is missing - {REMEDY}") from None
