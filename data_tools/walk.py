@@ -48,8 +48,8 @@ def folders_in(folder: Path) -> list[Path]:
 def walk(folder: Path, hidden: bool = False) -> Walk:
     """Look at all of a folder. Links to folders are followed, and no folder is entered twice, so circles end.
 
-    A folder that can be reached by its own path and by a link has its own. hidden: with all that is else passed over. Raises OSError when the folder itself may
-    not be listed.
+    A folder that can be reached by its own path and by a link has its own. hidden: with all that is else passed over.
+    Raises OSError when the folder itself may not be listed.
     """
     found = Walk()
     os.listdir(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,20 +33,10 @@ class Intensity:
         """uint8 of the same shape, rounded to the nearest; ValueError for numbers that are not finite."""
         if values.dtype == np.uint8:
             return values
-        if values.dtype in (np.uint16, np.int16) and values.size > 1 << 16:
-            every = np.arange(1 << 16, dtype=np.uint16)  # by a table, in a fifth of the time
-            return self._line(every.view(values.dtype))[values.view(np.uint16)]
-        found = np.empty(values.shape, np.uint8)
-        for start in range(0, len(values), ROWS):
-            found[start : start + ROWS] = self._line(values[start : start + ROWS])
-        return found
+        return _in_parts(values, self._line)
 
     def _line(self, values: np.ndarray) -> np.ndarray:
-        scaled = values.astype(np.float64)
-        if not np.isfinite(scaled).all():
-            raise ValueError("holds numbers that are not finite")
-        scaled = (np.clip(scaled, self.low, self.high) - self.low) * (255 / (self.high - self.low))
-        return np.rint(scaled).astype(np.uint8)
+        return (np.clip(values, self.low, self.high) - self.low) * (255 / (self.high - self.low))
 
     def to_json(self) -> list[float]:
         return [self.low, self.high]
@@ -86,5 +77,18 @@ def by_old_rule(values: np.ndarray, in_parts: bool) -> np.ndarray:
     full = 1.0 if values.dtype.kind == "f" else 65535.0
     if low >= 0 and high <= full:
         low, high = 0.0, full
-    scaled = (values.astype(np.float64) - low) * (255 / (high - low) if high > low else 0)
-    return np.rint(scaled).astype(np.uint8)
+    return _in_parts(values, lambda part: (part - low) * (255 / (high - low) if high > low else 0))
+
+
+def _in_parts(values: np.ndarray, line: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A function of float64, rounded to uint8; of 16 bits by a table, in a fifth of the time."""
+    if values.dtype in (np.uint16, np.int16) and values.size > 1 << 16:
+        every = np.arange(1 << 16, dtype=np.uint16).view(values.dtype).astype(np.float64)
+        return np.rint(np.clip(line(every), 0, 255)).astype(np.uint8)[values.view(np.uint16)]
+    found = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), ROWS):
+        part = values[start : start + ROWS].astype(np.float64)
+        if not np.isfinite(part).all():
+            raise ValueError("holds numbers that are not finite")
+        found[start : start + ROWS] = np.rint(line(part))
+    return found

@@ -134,7 +134,7 @@ def _deep_png(content: bytes) -> Picture:
         raise ValueError("its pixels are not as its header says")
     alpha = None
     if values.ndim == 3 and values.shape[2] in (2, 4):
-        alpha = np.rint(values[:, :, -1] / 257).astype(np.uint8)
+        alpha = (values[:, :, -1] >> 8).astype(np.uint8)
         values = values[:, :, 0] if values.shape[2] == 2 else values[:, :, :3]
     return Picture(values, alpha, orientation)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import struct
 from typing import BinaryIO
 
@@ -104,6 +105,8 @@ def _checked(tif: tifffile.TiffFile, any_meaning: bool = False) -> tifffile.Tiff
 def _check_places(page: tifffile.TiffPage, file: tifffile.FileHandle) -> None:
     """ValueError where pixels would be made up: of a file that was cut off, or parts of which were never written."""
     kind = PICTURES.get(page.compression)
+    if len(page.dataoffsets) < math.prod(page.chunked) or len(page.databytecounts) < len(page.dataoffsets):
+        raise ValueError("a part of it was never written")
     for offset, size in zip(page.dataoffsets, page.databytecounts):
         if offset <= 0 or size <= 0:
             raise ValueError("a part of it was never written")
@@ -116,14 +119,21 @@ def _check_places(page: tifffile.TiffPage, file: tifffile.FileHandle) -> None:
 
 def _check_part(kind: str, part: bytes) -> None:
     """UnfitError where an image within a TIFF says that it is larger than an image may be."""
-    if kind != "JPEG2000":
-        with Image.open(io.BytesIO(part), formats=(kind,)) as image:
-            check_size(image.width, image.height)
-        return
-    start = part.find(b"\xff\x4f\xff\x51")  # Pillow knows none of five channels
-    if start < 0 or len(part) < start + 42:
-        raise ValueError("its JPEG 2000 has no size")
-    check_size(*struct.unpack_from(">II", part, start + 8), 4 * struct.unpack_from(">H", part, start + 40)[0])
+    # Pillow knows no JPEG of two channels, nor JPEG 2000 of five.
+    try:
+        if kind == "JPEG":
+            place = 2
+            while not 0xC0 <= part[place + 1] <= 0xCF or part[place + 1] in (0xC4, 0xC8, 0xCC):
+                place += 2 + struct.unpack_from(">H", part, place + 2)[0]
+            check_size(*struct.unpack_from(">HH", part, place + 5)[::-1], part[place + 9])
+        elif kind == "JPEG2000":
+            place = part.index(b"\xff\x4f\xff\x51")
+            check_size(*struct.unpack_from(">II", part, place + 8), 4 * struct.unpack_from(">H", part, place + 40)[0])
+        else:
+            with Image.open(io.BytesIO(part), formats=(kind,)) as image:
+                check_size(image.width, image.height)
+    except (IndexError, struct.error):
+        raise ValueError(f"its {kind} has no size") from None
 
 
 def _samples(page: tifffile.TiffPage) -> np.ndarray:
@@ -158,7 +168,7 @@ def _meaning(page: tifffile.TiffPage, samples: np.ndarray) -> tuple[Image.Image 
     if photometric == PHOTOMETRIC.SEPARATED:
         values = _without_ink(page, values, bits)
     if photometric == PHOTOMETRIC.YCBCR and page.compression not in JPEG:  # of JPEG comes RGB
-        values = _from_ycbcr(page, values)
+        return _from_ycbcr(page, values), None
     shades = None if alpha is None else _shades(alpha, bits)
     if values.dtype.itemsize > 1:
         return (values[:, :, 0] if values.shape[2] == 1 else values), shades
@@ -171,9 +181,9 @@ def _shades(values: np.ndarray, bits: int) -> np.ndarray:
     """Values of few bits, or shares of transparency, as 0 to 255."""
     if values.dtype.kind == "f":
         return np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
-    if values.dtype == np.uint8 and bits == 8:
-        return values
-    return np.rint(values.astype(np.float64) * (255 / (2**bits - 1))).astype(np.uint8)
+    if bits >= 8:
+        return (values >> (bits - 8)).astype(np.uint8, copy=False)
+    return np.rint(np.arange(2**bits) * (255 / (2**bits - 1))).astype(np.uint8)[values.view(np.uint8)]
 
 
 def _inverted(values: np.ndarray, bits: int) -> np.ndarray:
@@ -202,17 +212,18 @@ def _without_ink(page: tifffile.TiffPage, inks: np.ndarray, bits: int) -> np.nda
     tag = page.tags.get(332)
     if (tag and int(tag.value) != 1) or inks.dtype.kind != "u":
         raise UnfitError(f"inks that are not cyan, magenta, yellow and black as whole numbers - {TO_GREY}")
-    full = 2.0**bits - 1
-    found = np.empty((*inks.shape[:2], 3), inks.dtype)
-    light = full - inks[:, :, 3]
-    for i in range(3):
-        found[:, :, i] = light - np.rint(inks[:, :, i] * light / full)
+    if inks.dtype == np.uint8:
+        return np.asarray(Image.fromarray(np.ascontiguousarray(inks), "CMYK").convert("RGB"))
+    full, found = 2.0**bits - 1, np.empty((*inks.shape[:2], 3), inks.dtype)
+    for row, colours in zip(inks, found):
+        light = full - row[:, 3:]
+        colours[:] = light - np.rint(row[:, :3] * light / full)
     return found
 
 
-def _from_ycbcr(page: tifffile.TiffPage, values: np.ndarray) -> np.ndarray:
+def _from_ycbcr(page: tifffile.TiffPage, values: np.ndarray) -> Image.Image:
     tag = page.tags.get(532)
     levels = None if tag is None else [float(a) / float(b) for a, b in zip(tag.value[::2], tag.value[1::2])]
     if values.dtype != np.uint8 or page.compression in PICTURES or levels not in (None, [0, 255, 128, 255, 128, 255]):
         raise UnfitError(f"YCbCr of an unusual kind - {TO_GREY}")
-    return np.asarray(Image.fromarray(values, "YCbCr").convert("RGB"))
+    return Image.fromarray(np.ascontiguousarray(values), "YCbCr")
