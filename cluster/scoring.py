@@ -188,7 +188,7 @@ def _rows(part: list[Item], detector: Detector, heatmaps: bool) -> list[dict[str
         if not item.error:
             try:
                 file = io.BytesIO(item.content)
-                images.append(decode_image(file, item.key, detector.resolution, detector.channels))
+                images.append(decode_image(file, item.key, detector.resolution, detector.channels, detector.intensity))
                 whole.append(row)
             except UserError as error:
                 row["error"] = str(error)

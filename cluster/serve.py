@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request
-from PIL import Image
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from ray import serve
 from ray.util.metrics import Counter, Histogram
@@ -24,13 +23,12 @@ from starlette.datastructures import UploadFile
 from cluster.scoring import png_of
 from data_tools.errors import UserError
 from data_tools.sources.images import decode_image
+from data_tools.sources.reading import read_header
 from trainer.run.checkpoint import chosen_checkpoint
 from trainer.scoring.criterion import PAPER_LAMBDA, Criterion
 from trainer.scoring.detector import Detector, Scored
 
 BATCH, WAIT_SECONDS = 16, 0.005
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-GREY = ("1", "L", "I", "F")
 LATENCIES = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
 
 
@@ -232,10 +230,10 @@ class DetectorService:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-                    (width, height), mode = opened.size, opened.mode
-            except Exception:  # the formats fail in many ways
-                raise HTTPException(400, f"{label}: no image of {', '.join(FORMATS)}") from None
+                header = read_header(io.BytesIO(content), label)
+            except UserError as error:
+                raise HTTPException(400, str(error)) from None
+            width, height = header.width, header.height
             if width * height > self.settings.max_pixels:
                 raise HTTPException(
                     413, f"{label}: {width}x{height} pixels - send at most {self.settings.max_pixels:,}"
@@ -244,12 +242,17 @@ class DetectorService:
                 raise HTTPException(
                     422, f"{label}: {width}x{height} pixels - send at least {detector.resolution}x{detector.resolution}"
                 )
-            grey = mode in GREY or mode.startswith("I;16")
-            if grey != (detector.channels == 1):
+            kind = "grey" if header.is_grey else "colour"
+            if header.is_grey != (detector.channels == 1):
                 wanted = "grey" if detector.channels == 1 else "colour"
-                raise HTTPException(422, f"{label}: an image of mode {mode} - this detector takes {wanted} ones")
+                raise HTTPException(
+                    422,
+                    f"{label}: an image in {kind} - this detector takes {wanted} ones",
+                )
             try:
-                return decode_image(io.BytesIO(content), label, detector.resolution, detector.channels)
+                return decode_image(
+                    io.BytesIO(content), label, detector.resolution, detector.channels, detector.intensity
+                )
             except UserError as error:
                 raise HTTPException(400, str(error)) from None
 

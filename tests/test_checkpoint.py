@@ -137,7 +137,7 @@ def test_a_checkpoint_is_readable_json_beside_tensors_and_nothing_else(tmp_path:
     facts = json.loads((folder / "checkpoint.json").read_text())
     assert facts["images_seen"] == 4000 and facts["config"]["gamma"] == 0.02
     assert facts["versions"]["torch"] == torch.__version__
-    assert facts["format_version"] == FORMAT_VERSION
+    assert facts["format_version"] == 2 < FORMAT_VERSION  # its dataset has no intensity, so older programs read it
 
 
 class Bomb:

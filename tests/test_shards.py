@@ -168,7 +168,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path, how: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda facts: facts | {"format_version": 2}, "format version 2 is newer than 1 - update"),
+        (lambda facts: facts | {"format_version": 3}, "format version 3 is newer than 2 - update"),
         (lambda facts: {k: v for k, v in facts.items() if k != "shards"}, "damaged"),
         (lambda facts: facts | {"shards": facts["shards"][1:]}, "do not add up"),
         (lambda facts: facts | {"shards": [{"name": "x"}]}, "damaged"),

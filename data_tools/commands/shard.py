@@ -14,6 +14,7 @@ import tyro
 from data_tools.dataset.writer import SAMPLES_PER_SHARD, check_target, write_dataset
 from data_tools.sources.common import check_at_least
 from data_tools.storage import absolute
+from data_tools.text import readable
 
 if TYPE_CHECKING:
     from data_tools.dataset.patch import Plan
@@ -67,7 +68,7 @@ def write_shards(source: Source, target: Target) -> None:
     # What is read is the source's only positional option.
     name, inputs = next((name, value) for name, value in vars(source).items() if isinstance(value, Path))
     options: dict[str, Any] = {"kind": type(source).__name__.lower()}
-    options |= json.loads(json.dumps(dataclasses.asdict(source), default=str))  # type: ignore[call-overload]
+    options |= json.loads(json.dumps(dataclasses.asdict(source), default=lambda place: readable(str(place))))  # type: ignore[call-overload]
     if as_url(inputs):
         options[name] = as_url(inputs)
     with downloaded(inputs) as folder:

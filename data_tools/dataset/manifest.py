@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from data_tools.dataset.intensity import Intensity
 from data_tools.dataset.patch import POOLS
 from data_tools.dataset.tar import BLOCK
 from data_tools.errors import UserError
@@ -16,7 +17,8 @@ from data_tools.storage import Storage, read_document
 from data_tools.untrusted import object_name, whole
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Since 2 there is an intensity; a manifest without one stays readable for programs that know of 1 alone."""
 MOST_SIDE = 2**15
 MOST = 2**53
 """Of samples and bytes: what every program counts exactly."""
@@ -39,12 +41,17 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a dataset holds. source: the options it was made with, for people to read."""
+    """What a dataset holds.
+
+    source: the options it was made with, for people to read. intensity: how values of more than 8 bits became 8; None
+    where there were none, and in datasets of former versions.
+    """
 
     resolution: int
     channels: int
     shards: tuple[Shard, ...]
     source: dict[str, Any]
+    intensity: Intensity | None = None
 
     @property
     def digest(self) -> str:
@@ -61,8 +68,10 @@ class Manifest:
         return tuple(shard for shard in self.shards if shard.pool == pool)
 
     def to_json(self) -> str:
-        facts = {"format_version": FORMAT_VERSION, "pools": {pool: self.count(pool) for pool in POOLS}}
-        return json.dumps(facts | dataclasses.asdict(self), indent=2) + "\n"
+        intensity = {"intensity": self.intensity and self.intensity.to_json()}
+        version = FORMAT_VERSION if self.intensity else 1
+        facts = {"format_version": version, "pools": {pool: self.count(pool) for pool in POOLS}}
+        return json.dumps(facts | dataclasses.asdict(self) | intensity, indent=2) + "\n"
 
 
 def read_manifest(storage: Storage) -> Manifest:
@@ -98,7 +107,8 @@ def _checked(facts: dict[str, Any]) -> Manifest:
         raise ValueError("more samples or bytes than there can be")
     if not isinstance(facts["source"], dict):
         raise ValueError("source is no object")
-    manifest = Manifest(side, channels, shards, facts["source"])
+    intensity = Intensity.from_json(facts.get("intensity"))
+    manifest = Manifest(side, channels, shards, facts["source"], intensity)
     if facts["pools"] != {pool: manifest.count(pool) for pool in POOLS}:
         raise ValueError("pools and shards do not add up")
     return manifest

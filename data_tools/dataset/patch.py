@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from data_tools.dataset.intensity import Intensity
+
 POOLS = ("train-normal", "train-anomaly", "train-unlabelled", "test-normal", "test-anomaly")
 """Every patch lies in one of these pools; only the first three are ever trained on."""
 
@@ -37,10 +39,12 @@ class Plan:
         any are left out.
     cut: a pool and some of its drafts -> their patches, one each, in order; picklable, so that any process can do any
         part. Raises UserError when it reaches pixels that cannot be read.
+    intensity: how values of more than 8 bits become 8; None where there are none.
     """
 
     drafts: Mapping[str, Sequence[Any]]
     cut: Callable[[str, Sequence[Any]], Iterator[Patch]]
+    intensity: Intensity | None = None
 
     def patches(self) -> Iterator[Patch]:
         """All patches, cut in this process, pool after pool in the order of `POOLS`; raises UserError as `cut` does."""

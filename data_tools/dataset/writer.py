@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
 from data_tools.storage import Guarded, StillOurs, Storage, open_storage, read_bytes, read_document, write_bytes
 from data_tools.storage.hurry import hurried
+from data_tools.walk import walk
 
 SAMPLES_PER_SHARD = 4096
 RECEIPT = ".receipt"
@@ -87,7 +87,7 @@ def write_dataset(
                 made[shard.name] = shard
                 still_ours()
             ordered = sorted(made.values(), key=lambda shard: (POOLS.index(shard.pool), shard.name))
-            manifest = Manifest(resolution, channels, tuple(ordered), source)
+            manifest = Manifest(resolution, channels, tuple(ordered), source, plan.intensity)
             still_ours(now=True)
             for job in jobs:  # before the manifest, so that no kill leaves them beside it
                 storage.remove(job.name + RECEIPT)
@@ -178,11 +178,9 @@ def _fingerprint(folder: Path | None) -> str:
     if folder is None:
         return ""
     files = []
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            facts = os.stat(os.path.join(place, name))
-            files.append([os.path.relpath(os.path.join(place, name), folder), facts.st_size, facts.st_mtime_ns])
+    for path in walk(folder).files:
+        facts = path.stat()
+        files.append([path.relative_to(folder).as_posix(), facts.st_size, facts.st_mtime_ns])
     return _digest(*files)
 
 

@@ -18,10 +18,11 @@ from typing import Annotated
 
 import tyro
 
+from data_tools.dataset.intensity import asked
 from data_tools.dataset.patch import Plan
 from data_tools.errors import UserError
 from data_tools.headings import UNSET
-from data_tools.sources.common import check_at_least, check_resolution
+from data_tools.sources.common import IntensityOption, check_at_least, check_resolution
 from data_tools.sources.frames import FRAME_ENDINGS, find_frames
 from data_tools.sources.objects import (
     Object,
@@ -33,6 +34,7 @@ from data_tools.sources.objects import (
     plan_patches,
     split_objects,
 )
+from data_tools.walk import folders_in
 
 MASK = r"mask(\d{3,})\.tiff?"
 
@@ -53,6 +55,7 @@ class Baxter:
     """Test patches of each kind: so many cells and as many false positives."""
     version: Annotated[str, UNSET] = ""
     """Which Analysis/CellData<version> to read; needed only when several hold exported results."""
+    intensity: IntensityOption = "auto"
     seed: int = 0
     """Decides which objects are for testing, and the angles."""
 
@@ -70,6 +73,7 @@ class Baxter:
         check_at_least(self.rotations, 0, "--rotations")
         check_at_least(self.test_size, 1, "--test-size")
         check_at_least(self.seed, 0, "--seed")
+        asked(self.intensity)
         if not self.experiment.is_dir():
             raise UserError(f"{self.experiment}: no such folder - give the folder of a Baxter experiment")
         results = self._find_results()
@@ -93,7 +97,9 @@ class Baxter:
         if not any(thing.kind == "normal" for thing in objects):
             raise UserError(f"{results}: no mask holds a cell - export results with cells")
         sided = split_objects(objects, self.split, self.test_size, self.seed, self.experiment)
-        return plan_patches("baxter", self.experiment, videos, sided, self.resolution, self.rotations, self.seed)
+        return plan_patches(
+            "baxter", self.experiment, videos, sided, self.resolution, self.rotations, self.seed, self.intensity
+        )
 
     def _find_results(self) -> Path:
         """Return the RES folder of the version asked for, or of the only one there is."""
@@ -125,8 +131,8 @@ class Baxter:
 
     def _find_videos(self, results: Path) -> list[Video]:
         videos = []
-        for folder in sorted(self.experiment.iterdir()):
-            if not folder.is_dir() or folder.name == "Analysis" or folder.name.startswith("."):
+        for folder in folders_in(self.experiment):
+            if folder.name == "Analysis":
                 continue
             if not (results / f"{folder.name}_RES").is_dir():
                 raise UserError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ import tyro
 from data_tools.dataset.patch import Patch, Plan
 from data_tools.errors import UserError
 from data_tools.sources.common import check_at_least, shuffled
+from data_tools.walk import files_in
 
 SIDE = 32
 IMAGE_BYTES = 3 * SIDE * SIDE
@@ -127,7 +129,9 @@ def _find_batches(folder: Path) -> tuple[list[Path], Path]:
         raise UserError(f"{folder}: no such folder - give the unpacked cifar-10-batches-py or cifar-10-batches-bin")
     for place in (folder, folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin"):
         for ending in ("", ".bin"):
-            training = sorted(place.glob(f"data_batch_[0-9]{ending}"))
+            training = [
+                path for path in files_in(place) if re.fullmatch(rf"data_batch_[0-9]{re.escape(ending)}", path.name)
+            ]
             if not training:
                 continue
             test = place / f"test_batch{ending}"

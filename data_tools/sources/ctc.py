@@ -19,10 +19,11 @@ from typing import Literal
 
 import tyro
 
+from data_tools.dataset.intensity import asked
 from data_tools.dataset.patch import Plan
 from data_tools.errors import UserError
 from data_tools.sources.baxter import read_tracks
-from data_tools.sources.common import check_at_least, check_resolution
+from data_tools.sources.common import IntensityOption, check_at_least, check_resolution
 from data_tools.sources.objects import (
     Object,
     Split,
@@ -33,6 +34,7 @@ from data_tools.sources.objects import (
     plan_patches,
     split_objects,
 )
+from data_tools.walk import folders_in
 
 FRAME = r"t(\d{3,})\.tiff?"
 PLACES = {
@@ -60,6 +62,7 @@ class Ctc:
     """Cells to test on."""
     masks: Literal["auto", "GT", "ST", "RES", "ERR_SEG"] = "auto"
     """Which masks to read; auto takes the first of these with a mask for every frame, else those with most masks."""
+    intensity: IntensityOption = "auto"
     seed: int = 0
     """Decides which objects are for testing, and the angles."""
 
@@ -77,6 +80,7 @@ class Ctc:
         check_at_least(self.rotations, 0, "--rotations")
         check_at_least(self.test_size, 1, "--test-size")
         check_at_least(self.seed, 0, "--seed")
+        asked(self.intensity)
         if not self.dataset.is_dir():
             raise UserError(f"{self.dataset}: no such folder - give the folder of a Cell Tracking Challenge data set")
         videos = self._find_videos()
@@ -96,12 +100,14 @@ class Ctc:
         if bare:
             print(f"no masks of {kind} for {', '.join(bare)}: left out", file=sys.stderr)
         sided = split_objects(objects, self.split, self.test_size, self.seed, self.dataset)
-        return plan_patches("ctc", self.dataset, videos, sided, self.resolution, self.rotations, self.seed)
+        return plan_patches(
+            "ctc", self.dataset, videos, sided, self.resolution, self.rotations, self.seed, self.intensity
+        )
 
     def _find_videos(self) -> list[Video]:
         videos = []
-        for folder in sorted(self.dataset.iterdir()):
-            if not folder.is_dir() or not re.fullmatch(r"\d{2,}", folder.name):
+        for folder in folders_in(self.dataset):
+            if not re.fullmatch(r"\d{2,}", folder.name):
                 continue
             frames = numbered_files(folder, FRAME)
             if not frames:

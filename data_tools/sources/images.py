@@ -1,12 +1,10 @@
-"""A folder of images, labelled by two subfolders or not at all; also reads single images for the detector.
+"""A folder of images, labelled by subfolders or not at all; also reads single images for the detector.
 
 What happens to an image, in this order:
-  first page of several; turned upright as EXIF says; brought to 8 bits; transparent parts laid on black;
+  first page of several; brought to 8 bits; turned upright as EXIF says; transparent parts laid on black;
   to grey or colour; the largest centred square cut out; resized to the resolution.
 
-8 bits: 16-bit values are divided by 257 (their full range, as for 16-bit colour files, so that images stay comparable).
-Whole numbers of 32 bits count as 16-bit ones when they fit; floats are taken to run from 0 to 1 when they fit.
-Anything else is stretched from its own smallest to its own largest value.
+8 bits: values of more than 8 bits go through one straight line, the same for the whole dataset; see `learned`.
 
 Resizing uses Pillow's Hamming filter: it averages over the whole source area, so nothing aliases, and its weights are
 never negative, so no bright or dark rim appears that the image did not have.
@@ -15,28 +13,50 @@ never negative, so no bright or dark rim appears that the image did not have.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
 import tyro
-from PIL import Image, ImageOps
+from PIL import Image
 
+from data_tools.dataset.intensity import Intensity, asked, by_old_rule
 from data_tools.dataset.patch import Patch, Plan
 from data_tools.errors import UserError
-from data_tools.sources.common import check_at_least, check_resolution, key_part, shuffled
+from data_tools.sources.common import IntensityOption, check_at_least, check_resolution, key_part, shuffled
+from data_tools.sources.find import find_images
+from data_tools.sources.formats import IMAGE_ENDINGS, named
+from data_tools.sources.layout import Layout, laid_out
+from data_tools.sources.learned import Rule, learned
+from data_tools.sources.picture import Picture
+from data_tools.sources.reading import read_header, read_picture
+from data_tools.text import readable
 
-IMAGE_ENDINGS = frozenset(
-    f".{name}"
-    for name in ("png", "jpg", "jpeg", "tif", "tiff", "bmp", "gif", "webp", "avif", "jp2", "pbm", "pgm", "ppm", "tga")
-)
+__all__ = ["IMAGE_ENDINGS", "Images", "decode_image", "find_images", "read_image"]
+
+BAND = 1024
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes EXIF's orientations."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """A folder of images: normal/ and anomaly/ in it, or one unlabelled pool."""
+    """A folder of images: normal/ and anomaly/ in it, or one unlabelled pool.
+
+    In any case: good/ and ok/ are normal/; defect/, bad/, ng/ and the like are anomaly/. MVTec's layout (train/good,
+    test/good, test/DEFECT) is taken as split. Masks (ground_truth/, masks/, x_mask.png beside x.png) are left out.
+    """
 
     folder: tyro.conf.Positional[Path]
     """Holds normal/ and perhaps anomaly/ (anything beside these is left out), or images without labels at any depth."""
@@ -46,6 +66,7 @@ class Images:
     """1 for grey, 3 for colour."""
     test_size: int = 256
     """Test images taken from normal/ and as many from anomaly/; the rest is for training. Unused without labels."""
+    intensity: IntensityOption = "auto"
     seed: int = 0
     """Decides which images are for testing."""
     skip_broken: bool = False
@@ -63,138 +84,139 @@ class Images:
             raise UserError(f"--channels is {self.channels} - give 1 for grey or 3 for colour")
         check_at_least(self.test_size, 1, "--test-size")
         check_at_least(self.seed, 0, "--seed")
+        asked(self.intensity)
         if not self.folder.is_dir():
             raise UserError(f"{self.folder}: no such folder - give a folder of images")
+        return self._plan(laid_out(self.folder, find_images(self.folder)))
 
-        labels = [label for label in ("normal", "anomaly") if (self.folder / label).is_dir()]
-        if labels == ["anomaly"]:
-            raise UserError(f"{self.folder}: has anomaly/ but no normal/ - add normal/ with images to learn from")
-        files = {label: find_images(self.folder / label) for label in labels}
-        for label, found in files.items():
-            # Normal images must be left to learn from; anomalies to contaminate them with need not be.
-            most = len(found) - 1 if label == "normal" else len(found)
-            if self.test_size > most:
-                remedy = f"give at most {most}" if most else "add more images"
-                raise UserError(
-                    f"--test-size is {self.test_size}, but {self.folder / label} holds {len(found)} images - {remedy}"
-                )
-        return self._plan(files or {"unlabelled": find_images(self.folder)})
-
-    def _plan(self, files: dict[str, list[Path]]) -> Plan:
+    def _plan(self, layout: Layout) -> Plan:
         drafts: dict[str, list[tuple[int, str]]] = {}
         skipped = 0
-        for label, paths in files.items():
+        for label, pools in layout.labels().items():
+            paths = [path for pool in pools for path in layout.pools[pool]]
             # Test images in drawn order, then the others by path. A broken one leaves its place to the next.
             order = shuffled(len(paths), self.seed, label).tolist()
-            size = 0 if label == "unlabelled" else self.test_size
+            size = 0 if label == "unlabelled" or layout.is_split else self.test_size
+            # Normal images must be left to learn from; anomalies to contaminate them with need not be.
+            least = size + (label != "anomaly" and not layout.is_split)
+            if least > len(paths):
+                most = len(paths) - (label != "anomaly")
+                place = self.folder / paths[0].relative_to(self.folder).parts[0]
+                remedy = f"give at most {most}" if most else "add more images"
+                raise UserError(f"--test-size is {size}, but {place} holds {len(paths)} images - {remedy}")
             indices = [*order[:size], *sorted(order[size:])]
             if self.skip_broken:
-                indices = [index for index in indices if self._can_be_read(paths[index])]
+                indices = [index for index in indices if _can_be_read(paths[index])]
                 skipped += len(paths) - len(indices)
-            # As above: something must be left to learn from.
-            if len(indices) < size + (label != "anomaly"):
+            if len(indices) < least:
                 raise UserError(
                     f"{paths[0].parent}: only {len(indices)} of {len(paths)} {label} images can be read"
                     " - mend or add images, or lower --test-size"
                 )
             found = [(index, paths[index].relative_to(self.folder).as_posix()) for index in indices]
-            drafts |= {f"test-{label}": found[:size], f"train-{label}": found[size:]}
+            if layout.is_split:
+                sides = {path: pool for pool in pools for path in layout.pools[pool]}
+                for index, file in found:
+                    drafts.setdefault(sides[paths[index]], []).append((index, file))
+            else:
+                drafts |= {f"test-{label}": found[:size], f"train-{label}": found[size:]}
         if skipped:
             print(f"warning: skipped {skipped} broken image{'s' if skipped > 1 else ''}", file=sys.stderr)
-        return Plan({pool: found for pool, found in drafts.items() if found}, self._cut)
+        drafts = {pool: found for pool, found in drafts.items() if found}
+        training = drafts.get("train-normal") or drafts.get("train-unlabelled") or []
+        rule = learned(self.intensity, sorted(self.folder / file for _, file in training), _deep_values)
+        return Plan(drafts, partial(self._cut, rule), rule.intensity)
 
-    def _can_be_read(self, path: Path) -> bool:
-        """Try to read an image; warn when that fails."""
-        try:
-            read_image(path, self.resolution, self.channels)
-        except UserError as error:
-            print(f"warning: skipped {error}", file=sys.stderr)
-            return False
-        return True
-
-    def _cut(self, pool: str, drafts: Sequence[tuple[int, str]]) -> Iterator[Patch]:
+    def _cut(self, rule: Rule, pool: str, drafts: Sequence[tuple[int, str]]) -> Iterator[Patch]:
         """Yield the images of drafts: number and path below the folder, with slashes."""
         label = pool.split("-")[1]
         for index, file in drafts:
             path = self.folder / file
             try:
-                image = read_image(path, self.resolution, self.channels)
+                image = _fitted(
+                    path, str(path), self.resolution, self.channels, lambda values, _: rule.eight_bit(values)
+                )
             except UserError as error:
                 raise UserError(f"{error}, or give --skip-broken to go on without it") from error
             yield Patch(
                 image=image,
                 pool=pool,
                 key=f"{label}-{index:06d}-{key_part(path.stem)}",
-                provenance={"source": "images", "file": file, "class": label},
+                provenance={"source": "images", "file": readable(file), "class": label},
             )
 
 
-def find_images(folder_or_file: Path) -> list[Path]:
-    """List the images at any depth of a folder in the order of their paths; a file stands for itself.
-
-    An image is what has one of `IMAGE_ENDINGS` in any case; hidden files and folders are passed over.
-    Raises UserError when there is nothing there.
-    """
-    if folder_or_file.is_file():
-        return [folder_or_file]
-    if not folder_or_file.is_dir():
-        raise UserError(f"{folder_or_file}: no such file or folder - give an image or a folder of images")
-    found = [
-        path
-        for path in folder_or_file.rglob("*")
-        if path.suffix.lower() in IMAGE_ENDINGS
-        and not any(part.startswith(".") for part in path.relative_to(folder_or_file).parts)
-        and not path.is_dir()
-    ]
-    if not found:
-        raise UserError(f"{folder_or_file}: holds no images - add some ({' '.join(sorted(IMAGE_ENDINGS))})")
-    return sorted(found, key=lambda path: path.relative_to(folder_or_file).as_posix())
-
-
-def read_image(path: Path, resolution: int, channels: int) -> np.ndarray:
+def read_image(path: Path, resolution: int, channels: int, intensity: Intensity | None = None) -> np.ndarray:
     """Read one image of any size and mode as uint8, `resolution` x `resolution` x `channels`.
 
-    Raises UserError when it cannot be read or would fill the memory (more than about 179 million pixels).
+    intensity: what the detector's dataset has; without one, values of more than 8 bits are brought to 8 as datasets of
+    former versions were. Raises UserError when it cannot be read or would fill the memory (above 134 million pixels).
     """
-    return decode_image(path, str(path), resolution, channels)
+    return decode_image(path, str(path), resolution, channels, intensity)
 
 
-def decode_image(source: Path | BinaryIO, path: str, resolution: int, channels: int) -> np.ndarray:
+def decode_image(
+    source: Path | BinaryIO, path: str, resolution: int, channels: int, intensity: Intensity | None = None
+) -> np.ndarray:
     """As `read_image`, from a file or from bytes that stand for the file `path`."""
+    rule = by_old_rule if intensity is None else lambda values, _: intensity.eight_bit(values)
+    return _fitted(source, path, resolution, channels, rule)
+
+
+EightBit = Callable[[np.ndarray, bool], np.ndarray]
+"""Values of more than 8 bits, and whether they are coloured or have transparency, to uint8; raises ValueError."""
+
+
+def _fitted(source: Path | BinaryIO, path: str, resolution: int, channels: int, eight_bit: EightBit) -> np.ndarray:
+    picture = read_picture(source, path)
     try:
-        with Image.open(source) as opened:
-            image = _eight_bit(ImageOps.exif_transpose(opened))
-            image = _without_alpha(image).convert("L" if channels == 1 else "RGB")
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path}: is too large to be opened safely ({error}) - cut it into smaller images") from error
-    # The file formats fail in many ways: OSError, SyntaxError, ValueError, struct.error, zlib.error ...
+        image = _eight_bit(picture, eight_bit)
+        if picture.orientation in UPRIGHT:
+            image = image.transpose(UPRIGHT[picture.orientation])
+        image = _without_alpha(image, "L" if channels == 1 else "RGB")
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = (left, top, left + side, top + side)
+        resized = image.resize((resolution, resolution), Image.Resampling.HAMMING, box=square)
     except Exception as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}) - remove or mend it") from error
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = (left, top, left + side, top + side)
-    resized = image.resize((resolution, resolution), Image.Resampling.HAMMING, box=square)
+        raise named(path, error) from error
     return np.array(resized, np.uint8).reshape(resolution, resolution, channels)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Bring modes of more than 8 bits to grey with 8; leave the others."""
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return image
-    values = np.asarray(image).astype(np.float64)
-    low, high = values.min(), values.max()
-    if not np.isfinite((low, high)).all():
-        raise ValueError("holds numbers that are not finite")
-    full = 1.0 if image.mode == "F" else 65535.0
-    if low >= 0 and high <= full:
-        low, high = 0.0, full
-    scaled = (values - low) * (255 / (high - low) if high > low else 0)
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+def _eight_bit(picture: Picture, eight_bit: EightBit) -> Image.Image:
+    """Bring values of more than 8 bits to 8; leave the others."""
+    if isinstance(picture.pixels, Image.Image):
+        return picture.pixels
+    values = eight_bit(picture.pixels, picture.pixels.ndim == 3 or picture.alpha is not None)
+    if picture.alpha is not None:
+        values = np.dstack([values, picture.alpha])
+    return Image.fromarray(np.ascontiguousarray(values))
 
 
-def _without_alpha(image: Image.Image) -> Image.Image:
-    """Lay transparent parts on black: where nothing is, no light comes from."""
+def _without_alpha(image: Image.Image, mode: str) -> Image.Image:
+    """Grey or colour, transparent parts laid on black: where nothing is, no light comes from."""
     if not image.has_transparency_data:
-        return image
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+        return image.convert(mode)
+    found = Image.new(mode, image.size)
+    for top in range(0, image.height, BAND):  # three copies of a large image would be too many
+        part = image.crop((0, top, image.width, min(top + BAND, image.height))).convert("RGBA")
+        black = Image.new("RGBA", part.size, (0, 0, 0, 255))
+        found.paste(Image.alpha_composite(black, part).convert(mode), (0, top))
+    return found
+
+
+def _deep_values(path: Path) -> np.ndarray | None:
+    if not read_header(path, str(path)).is_deep:
+        return None
+    pixels = read_picture(path, str(path)).pixels
+    return pixels if isinstance(pixels, np.ndarray) else None
+
+
+def _can_be_read(path: Path) -> bool:
+    """Try to read an image; warn when that fails."""
+    try:
+        _fitted(path, str(path), 4, 1, by_old_rule)
+    except UserError as error:
+        print(f"warning: skipped {error}", file=sys.stderr)
+        return False
+    return True

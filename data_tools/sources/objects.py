@@ -22,7 +22,11 @@ from data_tools.dataset.patch import Patch, Plan
 from data_tools.errors import UserError
 from data_tools.sources.common import key_part, shuffled
 from data_tools.sources.crop import Frame, cut
-from data_tools.sources.frames import eight_bit_table, frame_size, read_frame, read_mask
+from data_tools.sources.formats import named
+from data_tools.sources.frames import deep_frame, frame_size, read_frame, read_mask
+from data_tools.sources.learned import Rule, learned
+from data_tools.text import readable
+from data_tools.walk import files_in
 
 Split = Literal["object", "track", "frame", "sequence"]
 Kind = Literal["normal", "anomaly"]
@@ -72,9 +76,9 @@ def numbered_files(folder: Path, pattern: str) -> dict[int, Path]:
     Raises UserError when two files have the same number.
     """
     found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in files_in(folder):
         match = re.fullmatch(pattern, path.name, re.IGNORECASE)
-        if match and path.is_file():
+        if match:
             other = found.setdefault(int(match[1]), path)
             if other != path:
                 raise UserError(f"{path}: has the same number as {other.name} - remove one of them")
@@ -211,9 +215,11 @@ def plan_patches(
     resolution: int,
     rotations: int,
     seed: int,
+    intensity: str,
 ) -> Plan:
     """Plan the patches of all objects: within a pool, video by video, frame by frame, by label.
 
+    intensity: as --intensity has it; auto learns from frames of all videos.
     Objects to train on come upright and at `rotations` random angles, objects to test on upright alone.
     The plan's `cut` raises UserError when a frame cannot be read.
     """
@@ -222,7 +228,10 @@ def plan_patches(
     for thing, side in sorted(sided, key=lambda pair: (numbers[pair[0].sequence], pair[0].frame, pair[0].label)):
         turns = 1 + rotations if side == "train" else 1
         drafts.setdefault(f"{side}-{thing.kind}", []).extend((thing, turn) for turn in range(turns))
-    return Plan(drafts, partial(_cut, source, place, tuple(videos), resolution, rotations, seed))
+    frames = [path for video in videos for path in video.frames.values()]
+    rule = learned(intensity, frames, deep_frame)
+    cut = partial(_cut, source, place, tuple(videos), resolution, rotations, seed, rule)
+    return Plan(drafts, cut, rule.intensity)
 
 
 def _cut(
@@ -232,6 +241,7 @@ def _cut(
     resolution: int,
     rotations: int,
     seed: int,
+    rule: Rule,
     pool: str,
     drafts: Sequence[Draft],
 ) -> Iterator[Patch]:
@@ -240,11 +250,11 @@ def _cut(
     for (sequence, index), of_frame in groupby(drafts, key=lambda draft: (draft[0].sequence, draft[0].frame)):
         number = numbers[sequence]
         path = videos[number].frames[index]
-        pixels = read_frame(path)
-        if pixels.dtype == np.uint16:
-            pixels = eight_bit_table(tuple(videos[number].frames.values()))[pixels]
-        frame = Frame(pixels)
-        file = path.relative_to(place).as_posix()
+        try:
+            frame = Frame(rule.eight_bit(read_frame(path)))
+        except ValueError as error:
+            raise named(str(path), error) from None
+        file = readable(path.relative_to(place).as_posix())
         # The sequence's number, since two names can give the same piece of a key.
         name = f"{number:02d}-{key_part(sequence)}-{index:04d}"
         for thing, of_object in groupby(of_frame, key=lambda draft: draft[0]):
@@ -253,7 +263,7 @@ def _cut(
                 image, padded = cut(frame, thing.x, thing.y, angles[turn], resolution)
                 provenance = {
                     "source": source,
-                    "sequence": sequence,
+                    "sequence": readable(sequence),
                     "frame": index,
                     "file": file,
                     "object": thing.label,

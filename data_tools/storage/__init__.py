@@ -21,7 +21,6 @@ from data_tools.storage.base import (
     read_document,
     write_bytes,
 )
-from data_tools.storage.desktop import is_desktop_file
 from data_tools.storage.folder import Folder
 from data_tools.storage.guarded import Guarded
 
@@ -38,7 +37,6 @@ __all__ = [
     "absolute",
     "always_ours",
     "inside",
-    "is_desktop_file",
     "job_settings",
     "local_path",
     "open_storage",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
 
 from data_tools.errors import UserError
-from data_tools.storage.desktop import is_desktop_file
 from data_tools.untrusted import JSON_BYTES, parse_json
+from data_tools.walk import is_desktop_file
 
 WRITER = ".writer"
 """What begins so belongs to `sole_writer` and is no object of the dataset."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from data_tools.errors import BusyError, UserError
 from data_tools.storage.base import WRITER, SizeError, StillOurs, always_ours, inside, is_object, no_name
+from data_tools.walk import walk
 
 
 class Folder:
@@ -27,10 +29,18 @@ class Folder:
         return sorted(entry.name for entry in self.path.iterdir() if is_object(entry.name))
 
     def tree(self) -> list[tuple[str, float]]:
-        files = (
-            (path.relative_to(self.path).as_posix(), path.stat()) for path in self.path.rglob("*") if path.is_file()
-        )
-        return sorted((name, facts.st_mtime) for name, facts in files if is_object(name))
+        if not self.path.is_dir():
+            return []
+        there, found = walk(self.path, hidden=True), list[tuple[str, float]]()
+        if there.closed:
+            more = f" and {len(there.closed) - 1} more" if len(there.closed) > 1 else ""
+            print(f"left out, may not be listed: {os.fsdecode(there.closed[0])}{more}", file=sys.stderr)
+        for path in there.files:
+            name = path.relative_to(self.path).as_posix()
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                if is_object(name):
+                    found.append((name, path.stat().st_mtime))
+        return sorted(found)
 
     def open(self, name: str) -> BinaryIO:
         self._regular(name)  # to open a FIFO would wait for somebody to write into it

@@ -18,6 +18,7 @@ from data_tools.errors import UserError
 from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
 from data_tools.storage import SCHEMES, inside, open_storage, write_bytes
+from data_tools.walk import walk
 
 FILES_A_JOB = 256
 THREADS = 16
@@ -64,7 +65,7 @@ def uploaded(place: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="stratagan-uploaded-") as scratch:
         folder = Path(scratch) / "files"
         yield folder
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = walk(folder).files if folder.is_dir() else []
         storage = open_storage(url)
 
         def upload(path: Path) -> None:

@@ -97,6 +97,7 @@ class Export:
             "format": self.format,
             "resolution": detector.resolution,
             "channels": detector.channels,
+            "intensity": detector.intensity and detector.intensity.to_json(),
             "by": by.by,
             "lambda": by.lam,
             "weights": {} if by.by == "fused" else weights(by.by, by.lam),

@@ -64,7 +64,8 @@ class Score:
     def _parts(self, files: list[Path], detector: Detector, maps: Path | None) -> Iterator[Scored]:
         for start in range(0, len(files), BATCH):
             some = files[start : start + BATCH]
-            images = np.stack([read_image(file, detector.resolution, detector.channels) for file in some])
+            form = detector.resolution, detector.channels, detector.intensity
+            images = np.stack([read_image(file, *form) for file in some])
             yield detector.score(images)
             if maps:
                 _write_maps(maps, start, some, images, detector)

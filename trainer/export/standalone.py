@@ -2,8 +2,10 @@
 
     python score.py IMAGES.npy [--out scores.csv] [--heat heat.npy]
 
-IMAGES.npy: uint8, N x H x W x C, or N x H x W where the detector takes grey images. H = W is the detector's side or a
-whole multiple of it, and is then averaged down. From Python:
+IMAGES.npy: N x H x W x C, or N x H x W where the detector takes grey images; uint8, or, where detector.json names an
+intensity, whole numbers of more bits or floats: its first number becomes 0, its second 255, by a straight line, as it
+was with the images that the detector learned from. H = W is the detector's side or a whole multiple of it, and is then
+averaged down. From Python:
 
     detector = Detector("this folder")
     found = detector.score(images)  # score, p_value, anomalous, the terms that detector.json names, heat
@@ -97,6 +99,7 @@ class Detector:
         """Checked and averaged down: float32 N x r x r x C in [0, 255]."""
         side, channels = self.facts["resolution"], self.facts["channels"]
         wanted = f"give uint8, N x {side} x {side} x {channels}"
+        images = self._eight_bit(images)
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
             kind = getattr(images, "dtype", type(images).__name__)
             raise ValueError(f"images of type {kind} - {wanted}, 0 to 255; of floats in [0, 1] np.rint(255 * x)")
@@ -111,6 +114,25 @@ class Detector:
             raise ValueError(f"images of {height}x{width} for a detector of {side}x{side} - {wanted}")
         factor = height // side
         return images.reshape(n, side, factor, side, factor, channels).mean(axis=(2, 4), dtype=np.float32)
+
+    def _eight_bit(self, images: np.ndarray) -> np.ndarray:
+        """Values of more than 8 bits by the line that the detector's images went through, where there was one."""
+        line = self.facts.get("intensity")
+        if (
+            not line
+            or not isinstance(images, np.ndarray)
+            or images.dtype.kind not in "uif"
+            or images.dtype.itemsize == 1
+        ):
+            return images
+        low, high = line
+        found = np.empty(images.shape, np.uint8)
+        for i, image in enumerate(images):
+            values = image.astype(np.float64)
+            if not np.isfinite(values).all():
+                raise ValueError(f"image {i} holds numbers that are not finite - leave it out")
+            found[i] = np.rint((np.clip(values, low, high) - low) * (255 / (high - low)))
+        return found
 
 
 def _p_values(scores: np.ndarray, known: np.ndarray) -> np.ndarray:

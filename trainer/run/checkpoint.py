@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from data_tools.dataset.intensity import Intensity
 from data_tools.errors import UserError
 from data_tools.storage import (
     Guarded,
@@ -36,7 +37,8 @@ from data_tools.untrusted import whole
 from trainer.config import TrainConfig
 from trainer.methods import network_names
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Since 3 there is the dataset's intensity; a checkpoint without one stays readable for programs that know of 2."""
 FACTS, BEST = "checkpoint.json", "best.json"
 NAME = "images-[0-9]{9,15}"
 FILE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\.safetensors")
@@ -60,6 +62,7 @@ class CheckpointInfo:
     config: TrainConfig
     versions: dict[str, str]
     sha256: dict[str, str]
+    intensity: Intensity | None = None  # how the dataset's values of more than 8 bits became 8
 
     @property
     def name(self) -> str:
@@ -83,6 +86,7 @@ class Snapshot:
     dataset_digest: str
     config: TrainConfig
     files: dict[str, dict[str, Tensor]]
+    intensity: Intensity | None = None
 
     @property
     def name(self) -> str:
@@ -107,7 +111,7 @@ def write_checkpoint(
         write_bytes(storage, f"{name}.safetensors", content)
         sha256[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
     facts = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if snapshot.intensity else 2,
         "images_seen": snapshot.images_seen,
         "resolution": snapshot.resolution,
         "alpha": snapshot.alpha,
@@ -117,6 +121,8 @@ def write_checkpoint(
         "sha256": sha256,
         "config": snapshot.config.to_json(),
     }
+    if snapshot.intensity:
+        facts["intensity"] = snapshot.intensity.to_json()
     before_it_counts()
     still_ours(now=True)
     write_bytes(storage, FACTS, (json.dumps(facts | {"checksum": checksum(facts)}, indent=2) + "\n").encode())
@@ -216,6 +222,7 @@ def _info(url: str, facts: dict[str, Any]) -> CheckpointInfo:
         config,
         {str(name): str(version) for name, version in versions.items()},
         sha256,
+        Intensity.from_json(facts.get("intensity")),
     )
 
 

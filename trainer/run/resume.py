@@ -134,7 +134,7 @@ def unsettled(start: Start, run: str, networks: NetworkSet) -> Snapshot | None:
     if not i or not i.url.startswith(f"{run}/"):
         return None
     files = networks.weights()
-    return Snapshot(i.images_seen, i.resolution, i.alpha, i.channels, i.dataset_digest, i.config, files)
+    return Snapshot(i.images_seen, i.resolution, i.alpha, i.channels, i.dataset_digest, i.config, files, i.intensity)
 
 
 def _ends_a_phase(config: TrainConfig, images_seen: int) -> bool:

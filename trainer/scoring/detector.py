@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from data_tools.dataset.cache import DEFAULT_LIMIT
+from data_tools.dataset.intensity import Intensity
 from trainer.run.checkpoint import chosen_checkpoint, read_info
 from trainer.scoring.calibration import HEAT, Calibration, calibration_of, compared
 from trainer.scoring.criterion import Criterion
@@ -82,6 +83,11 @@ class Detector:
     @property
     def channels(self) -> int:
         return self.inference.channels
+
+    @property
+    def intensity(self) -> Intensity | None:
+        """What `read_image` needs for images of more than 8 bits."""
+        return self.inference.intensity
 
     @property
     def columns(self) -> tuple[str, ...]:

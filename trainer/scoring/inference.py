@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data_tools.dataset.intensity import Intensity
 from data_tools.errors import UserError
 from trainer.config import TrainConfig
 from trainer.methods import method_of
@@ -56,10 +57,14 @@ class Inference:
         channels: int,
         alpha: float | None = None,
         device: str | torch.device = "cpu",
+        intensity: Intensity | None = None,
     ) -> None:
-        """networks: by name, those that score or all of a training's, in eval mode on the device."""
+        """intensity: how images of more than 8 bits are brought to the 8 that are scored.
+
+        networks: by name, those that score or all of a training's, in eval mode on the device.
+        """
         self.device = torch.device(device)
-        self.config, self.resolution, self.channels = config, resolution, channels
+        self.config, self.resolution, self.channels, self.intensity = config, resolution, channels, intensity
         self.alpha = None if alpha is None else torch.tensor(alpha, device=self.device)
         self.networks, self.method = networks, method_of(config)
         self.trained = Trained(config, networks, resolution, self.alpha, self.device)
@@ -74,7 +79,7 @@ class Inference:
         networks = _unallocated(info.config, info.channels)
         load_weights(info, networks)
         check_finite(info, networks)
-        return Inference.of(info.config, networks, info.resolution, info.channels, info.alpha, device)
+        return Inference.of(info.config, networks, info.resolution, info.channels, info.alpha, device, info.intensity)
 
     @staticmethod
     def from_snapshot(snapshot: Snapshot) -> Inference:
@@ -82,7 +87,8 @@ class Inference:
         networks = _unallocated(snapshot.config, snapshot.channels)
         for name, network in networks.items():
             network.to_empty(device="cpu").load_state_dict(snapshot.files[name])
-        return Inference.of(snapshot.config, networks, snapshot.resolution, snapshot.channels, snapshot.alpha)
+        s = snapshot
+        return Inference.of(s.config, networks, s.resolution, s.channels, s.alpha, intensity=s.intensity)
 
     @staticmethod
     def of(
@@ -92,12 +98,13 @@ class Inference:
         channels: int,
         alpha: float | None,
         device: str | torch.device | None = None,
+        intensity: Intensity | None = None,
     ) -> Inference:
         """Has networks, just loaded, to itself; on the GPU where there is one."""
         device = device or best_device()
         for network in networks.values():
             network.to(device).requires_grad_(False).eval()
-        return Inference(config, networks, resolution, channels, alpha, device)
+        return Inference(config, networks, resolution, channels, alpha, device, intensity)
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:

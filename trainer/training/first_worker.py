@@ -118,4 +118,5 @@ def snapshot_of(config: TrainConfig, dataset: Dataset, step: Step, phase: Phase,
     files = step.networks.weights() | ({} if over else step.moments())
     alpha = phase.alpha(images_seen) if phase.fading and not over else None
     manifest = dataset.manifest
-    return Snapshot(images_seen, phase.resolution, alpha, manifest.channels, manifest.digest, config, files)
+    about = (manifest.channels, manifest.digest, config, files, manifest.intensity)
+    return Snapshot(images_seen, phase.resolution, alpha, *about)
