@@ -8,16 +8,16 @@ from trainer.run.checkpoint import read_info
 from trainer.scoring.criterion import Criterion
 
 
-def calibrated_once(checkpoint: str, criterion: Criterion) -> str:
+def calibrated_once(checkpoint: str, criterion: Criterion, data: str = "") -> str:
     """Calibrate a checkpoint where nobody has; returns what the threshold means, for a person, or nothing.
 
-    Within a `ray_session`. UserError as of `Detector.load`.
+    Within a `ray_session`. data: where the run's dataset lies now. UserError as of `Detector.load`.
     """
     criterion.check_fits(method_of(read_info(checkpoint).config))
-    return "" if criterion.is_plain else on_a_worker(_meaning, checkpoint, criterion)
+    return "" if criterion.is_plain else on_a_worker(_meaning, checkpoint, criterion, data)
 
 
-def _meaning(checkpoint: str, criterion: Criterion) -> str:
+def _meaning(checkpoint: str, criterion: Criterion, data: str) -> str:
     from trainer.scoring.detector import Detector
 
-    return Detector.load(checkpoint, criterion).meaning
+    return Detector.load(checkpoint, criterion, data=data).meaning

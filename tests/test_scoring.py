@@ -67,7 +67,7 @@ def patches(dataset: Path, judge: Detector) -> np.ndarray:
 
 def table_of(folder: Path, run: Path, criterion: Criterion, heatmaps: bool = False) -> list[dict]:
     storage, loaded = open_storage(str(folder)), Detector.load(str(run), criterion)
-    tables = [score_unit(storage, unit, loaded, heatmaps) for unit in find_units(storage)]
+    tables = [score_unit(storage, unit, loaded, heatmaps).table for unit in find_units(storage)]
     return pyarrow.concat_tables(tables).to_pylist()
 
 

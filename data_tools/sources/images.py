@@ -22,7 +22,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 import tyro
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data_tools.dataset.patch import Patch, Plan
 from data_tools.errors import UserError
@@ -167,6 +167,8 @@ def decode_image(source: Path | BinaryIO, path: str, resolution: int, channels: 
             image = _without_alpha(image).convert("L" if channels == 1 else "RGB")
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: is too large to be opened safely ({error}) - cut it into smaller images") from error
+    except UnidentifiedImageError as error:  # its text shows a buffer's address
+        raise UserError(f"{path}: cannot be read (it is no image of a known format) - remove or mend it") from error
     # The file formats fail in many ways: OSError, SyntaxError, ValueError, struct.error, zlib.error ...
     except Exception as error:
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}) - remove or mend it") from error

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import tyro
 
 from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
-from trainer.commands.shared import Best, Run
+from data_tools.storage import local_path
+from trainer.commands.shared import Best, Data, Run
 from trainer.scoring.criterion import Criterion, ShareCriterion
+
+
+def _check_writable(place: str) -> None:
+    """UserError where a local folder cannot be made or written to: better than after all images are scored."""
+    folder = local_path(place)
+    if folder is None:
+        return
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{there}: is no folder that can be written to - give another --out")
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,7 @@ class Audit:
     out: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: RUN/audit)")] = ""
     """Where it goes."""
     best: Best = False
+    data: Data = ""
     shown: int = 200
     """Images on the page."""
     criterion: tyro.conf.OmitArgPrefixes[ShareCriterion] = field(default_factory=ShareCriterion)
@@ -45,21 +58,22 @@ class Audit:
         by, cache = self.criterion, self.caching
         checkpoint = chosen_checkpoint(self.run, self.best)
         run = run_of(checkpoint)
+        place = self.out or f"{run}/audit"
+        _check_writable(place)
         expected = 0.02 if by.contamination is None and by.false_alarms is None else by.contamination
         criterion = Criterion(by.by, by.lam, by.false_alarms, expected)
-        detector = Detector.load(checkpoint, criterion, False, cache.cache, cache.cache_limit)
-        ranking = ranked(run, detector, cache.open(), self.shown)
+        detector = Detector.load(checkpoint, criterion, False, cache.cache, cache.cache_limit, self.data)
+        ranking = ranked(run, detector, cache.open(), self.shown, self.data)
         junk = int(ranking.excluded.sum())
-        place = self.out or f"{run}/audit"
         with uploaded(Path(place)) as folder:
-            staged = folder.with_name(f".{folder.name}.partial")
-            shutil.rmtree(staged, ignore_errors=True)
-            staged.mkdir(parents=True)
-            write_table(staged / "audit.csv", ranking, by.by)
-            write_exclusions(staged / "exclude.txt", ranking, junk, detector.meaning)
-            write_page(staged / "index.html", ranking, detector)
-            shutil.rmtree(folder, ignore_errors=True)
-            staged.rename(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=folder, prefix=".partial-") as name:
+                staged = Path(name)
+                write_table(staged / "audit.csv", ranking, by.by)
+                write_exclusions(staged / "exclude.txt", ranking, junk, detector.meaning)
+                write_page(staged / "index.html", ranking, detector)
+                for file in staged.iterdir():  # one by one: what else lies there is not ours
+                    os.replace(file, folder / file.name)
         print(detector.meaning)
         print(f"{len(ranking.origins):,} training images ranked, {junk:,} of them to exclude: {place}/index.html")
         print(f"next: python -m trainer train … --exclude {place}/exclude.txt --out ANOTHER")

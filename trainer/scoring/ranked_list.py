@@ -1,0 +1,90 @@
+"""A list of scores that is written as it grows, in the order of scoring, and sorted at its end."""
+
+from __future__ import annotations
+
+import io
+import os
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.text import CsvWriter
+from trainer.scoring.detector import Scored
+
+
+class RankedList:
+    """A CSV that ends as `path`, the most anomalous first, then what has no score.
+
+    Until then its rows lie unsorted beside it, in NAME.partial.csv, which a run that is stopped leaves behind; a
+    later one for the same list begins it anew. Of the rows only places and scores are held, 16 bytes each.
+    """
+
+    def __init__(self, path: Path, heading: Sequence[str], with_errors: bool) -> None:
+        """heading: of the columns before `error`, which is there where asked for; the second is the score's."""
+        self.path, self.partial = path, path.with_name(f"{path.stem}.partial{path.suffix}")
+        self.with_errors, self.width = with_errors, len(heading)
+        self.places, self.scores = array("q"), array("d")
+        self.scored = self.failed = 0
+        self.first, self.highest = "", float("-inf")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = self.partial.open("wb")
+        self.heading = self._row([*heading, *(["error"] if with_errors else [])])
+        self.file.write(self.heading)
+
+    def add(self, names: Sequence[str], found: Scored) -> None:
+        """Rows of scored images; `first` is then the most anomalous one's name, and `highest` its score."""
+        for i, name in enumerate(names):
+            numbers = [f"{column[i]:.9g}" for column in (found.score, *found.columns.values())]
+            called = [] if found.anomalous is None else ["yes" if found.anomalous[i] else "no"]
+            score = float(found.score[i])
+            self._put([name, *numbers, *called, *([""] if self.with_errors else [])], score)
+            if score > self.highest:
+                self.first, self.highest = name, score
+        self.scored += len(names)
+        self.file.flush()
+
+    def fail(self, name: str, error: str) -> None:
+        """A row of an image that cannot be read."""
+        self._put([name, *[""] * (self.width - 1), error], float("nan"))
+        self.failed += 1
+
+    def finish(self) -> None:
+        """Write the list, and remove what it was made of."""
+        self.file.close()
+        order = np.argsort(-np.array(self.scores), kind="stable")  # NaN comes last
+        staged = self.path.with_name(f".{self.path.stem[:100]}.sorted")
+        try:
+            with self.partial.open("rb") as rows, staged.open("wb") as file:
+                file.write(self.heading)
+                ends = [*self.places[1:], self.partial.stat().st_size]
+                for i in order:
+                    rows.seek(self.places[i])
+                    file.write(rows.read(ends[i] - self.places[i]))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(staged, self.path)
+        finally:
+            staged.unlink(missing_ok=True)
+        self.partial.unlink()
+
+    def stop(self) -> Path | None:
+        """Leave what there is, and say where; nothing is left of a list without a score."""
+        if not self.file.closed:
+            self.file.close()
+        if self.scored:
+            return self.partial
+        self.partial.unlink(missing_ok=True)
+        return None
+
+    def _put(self, row: Sequence[str], score: float) -> None:
+        content = self._row(row)
+        self.places.append(self.file.tell())
+        self.scores.append(score)
+        self.file.write(content)
+
+    def _row(self, row: Sequence[str]) -> bytes:
+        text = io.StringIO(newline="")
+        CsvWriter(text).writerow(row)
+        return text.getvalue().encode()
