@@ -23,6 +23,8 @@ import pyarrow
 
 BLOCK, RECORD, CHUNK = tarfile.BLOCKSIZE, tarfile.RECORDSIZE, 2**20
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+MOST_EMPTY = 1 + RECORD // BLOCK
+"""Blocks that tar leaves empty at its end, at most: two, and then up to a whole record."""
 LONGEST = 2**20
 """Bytes of a header that goes on in blocks of its own: a long name, or pax records."""
 MOST = 4_000_000
@@ -139,19 +141,22 @@ def _members(file: IO[bytes], troubles: list[str]) -> Iterator[tuple[_Header, in
         if block and not any(block):
             zeros = _zeros(file, place)
             if place + zeros == end:
+                if zeros > MOST_EMPTY * BLOCK:
+                    troubles.append(f"ends in {zeros:,} bytes of zeros, more than tar writes: files may be lost there")
                 return
             empty, place = zeros // BLOCK, place + zeros // BLOCK * BLOCK
             continue
         if len(block) < BLOCK:
             raise ValueError(f"it is cut off at byte {place + len(block):,}")
+        header, behind = _header(file, block, place, end)
         if empty:
-            # tar fills up to a whole record; other empty blocks may be a joint, or a hole that swallowed files
-            if empty < 2 or empty > 1 + RECORD // BLOCK or (place - start) % RECORD:
+            # Other empty blocks than those of tar may be a joint of other programs', or a hole that swallowed files.
+            if empty < 2 or empty > MOST_EMPTY or (place - start) % RECORD:
                 troubles.append(
                     f"has {empty} empty blocks before byte {place:,}: files may be lost there; those behind are read"
                 )
             start, empty = place, 0
-        header, place = _header(file, block, place, end)
+        place = behind
         yield header, place
         if header.kind not in WITHOUT_CONTENT:
             place += header.size + -header.size % BLOCK
