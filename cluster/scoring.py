@@ -30,8 +30,10 @@ from data_tools.text import readable
 from trainer.methods import method_of
 from trainer.on_ray.session import has_gpus, ray_session, room
 from trainer.run.checkpoint import chosen_checkpoint, read_info
+from trainer.scoring.calibration import Calibration
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector
+from trainer.scoring.inference import Inference
 
 PLAN = "plan.json"
 BATCH = 256
@@ -100,11 +102,12 @@ def score_images(config: ScoringConfig) -> Outcome:
     begun, sums = time.monotonic(), Counter[str]()
     if waiting:
         with ray_session(config.actors):
-            if meaning := calibrated_once(plan["checkpoint"], config.criterion, config.data):
-                print(meaning, flush=True)
+            made = calibrated_once(plan["checkpoint"], config.criterion, config.data)
+            if made.meaning:
+                print(made.meaning, flush=True)
             plan = _plan(config, plan["checkpoint"])  # somebody may have begun here meanwhile
             write_bytes(open_storage(config.out), PLAN, (json.dumps(plan, indent=2) + "\n").encode())
-            for done in _score_on_ray(config, plan["checkpoint"], waiting):
+            for done in _score_on_ray(config, plan["checkpoint"], made.calibration, waiting):
                 sums.update({name: int(count) for name, count in done.items()})
                 rate = sums["images"] / (time.monotonic() - begun)
                 print(f"{sums['images']:,} images, {sums['errors']:,} with errors, {rate:,.0f} images/s", flush=True)
@@ -162,7 +165,10 @@ def _check_same(config: ScoringConfig, units: list[Unit], there: set[str]) -> No
         raise UserError(f"--images {config.images}: has changed since {config.out}/{others[0]} - give another --out")
 
 
-def _score_on_ray(config: ScoringConfig, checkpoint: str, waiting: list[tuple[int, Unit]]) -> Iterator[dict[str, Any]]:
+def _score_on_ray(
+    config: ScoringConfig, checkpoint: str, calibration: Calibration | None, waiting: list[tuple[int, Unit]]
+) -> Iterator[dict[str, Any]]:
+    import ray
     import ray.data
     from ray.exceptions import RayError
 
@@ -173,7 +179,7 @@ def _score_on_ray(config: ScoringConfig, checkpoint: str, waiting: list[tuple[in
     rows = [{"unit": json.dumps([number, *unit])} for number, unit in waiting]
     scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Scorer,
-        fn_constructor_args=[config, checkpoint],
+        fn_constructor_args=[config, checkpoint, ray.put(calibration)],
         batch_size=1,
         num_cpus=1,
         num_gpus=gpus,
@@ -199,11 +205,14 @@ def _own_error(error: BaseException | None) -> UserError | None:
 class _Scorer:
     """An actor of Ray Data's: holds the detector, writes a unit's file."""
 
-    def __init__(self, config: ScoringConfig, checkpoint: str) -> None:
+    def __init__(self, config: ScoringConfig, checkpoint: str, calibration: Any) -> None:
+        """calibration: a reference to it, or to None; it may be kept nowhere that all nodes see."""
+        import ray
         import torch
 
         torch.set_num_threads(1)
-        self.config, self.detector = config, Detector.load(checkpoint, config.criterion, data=config.data)
+        inference = Inference.from_checkpoint(read_info(checkpoint))
+        self.config, self.detector = config, Detector(inference, config.criterion, ray.get(calibration))
         self.images, self.out = open_storage(config.images), open_storage(config.out)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import csv
 import gzip
 import io
+import json
 import lzma
 import multiprocessing
 import os
@@ -27,7 +29,9 @@ from cluster import images, tars
 from cluster.__main__ import main as cluster
 from cluster.images import Item, find, find_units, items, of_desktop, tar_keys
 from data_tools.__main__ import main as data_tools
+from data_tools.dataset.cache import open_cache
 from data_tools.errors import UserError
+from data_tools.sources.images import read_image
 from data_tools.storage import open_storage
 from tests.conftest import refuses
 from trainer.__main__ import main as trainer
@@ -37,8 +41,10 @@ from trainer.run.folder import run_dataset
 from trainer.scoring import audit, detector
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector, Scored
+from trainer.scoring.kept import own_folder
+from trainer.scoring.ranked_list import RankedList
 
-BLOCK = 512
+BLOCK, NORMAL = 512, "train-normal"
 
 
 def png(number: int, side: int = 16) -> bytes:
@@ -529,11 +535,11 @@ def test_what_was_scored_is_there_after_any_end(
     cells: Path,
     error: type[BaseException],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("trainer.commands.score.BATCH", 2)
     expected = {row["image"]: row for row in score(scored, cells)}
     (cells.parent / "s.csv").unlink()
-    monkeypatch.setattr("trainer.commands.score.BATCH", 2)
     original, calls = detector.Detector.score, []
 
     def fails(*words: Any) -> Scored:
@@ -549,6 +555,16 @@ def test_what_was_scored_is_there_after_any_end(
     assert len(rows) == 4 and all(row == expected[row["image"]] for row in rows)
     assert "4 images were scored until then" in capsys.readouterr().err
     assert sorted(path.name for path in cells.parent.iterdir()) == ["cells", "s.partial.csv"]
+
+
+def test_two_do_not_write_one_list(scored: Path, cells: Path) -> None:
+    judge = Detector.load(str(scored), cache=str(scored.parent / "cache"))
+    first = RankedList(cells.parent / "s.csv", ["image", "fused", *judge.columns], False)
+    refuses(lambda: score(scored, cells), "--out", "another process")
+    first.add(["a"], judge.score(np.zeros((1, 8, 8, 1), np.uint8)))
+    first.finish()
+    assert [row["image"] for row in rows_of(cells.parent / "s.csv")] == ["a"]
+    assert len(score(scored, cells)) == 6
 
 
 # ---- where data and runs lie ----
@@ -588,21 +604,13 @@ def test_moved_data(moved: tuple[Path, Path], run: Path, cells: Path, tmp_path: 
             shutil.rmtree(other)
             trainer([*command, *cache])  # what is calibrated needs no dataset
             shutil.copytree(data, other)
-    assert len(rows_of(copy / "audit/audit.csv")) == len(rows_of(copy / "audit/audit.csv"))
+    assert len(rows_of(copy / "audit/audit.csv")) == json.loads((data / "manifest.json").read_text())["pools"][NORMAL]
     assert (tmp_path / "carried/detector.json").exists()
-    refuses(lambda: run_dataset(str(copy), "", data_tools_cache(tmp_path)), "--data")
-
-
-def data_tools_cache(folder: Path) -> Any:
-    from data_tools.dataset.cache import open_cache
-
-    return open_cache(folder / "cache")
+    refuses(lambda: run_dataset(str(copy), "", open_cache(tmp_path / "cache")), "--data")
 
 
 def _scores_as_nobody(words: list[str], home: Path, said: Any) -> None:
     """In a process of its own, which may not write where root may."""
-    import contextlib
-
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
@@ -649,14 +657,10 @@ def test_read_only_run(run: Path, dataset: Path, cells: Path) -> None:
 
 
 def _score_of(judge: Detector, path: Path) -> float:
-    from data_tools.sources.images import read_image
-
     return float(judge.score(read_image(path, judge.resolution, judge.channels)[None]).score[0])
 
 
 def test_a_calibration_that_others_may_have_planted_is_not_read(tmp_path: Path) -> None:
-    from trainer.scoring.kept import own_folder
-
     made = own_folder(tmp_path, make=True)
     assert made and made.stat().st_mode & 0o777 == 0o700 and own_folder(tmp_path, make=False) == made
     made.chmod(0o777)
@@ -693,7 +697,7 @@ def test_latin1_audit(scored: Path, tmp_path: Path) -> None:
     judge = Detector.load(str(scored), Criterion(contamination=0.2), cache=str(scored.parent / "cache"))
     worst = np.zeros((3, 8, 8, 1), np.uint8)
     files = ["gr\udcf6\udcdfe.png", "a\nb\r.png", "=1+1\ud800<script>.png"]
-    origins = [f'{{"key": "k{i}", "pool": "train-normal", "file": {ascii_json(file)}}}' for i, file in enumerate(files)]
+    origins = [f'{{"key": "k{i}", "pool": "train-normal", "file": {json.dumps(file)}}}' for i, file in enumerate(files)]
     ranking = audit.Ranking(judge.score(worst), origins, worst)
     audit.write_table(tmp_path / "audit.csv", ranking, "fused")
     audit.write_exclusions(tmp_path / "exclude.txt", ranking, 3, judge.meaning)
@@ -703,12 +707,6 @@ def test_latin1_audit(scored: Path, tmp_path: Path) -> None:
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "gr\\xf6\\xdfe.png" in page and "<script>.png" not in page
     assert "k0" in (tmp_path / "exclude.txt").read_text(encoding="utf-8")
-
-
-def ascii_json(text: str) -> str:
-    import json
-
-    return json.dumps(text)
 
 
 # ---- the whole of cluster score ----

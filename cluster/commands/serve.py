@@ -50,7 +50,7 @@ class Serve:
             from cluster.calibration import calibrated_once
             from cluster.serve import DetectorService, Settings
 
-            if meaning := calibrated_once(checkpoint, self.criterion, data):
+            if meaning := calibrated_once(checkpoint, self.criterion, data).meaning:
                 print(meaning, flush=True)
             settings = Settings(
                 run=url, best=self.best, data=data, body_seconds=self.body_seconds, **asdict(self.criterion)
