@@ -208,14 +208,17 @@ def _header(file: IO[bytes], block: bytes, place: int, end: int) -> tuple[_Heade
             file.seek(place - BLOCK)
             block = file.read(BLOCK)
             more = len(block) == BLOCK and block[504]
-    name, target = records.get("path", header.name), records.get("linkpath", header.target)
-    return replace(header, name=name, target=target, records=records), place
+    if records:
+        name = records.get("GNU.sparse.name") or records.get("path", header.name)
+        target = records.get("linkpath", header.target)
+        header = replace(header, name=name, target=target, records=records)
+    return header, place
 
 
 def _plain_header(block: bytes, place: int) -> _Header:
     """The fields of one block; ValueError when it is none, by its checksum."""
     try:
-        said, summed = _number(block[148:156]), sum(block) - sum(block[148:156]) + 8 * 32
+        said, summed = _number(block[148:156]), sum(block[:148]) + sum(block[156:]) + 8 * 32
         if said not in (summed, summed - 256 * sum(byte > 127 for byte in block[:148] + block[156:])):
             raise ValueError
         size = _number(block[124:136])

@@ -32,8 +32,9 @@ from data_tools.__main__ import main as data_tools
 from data_tools.dataset.cache import open_cache
 from data_tools.errors import UserError
 from data_tools.sources.images import read_image
-from data_tools.storage import open_storage
+from data_tools.storage import open_storage, read_bytes
 from tests.conftest import refuses
+from tests.proxy import FaultProxy
 from trainer.__main__ import main as trainer
 from trainer.commands.score import map_name
 from trainer.report.audit_page import write_page
@@ -41,7 +42,7 @@ from trainer.run.folder import run_dataset
 from trainer.scoring import audit, detector
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector, Scored
-from trainer.scoring.kept import own_folder
+from trainer.scoring.kept import keep, own_folder
 from trainer.scoring.ranked_list import RankedList
 
 BLOCK, NORMAL = 512, "train-normal"
@@ -736,3 +737,59 @@ def test_tars_that_end_early_count_and_are_the_exit_status(
     with pytest.raises(SystemExit) as again:  # nothing is left to do, and the tar is no better
         cluster(words)
     assert again.value.code == 1 and "3 of 3 files were there already" in capsys.readouterr().out
+
+
+def test_a_calibration_that_the_store_refuses_is_kept_here(
+    url: str, proxy: FaultProxy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proxy.refuse(1, 403, "AccessDenied")
+    keep(b"made", f"{url}/run", "images-1.safetensors", tmp_path, "digest.safetensors")
+    assert (tmp_path / "calibrations/digest.safetensors").read_bytes() == b"made"
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "AccessDenied" in said and str(tmp_path / "calibrations") in said
+    keep(b"made", f"{url}/run", "images-1.safetensors", tmp_path, "digest.safetensors")
+    assert open_storage(f"{url}/run/calibration").names() == ["images-1.safetensors"] and not capsys.readouterr().err
+
+
+def test_a_list_that_goes_to_a_store_is_there_after_any_end(
+    url: str, scored: Path, cells: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (cells / "c9.png").write_bytes(b"")
+    monkeypatch.setattr("trainer.commands.score.BATCH", 3)
+    words = ["score", str(scored), str(cells), "--cache", str(scored.parent / "cache"), "--out", f"{url}/s.csv"]
+    refuses(lambda: trainer(words), "c9.png", "--skip-broken")
+    storage = open_storage(url)
+    assert storage.names() == ["s.partial.csv"] and f"{url}/s.partial.csv" in capsys.readouterr().err
+    assert len(read_bytes(storage, "s.partial.csv").splitlines()) == 7
+    trainer([*words, "--skip-broken"])
+    assert len(read_bytes(storage, "s.csv").splitlines()) == 8
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_unreadable_file(cells: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        place = Path(shutil.copytree(cells, Path(name) / "cells"))
+        for path in (Path(name), place):
+            path.chmod(0o755)
+        for path in place.iterdir():
+            path.chmod(0 if path.name == "c3.png" else 0o644)
+        (place / "closed.tar").write_bytes(tar_of(numbered(1)))
+        (place / "closed.tar").chmod(0)
+        queue = multiprocessing.get_context("fork").Queue()
+        process = multiprocessing.get_context("fork").Process(target=_items_as_nobody, args=(place, queue))
+        process.start()
+        found = queue.get(timeout=60)
+        process.join()
+        assert [(key, bool(error)) for key, error in found] == [
+            ("closed.tar", True),
+            *((f"c{i}.png", i == 3) for i in range(6)),
+        ]
+        assert "Permission denied" in found[0][1] and "Permission denied" in found[4][1]
+
+
+def _items_as_nobody(folder: Path, found: Any) -> None:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    storage = open_storage(str(folder))
+    found.put([(item.key, item.error) for unit in find_units(storage) for item in items(storage, unit)])
