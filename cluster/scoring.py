@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow
@@ -20,15 +22,18 @@ import pyarrow.parquet
 from PIL import Image
 
 from cluster.calibration import calibrated_once
-from cluster.images import Item, Unit, find_units, items
-from data_tools.errors import UserError
+from cluster.images import Item, Unit, counted, find, items
+from data_tools.errors import UserError, describe
 from data_tools.sources.images import decode_image
 from data_tools.storage import Storage, absolute, open_storage, read_document, write_bytes
+from data_tools.text import readable
 from trainer.methods import method_of
 from trainer.on_ray.session import has_gpus, ray_session, room
 from trainer.run.checkpoint import chosen_checkpoint, read_info
+from trainer.scoring.calibration import Calibration
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector
+from trainer.scoring.inference import Inference
 
 PLAN = "plan.json"
 BATCH = 256
@@ -46,17 +51,34 @@ class ScoringConfig:
     criterion: Criterion = field(default_factory=Criterion)
     heatmaps: bool = False
     actors: int = 0  # as many as the cluster has room for
+    data: str = ""  # where the run's dataset lies now
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one call has scored, and what there is in all."""
+    """What one call has scored, and what there is in all.
+
+    images: rows, those with errors included. masks: passed over as such; unread: as images of formats that are not
+    read. early: of all units, those that could not be read to their end.
+    """
 
     images: int
     errors: int
     seconds: float
     units: int
     units_before: int
+    masks: int
+    unread: int
+    early: int
+
+
+class ScoredUnit(NamedTuple):
+    """A unit's table; how many masks and images of formats that are not read were passed over; what ended it early."""
+
+    table: pyarrow.Table
+    masks: int
+    unread: int
+    early: str
 
 
 def score_images(config: ScoringConfig) -> Outcome:
@@ -67,31 +89,49 @@ def score_images(config: ScoringConfig) -> Outcome:
     config.criterion.check()
     if config.actors < 0:
         raise UserError(f"--actors {config.actors} is below 0 - give 0 for as many as there is room for")
-    config = replace(config, **{name: absolute(getattr(config, name)) for name in ("run", "images", "out")})
-    units = find_units(open_storage(config.images))
+    config = replace(config, **{name: absolute(getattr(config, name)) for name in ("run", "images", "out", "data")})
+    units, unread = find(open_storage(config.images))
+    if unread:
+        print(f"warning: {config.images}: not read: {counted(unread)} - convert them to PNG or TIFF", file=sys.stderr)
     plan = _plan(config)
     if config.heatmaps:
         method_of(read_info(plan["checkpoint"]).config).check_reconstructs()
     there = set(open_storage(config.out).names())
     _check_same(config, units, there)
     waiting = [(i, unit) for i, unit in enumerate(units) if part_name(i, unit) not in there]
-    begun, images, errors = time.monotonic(), 0, 0
+    begun, sums = time.monotonic(), Counter[str]()
     if waiting:
         with ray_session(config.actors):
-            if meaning := calibrated_once(plan["checkpoint"], config.criterion):
-                print(meaning, flush=True)
+            made = calibrated_once(plan["checkpoint"], config.criterion, config.data)
+            if made.meaning:
+                print(made.meaning, flush=True)
             plan = _plan(config, plan["checkpoint"])  # somebody may have begun here meanwhile
             write_bytes(open_storage(config.out), PLAN, (json.dumps(plan, indent=2) + "\n").encode())
-            for done in _score_on_ray(config, plan["checkpoint"], waiting):
-                images, errors = images + int(done["images"]), errors + int(done["errors"])
-                rate = images / (time.monotonic() - begun)
-                print(f"{images:,} images, {errors:,} with errors, {rate:,.0f} images/s", flush=True)
-    return Outcome(images, errors, time.monotonic() - begun, len(units), len(units) - len(waiting))
+            for done in _score_on_ray(config, plan["checkpoint"], made.calibration, waiting):
+                sums.update({name: int(count) for name, count in done.items()})
+                rate = sums["images"] / (time.monotonic() - begun)
+                print(f"{sums['images']:,} images, {sums['errors']:,} with errors, {rate:,.0f} images/s", flush=True)
+    early = sum(early_name(i, unit) in there for i, unit in enumerate(units)) + sums["early"]
+    return Outcome(
+        images=sums["images"],
+        errors=sums["errors"],
+        seconds=time.monotonic() - begun,
+        units=len(units),
+        units_before=len(units) - len(waiting),
+        masks=sums["masks"],
+        unread=sums["unread"] + unread.total(),
+        early=early,
+    )
 
 
 def part_name(number: int, unit: Unit) -> str:
     """The name of a unit's file."""
     return f"part-{number:06d}-{unit.digest}.parquet"
+
+
+def early_name(number: int, unit: Unit) -> str:
+    """The name of what is written, before its file, for a unit that could not be read to its end: says why."""
+    return f"early-{number:06d}-{unit.digest}.txt"
 
 
 def _plan(config: ScoringConfig, checkpoint: str = "") -> dict[str, Any]:
@@ -100,7 +140,7 @@ def _plan(config: ScoringConfig, checkpoint: str = "") -> dict[str, Any]:
     checkpoint: the one for a first call, by default the run's newest or best.
     """
     storage = open_storage(config.out)
-    wanted = {key: value for key, value in asdict(config).items() if key not in ("out", "actors", "criterion")}
+    wanted = {key: value for key, value in asdict(config).items() if key not in ("out", "actors", "data", "criterion")}
     wanted |= asdict(config.criterion)
     try:
         plan = read_document(storage, PLAN)
@@ -122,76 +162,116 @@ def _plan(config: ScoringConfig, checkpoint: str = "") -> dict[str, Any]:
 
 
 def _check_same(config: ScoringConfig, units: list[Unit], there: set[str]) -> None:
-    known = {PLAN, *(part_name(i, unit) for i, unit in enumerate(units))}
+    known = {PLAN, *(name(i, unit) for i, unit in enumerate(units) for name in (part_name, early_name))}
     if others := sorted(there - known):
         raise UserError(f"--images {config.images}: has changed since {config.out}/{others[0]} - give another --out")
 
 
-def _score_on_ray(config: ScoringConfig, checkpoint: str, waiting: list[tuple[int, Unit]]) -> Iterator[dict[str, Any]]:
+def _score_on_ray(
+    config: ScoringConfig, checkpoint: str, calibration: Calibration | None, waiting: list[tuple[int, Unit]]
+) -> Iterator[dict[str, Any]]:
+    import ray
     import ray.data
+    from ray.exceptions import RayError
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     gpus = 1 if has_gpus(1) else 0
     most = min(config.actors or room("GPU" if gpus else "CPU"), len(waiting))
-    rows = [{"number": number, "kind": unit.kind, "names": list(unit.names)} for number, unit in waiting]
+    # As ASCII: names may be no UTF-8, which Arrow's texts have to be.
+    rows = [{"unit": json.dumps([number, *unit])} for number, unit in waiting]
     scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Scorer,
-        fn_constructor_args=[config, checkpoint],
+        fn_constructor_args=[config, checkpoint, ray.put(calibration)],
         batch_size=1,
         num_cpus=1,
         num_gpus=gpus,
         concurrency=(1, most) if not config.actors else most,
     )
-    yield from scored.iter_rows()
+    try:
+        yield from scored.iter_rows()
+    except RayError as error:
+        raise _own_error(error) or error from None
+
+
+def _own_error(error: BaseException | None) -> UserError | None:
+    """What one of our actors said, as a line of its own; None where Ray itself failed."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return UserError(str(error))
+        if isinstance(error, OSError):
+            return UserError(describe(error))
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
 
 
 class _Scorer:
     """An actor of Ray Data's: holds the detector, writes a unit's file."""
 
-    def __init__(self, config: ScoringConfig, checkpoint: str) -> None:
+    def __init__(self, config: ScoringConfig, checkpoint: str, calibration: Any) -> None:
+        """calibration: a reference to it, or to None; it may be kept nowhere that all nodes see."""
+        import ray
         import torch
 
         torch.set_num_threads(1)
-        self.config, self.detector = config, Detector.load(checkpoint, config.criterion)
+        inference = Inference.from_checkpoint(read_info(checkpoint))
+        self.config, self.detector = config, Detector(inference, config.criterion, ray.get(calibration))
         self.images, self.out = open_storage(config.images), open_storage(config.out)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
-        unit = Unit(str(batch["kind"][0]), tuple(str(name) for name in batch["names"][0]))
-        table = score_unit(self.images, unit, self.detector, self.config.heatmaps)
+        number, kind, names = json.loads(str(batch["unit"][0]))
+        unit = Unit(kind, tuple(names))
+        table, masks, unread, early = score_unit(self.images, unit, self.detector, self.config.heatmaps)
+        if early:
+            write_bytes(self.out, early_name(number, unit), f"{early}\n".encode())
         file = io.BytesIO()
         pyarrow.parquet.write_table(table, file)
-        write_bytes(self.out, part_name(int(batch["number"][0]), unit), file.getvalue())
-        return {"images": [len(table)], "errors": [len(table) - table["error"].null_count]}
+        write_bytes(self.out, part_name(number, unit), file.getvalue())
+        errors = len(table) - table["error"].null_count
+        counts = {"images": len(table), "errors": errors, "masks": masks, "unread": unread, "early": int(bool(early))}
+        return {name: [count] for name, count in counts.items()}
 
 
-def score_unit(storage: Storage, unit: Unit, detector: Detector, heatmaps: bool) -> pyarrow.Table:
+def score_unit(storage: Storage, unit: Unit, detector: Detector, heatmaps: bool) -> ScoredUnit:
     """A unit's table: source, key, score, `detector.columns`, anomalous (with a threshold), heatmap, error.
 
-    A broken image has an error and no numbers.
+    A broken image has an error and no numbers; so has a row for what kept the unit from being read to its end.
     """
     columns: dict[str, pyarrow.DataType] = {"source": pyarrow.string(), "key": pyarrow.string()}
     columns |= dict.fromkeys(("score", *detector.columns), pyarrow.float64())
     columns |= {} if detector.above is None else {"anomalous": pyarrow.bool_()}
     columns |= {"heatmap": pyarrow.binary()} if heatmaps else {}
     schema = pyarrow.schema([*columns.items(), ("error", pyarrow.string())])
-    source, found, tables = "" if unit.kind == "files" else unit.names[0], iter(items(storage, unit)), []
-    while part := list(islice(found, BATCH)):
-        rows = [{"source": source, **row} for row in _rows(part, detector, heatmaps)]
-        tables.append(pyarrow.Table.from_pylist(rows, schema))
-    return pyarrow.concat_tables(tables) if tables else schema.empty_table()
+    source = "" if unit.kind == "files" else readable(unit.names[0])
+    tables, kinds, early = [], Counter[str](), list[str]()
+
+    def shown() -> Iterator[Item]:
+        for item in items(storage, unit):
+            kinds[item.kind] += 1
+            if item.kind == "end":
+                early.append(item.error)
+            if item.kind in ("image", "end"):
+                yield item
+
+    found = shown()
+    while rows := _rows(islice(found, BATCH), detector, heatmaps):
+        tables.append(pyarrow.Table.from_pylist([{"source": source, **row} for row in rows], schema))
+    table = pyarrow.concat_tables(tables) if tables else schema.empty_table()
+    return ScoredUnit(table, kinds["mask"], kinds["unread"], " ".join(early))
 
 
-def _rows(part: list[Item], detector: Detector, heatmaps: bool) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [{"key": item.key, "error": item.error or None} for item in part]
-    whole, images = [], []
-    for item, row in zip(part, rows):
+def _rows(part: Iterable[Item], detector: Detector, heatmaps: bool) -> list[dict[str, Any]]:
+    """Of the encoded images one is held at a time."""
+    rows, whole, images = list[dict[str, Any]](), list[dict[str, Any]](), list[np.ndarray]()
+    for item in part:
+        row: dict[str, Any] = {"key": item.key, "error": " ".join(item.error.split()) or None}
+        rows.append(row)
         if not item.error:
             try:
                 file = io.BytesIO(item.content)
                 images.append(decode_image(file, item.key, detector.resolution, detector.channels, detector.intensity))
                 whole.append(row)
             except UserError as error:
-                row["error"] = str(error)
+                row["error"] = " ".join(str(error).split())
     if not images:
         return rows
     stacked = np.stack(images)

@@ -2,6 +2,9 @@
 
 Requests that wait are scored together, in batches of one fixed size: unused places are filled with black images, so
 that an image's answer is the same to the bit whatever comes with it.
+
+Whoever sends a body slowly, or half of one, holds a place among `READING` until `body_seconds` are over, and no place
+that /health or a whole request needs.
 """
 
 from __future__ import annotations
@@ -19,16 +22,24 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from ray import serve
 from ray.util.metrics import Counter, Histogram
 from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
+from starlette.responses import HTMLResponse
 
+from cluster.docs_page import POLICY, docs_page
 from cluster.scoring import png_of
 from data_tools.errors import UserError
 from data_tools.sources.images import decode_image
 from data_tools.sources.reading import read_header
+from data_tools.text import readable
 from trainer.run.checkpoint import chosen_checkpoint
 from trainer.scoring.criterion import PAPER_LAMBDA, Criterion
 from trainer.scoring.detector import Detector, Scored
 
 BATCH, WAIT_SECONDS = 16, 0.005
+ONGOING, READING = 1024, 512
+"""Requests that are taken at once, and of these those whose bodies are being read."""
+HELD = 64
+"""Bodies of the greatest size that those being read may take in memory together."""
 LATENCIES = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
 
 
@@ -55,6 +66,8 @@ class Settings(BaseModel):
     max_bytes: Annotated[int, Field(ge=1, description="of a request's body")] = 16 * 2**20
     max_pixels: Annotated[int, Field(ge=1, description="of an image")] = 16 * 2**20
     max_images: Annotated[int, Field(ge=1, description="in a request")] = 64
+    body_seconds: Annotated[float, Field(gt=0, description="that a request's body may take to arrive")] = 30
+    data: Annotated[str, Field(description="where the run's dataset lies now; empty: where it was trained on")] = ""
 
     def criterion(self) -> Criterion:
         return Criterion(self.by, self.lam, self.false_alarms, self.contamination, self.threshold)
@@ -93,7 +106,7 @@ class Facts(BaseModel):
     meaning: str = Field(description="what the threshold means; empty where none was derived from training images")
 
 
-api = FastAPI(title="StrataGAN detector", version="1")
+api = FastAPI(title="StrataGAN detector", version="1", docs_url=None, redoc_url=None)
 
 
 def _replay(body: bytes) -> Any:
@@ -108,7 +121,7 @@ def _replay(body: bytes) -> Any:
     return receive
 
 
-@serve.deployment(name="Detector", max_ongoing_requests=128, health_check_period_s=5)
+@serve.deployment(name="Detector", max_ongoing_requests=ONGOING, max_queued_requests=ONGOING, health_check_period_s=5)
 @serve.ingress(api)
 class DetectorService:
     """Holds the detector of a run."""
@@ -116,7 +129,8 @@ class DetectorService:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = Settings(**settings)
         self.run = chosen_checkpoint(self.settings.run, self.settings.best)
-        self.detector = Detector.load(self.run, self.settings.criterion())
+        self.detector = Detector.load(self.run, self.settings.criterion(), data=self.settings.data)
+        self.reading = self.held = 0  # bodies that are being read, and their bytes so far
         self.detector.score(self._black(BATCH))  # the first images take longest
         self.images = Counter("stratagan_images", "Images scored.")
         self.refused = Counter("stratagan_refused", "Requests refused.", tag_keys=("status",))
@@ -136,6 +150,11 @@ class DetectorService:
             meaning=detector.meaning,
         )
 
+    @api.get("/docs", include_in_schema=False)
+    async def docs(self, request: Request) -> HTMLResponse:
+        """What this page is made of says openapi.json."""
+        return HTMLResponse(docs_page(request.app.openapi()), headers={"Content-Security-Policy": POLICY})
+
     @api.post(
         "/score",
         openapi_extra={
@@ -154,7 +173,7 @@ class DetectorService:
         },
     )
     async def score(self, request: Request, heatmap: bool = False) -> Answer:
-        """Score an image (the body), or several (files of a form)."""
+        """Score an image (the body), or several (files of a form), brought to the detector's size and colours."""
         begun = time.monotonic()
         try:
             if heatmap and not self.detector.inference.reconstructs:
@@ -201,18 +220,40 @@ class DetectorService:
         if not kind.startswith("image/") and kind != "multipart/form-data":
             raise HTTPException(415, f"content type {kind or 'missing'} - send image/png, or files of a form")
         said = request.headers.get("content-length", "0")
-        if said.isdigit() and int(said) > self.settings.max_bytes:
-            raise HTTPException(413, f"{said} bytes - send at most {self.settings.max_bytes:,}")
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self.settings.max_bytes:
-                raise HTTPException(413, f"more than {self.settings.max_bytes:,} bytes - send less")
+        if said.isdigit() and (len(said) > 20 or int(said) > self.settings.max_bytes):
+            raise HTTPException(413, f"{said[:20]} bytes - send at most {self.settings.max_bytes:,}")
+        body = await self._body(request)
         if not body:
             raise HTTPException(400, "an empty body - send an image")
         if kind != "multipart/form-data":
-            return [("", bytes(body))]
-        return await self._files(Request(request.scope, _replay(bytes(body))))
+            return [("", body)]
+        return await self._files(Request(request.scope, _replay(body)))
+
+    async def _body(self, request: Request) -> bytes:
+        """A request's body, if it comes in time and finds room."""
+        body, most = bytearray(), self.settings.max_bytes
+        later = HTTPException(503, "too many bodies are being sent - send it again in a moment", {"Retry-After": "1"})
+        if self.reading >= READING:
+            raise later
+        self.reading += 1
+        try:
+            async with asyncio.timeout(self.settings.body_seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    self.held += len(chunk)
+                    if len(body) > most:
+                        raise HTTPException(413, f"more than {most:,} bytes - send less")
+                    if self.held > HELD * most:
+                        raise later
+        except TimeoutError:
+            seconds = f"{self.settings.body_seconds:g}"
+            raise HTTPException(408, f"the body did not come within {seconds} s - send it faster, or less") from None
+        except ClientDisconnect:
+            raise HTTPException(400, "the connection ended within the body - send it again") from None
+        finally:
+            self.reading -= 1
+            self.held -= len(body)
+        return bytes(body)
 
     async def _files(self, request: Request) -> list[tuple[str, bytes]]:
         try:
@@ -226,7 +267,7 @@ class DetectorService:
         return [(file.filename or "", await file.read()) for file in files]
 
     def _decode(self, name: str, content: bytes) -> np.ndarray:
-        label, detector = name or "image", self.detector
+        label, detector = readable(name or "image"), self.detector
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -237,17 +278,6 @@ class DetectorService:
             if width * height > self.settings.max_pixels:
                 raise HTTPException(
                     413, f"{label}: {width}x{height} pixels - send at most {self.settings.max_pixels:,}"
-                )
-            if min(width, height) < detector.resolution:
-                raise HTTPException(
-                    422, f"{label}: {width}x{height} pixels - send at least {detector.resolution}x{detector.resolution}"
-                )
-            kind = "grey" if header.is_grey else "colour"
-            if header.is_grey != (detector.channels == 1):
-                wanted = "grey" if detector.channels == 1 else "colour"
-                raise HTTPException(
-                    422,
-                    f"{label}: an image in {kind} - this detector takes {wanted} ones",
                 )
             try:
                 return decode_image(

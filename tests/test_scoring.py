@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from cluster import scoring
+from cluster.calibration import Calibrated
 from cluster.images import Unit, find_units
 from cluster.scoring import ScoringConfig, part_name, score_images, score_unit
 from data_tools.dataset.reader import open_dataset
@@ -67,7 +68,7 @@ def patches(dataset: Path, judge: Detector) -> np.ndarray:
 
 def table_of(folder: Path, run: Path, criterion: Criterion, heatmaps: bool = False) -> list[dict]:
     storage, loaded = open_storage(str(folder)), Detector.load(str(run), criterion)
-    tables = [score_unit(storage, unit, loaded, heatmaps) for unit in find_units(storage)]
+    tables = [score_unit(storage, unit, loaded, heatmaps).table for unit in find_units(storage)]
     return pyarrow.concat_tables(tables).to_pylist()
 
 
@@ -176,9 +177,9 @@ def test_on_ray_through_s3_and_again(
     refuses(lambda: score_images(too_few), "--false-alarms", "too small")  # found by a worker
     assert not open_storage(f"{url}/none").names()
 
-    def other_begins() -> str:
+    def other_begins() -> Calibrated:
         write_bytes(open_storage(f"{url}/both"), "plan.json", read_bytes(out, "plan.json").replace(b"0.05", b"0.5"))
-        return ""
+        return Calibrated("", None)
 
     monkeypatch.setattr(scoring, "calibrated_once", lambda *_: other_begins())
     refuses(lambda: score_images(dataclasses.replace(config, out=f"{url}/both")), "lam", "--out")

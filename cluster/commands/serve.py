@@ -10,7 +10,7 @@ import tyro
 
 from data_tools.errors import UserError
 from data_tools.storage import absolute
-from trainer.commands.shared import Best, RunOption
+from trainer.commands.shared import Best, Data, RunOption
 from trainer.scoring.criterion import Criterion
 
 
@@ -20,12 +20,15 @@ class Serve:
 
     from_run: RunOption
     best: Best = False
+    data: Data = ""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 8000
     """Port to listen on."""
     replicas: int = 1
     """Processes that score."""
+    body_seconds: float = 30
+    """That a request's body may take to arrive."""
     criterion: tyro.conf.OmitArgPrefixes[Criterion] = field(default_factory=Criterion)
     """By what, and above what an image is called anomalous."""
 
@@ -36,7 +39,9 @@ class Serve:
         self.criterion.check()
         if self.replicas < 1:
             raise UserError(f"--replicas {self.replicas}: must be at least 1")
-        url = absolute(self.from_run)
+        if not 0 < self.body_seconds < float("inf"):
+            raise UserError(f"--body-seconds {self.body_seconds}: is no time to wait - give e.g. 30")
+        url, data = absolute(self.from_run), absolute(self.data)
         checkpoint = chosen_checkpoint(url, self.best)  # one that is not there is said before Ray starts
         with ray_session(self.replicas + 1):
             from ray import serve
@@ -45,9 +50,11 @@ class Serve:
             from cluster.calibration import calibrated_once
             from cluster.serve import DetectorService, Settings
 
-            if meaning := calibrated_once(checkpoint, self.criterion):
+            if meaning := calibrated_once(checkpoint, self.criterion, data).meaning:
                 print(meaning, flush=True)
-            settings = Settings(run=url, best=self.best, **asdict(self.criterion))
+            settings = Settings(
+                run=url, best=self.best, data=data, body_seconds=self.body_seconds, **asdict(self.criterion)
+            )
             placed = {"num_cpus": 1, "num_gpus": 1 if has_gpus(self.replicas) else 0}
             deployment = DetectorService.options(num_replicas=self.replicas, ray_actor_options=placed)
             serve.start(http_options=HTTPOptions(host=self.host, port=self.port))

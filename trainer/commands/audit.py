@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -10,10 +11,21 @@ import tyro
 
 from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
-from trainer.commands.shared import Best, Run
+from data_tools.storage import local_path
+from trainer.commands.shared import Best, Data, Run
 from trainer.scoring.criterion import Criterion, ShareCriterion
 
 OURS = re.compile(r"audit\.csv|exclude\.txt|index\.html")
+
+
+def _check_writable(place: str) -> None:
+    """UserError where a local folder cannot be made or written to: better than after all images are scored."""
+    folder = local_path(place)
+    if folder is None:
+        return
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{there}: is no folder that can be written to - give another --out")
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,7 @@ class Audit:
     out: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: RUN/audit)")] = ""
     """Where it goes."""
     best: Best = False
+    data: Data = ""
     shown: int = 200
     """Images on the page."""
     criterion: tyro.conf.OmitArgPrefixes[ShareCriterion] = field(default_factory=ShareCriterion)
@@ -48,10 +61,11 @@ class Audit:
         run = run_of(checkpoint)
         expected = 0.02 if by.contamination is None and by.false_alarms is None else by.contamination
         criterion = Criterion(by.by, by.lam, by.false_alarms, expected)
-        detector = Detector.load(checkpoint, criterion, False, cache.cache, cache.cache_limit)
         place, audit = self.out or f"{run}/audit", Made("an audit", OURS, "--out " if self.out else "")
-        audit.former(place)  # before the work
-        ranking = ranked(run, detector, cache.open(), self.shown)
+        _check_writable(place)  # before the work
+        audit.former(place)
+        detector = Detector.load(checkpoint, criterion, False, cache.cache, cache.cache_limit, self.data)
+        ranking = ranked(run, detector, cache.open(), self.shown, self.data)
         junk = int(ranking.excluded.sum())
         with audit.anew(place) as folder:
             write_table(folder / "audit.csv", ranking, by.by)

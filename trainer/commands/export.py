@@ -14,7 +14,7 @@ import tyro
 
 from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
-from trainer.commands.shared import Best, Run
+from trainer.commands.shared import Best, Data, Run
 from trainer.export import Format
 from trainer.scoring.criterion import Criterion, ShareCriterion
 
@@ -39,17 +39,17 @@ class Export:
     format: Format = "onnx"
     """onnx: for onnxruntime and whatever else reads it; torch: a torch.export program."""
     best: Best = False
+    data: Data = ""
     criterion: tyro.conf.OmitArgPrefixes[ShareCriterion] = field(default_factory=ShareCriterion)
     """By what images are judged, and the threshold of the verdict."""
     caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:
-        from data_tools.dataset.reader import open_dataset
         from data_tools.storage import open_storage
         from data_tools.storage.transfer import uploaded
         from trainer.export.parity import difference
         from trainer.run.checkpoint import chosen_checkpoint
-        from trainer.run.folder import read_config, run_images
+        from trainer.run.folder import read_config, run_dataset, run_images
         from trainer.scoring.calibration import run_of
         from trainer.scoring.detector import Detector
 
@@ -59,10 +59,10 @@ class Export:
         checkpoint = chosen_checkpoint(self.run, self.best)
         share = 0.01 if by.false_alarms is None and by.contamination is None else by.false_alarms
         criterion = Criterion(by.by, by.lam, share, by.contamination)
-        detector = Detector.load(checkpoint, criterion, False, cache.cache, cache.cache_limit)
+        detector = Detector.load(checkpoint, criterion, False, cache.cache, cache.cache_limit, self.data)
         run = run_of(checkpoint)
         config, _ = read_config(run)
-        data = run_images(run, config, open_dataset(config.data, cache.open()))
+        data = run_images(run, config, run_dataset(run, self.data, cache.open()))
         images = data.at(np.arange(min(len(data), CHECKED)))
         with uploaded(Path(self.out)) as folder:
             staged = folder.with_name(f".{folder.name}.partial")

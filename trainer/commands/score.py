@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 import tyro
 
 from data_tools.commands.options import CacheOptions, Caching
+from data_tools.errors import UserError
 from data_tools.headings import UNSET
 from data_tools.sources.images import find_images, read_image
-from data_tools.text import CsvWriter
-from trainer.commands.shared import Best, Run
+from data_tools.text import readable
+from trainer.commands.shared import Best, Data, Run
 from trainer.scoring.criterion import Criterion
 
 if TYPE_CHECKING:
-    from trainer.scoring.detector import Detector, Scored
+    from trainer.scoring.detector import Detector
+    from trainer.scoring.ranked_list import RankedList
 
 BATCH = 256
+STEM_BYTES = 200
+"""Of an image's name, at most, in that of its heat map."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,13 @@ class Score:
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], UNSET]
     """Image files, or folders that are searched for images."""
     best: Best = False
+    data: Data = ""
     out: Path = Path("scores.csv")
-    """Where the list goes."""
+    """Where the list goes. While it grows it is NAME.partial.csv beside it, unsorted, which stays when stopped."""
     heatmaps: Annotated[Path | None, UNSET] = None
     """Folder for one picture per image: query, closest match, and where it is unusual."""
+    skip_broken: bool = False
+    """Go on without images that cannot be read: they come last in the list, with what is wrong in a column more."""
     criterion: tyro.conf.OmitArgPrefixes[Criterion] = field(default_factory=Criterion)
     """By what, and above what an image is called anomalous: a column more."""
     caching: Caching = field(default_factory=CacheOptions)
@@ -44,61 +50,104 @@ class Score:
     def __call__(self) -> None:
         from data_tools.storage.transfer import as_url, downloaded, uploaded
         from trainer.scoring.detector import Detector
+        from trainer.scoring.ranked_list import RankedList
 
         cache = self.caching
-        detector = Detector.load(self.run, self.criterion, self.best, cache.cache, cache.cache_limit)
+        detector = Detector.load(self.run, self.criterion, self.best, cache.cache, cache.cache_limit, self.data)
         if self.heatmaps:
             detector.inference.method.check_reconstructs()
         if detector.meaning:
             print(detector.meaning)
+        heading = ["image", self.criterion.by, *detector.columns, *([] if detector.above is None else ["anomalous"])]
         with contextlib.ExitStack() as stack:
             out, maps = stack.enter_context(uploaded(self.out.parent)), self.heatmaps
             maps = stack.enter_context(uploaded(maps)) if maps else None
-            named: list[tuple[Path, str]] = []
+            images = _Images([], [])
             for place in self.images:
-                here, url = stack.enter_context(downloaded(place)), as_url(place)
-                named += [(file, str(file).replace(str(here), url) if url else str(file)) for file in find_images(here)]
-            parts = list(self._parts([file for file, _ in named], detector, maps))
-            self._write([name for _, name in named], parts, out / self.out.name)
-
-    def _parts(self, files: list[Path], detector: Detector, maps: Path | None) -> Iterator[Scored]:
-        for start in range(0, len(files), BATCH):
-            some = files[start : start + BATCH]
-            form = detector.resolution, detector.channels, detector.intensity
-            images = np.stack([read_image(file, *form) for file in some])
-            yield detector.score(images)
-            if maps:
-                _write_maps(maps, start, some, images, detector)
-            print(f"scored {start + len(some)} of {len(files)}", flush=True)
-
-    def _write(self, names: list[str], parts: list[Scored], out: Path) -> None:
-        from data_tools.storage.transfer import as_url
-
-        score = np.concatenate([part.score for part in parts])
-        columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-        verdicts = [part.anomalous for part in parts if part.anomalous is not None]
-        anomalous = np.concatenate(verdicts) if verdicts else None
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staged = out.with_name(f".{out.name}.partial")
-        order = np.argsort(-score, kind="stable")
-        with staged.open("w", newline="", encoding="utf-8") as file:
-            writer = CsvWriter(file)
-            writer.writerow(["image", self.criterion.by, *columns, *([] if anomalous is None else ["anomalous"])])
-            for i in order:
-                numbers = [f"{column[i]:.9g}" for column in (score, *columns.values())]
-                called = [] if anomalous is None else ["yes" if anomalous[i] else "no"]
-                writer.writerow([names[i], *numbers, *called])
-        os.replace(staged, out)
+                here = stack.enter_context(downloaded(place))
+                images.add(find_images(here), str(here), as_url(place))
+            listed = RankedList(out / self.out.name, heading, self.skip_broken)
+            try:
+                for start in range(0, len(images.files), BATCH):
+                    self._score(range(start, min(start + BATCH, len(images.files))), images, detector, listed, maps)
+                listed.finish()
+            except BaseException:
+                _say_what_is_there(listed, self.out)
+                raise
         place = as_url(self.out) or self.out
-        print(f"wrote {place}: {len(score)} images, the most anomalous first ({names[order[0]]})")
+        broken = f", {listed.failed:,} more that cannot be read come last" if listed.failed else ""
+        if not listed.scored:
+            raise UserError(f"{place}: none of {listed.failed:,} images can be read - the list says why, mend them")
+        print(f"wrote {place}: {listed.scored} images, the most anomalous first ({readable(listed.first)}){broken}")
+
+    def _score(
+        self, numbers: range, images: _Images, detector: Detector, listed: RankedList, maps: Path | None
+    ) -> None:
+        """Score some of the images, by their numbers."""
+        whole, decoded = list[int](), list[np.ndarray]()
+        form = detector.resolution, detector.channels, detector.intensity
+        for i in numbers:
+            try:
+                decoded.append(read_image(images.files[i], *form))
+                whole.append(i)
+            except UserError as error:
+                text = str(error).replace(str(images.files[i]), images.name(i))
+                if not self.skip_broken:
+                    raise UserError(f"{text}, or give --skip-broken to go on without it") from None
+                listed.fail(images.name(i), readable(" ".join(text.split())))
+        if whole:
+            stacked = np.stack(decoded)
+            listed.add([images.name(i) for i in whole], detector.score(stacked))
+            if maps:
+                _write_maps(maps, whole, images, stacked, detector)
+        print(f"scored {numbers.stop} of {len(images.files)}", flush=True)
 
 
-def _write_maps(folder: Path, first: int, files: list[Path], images: np.ndarray, detector: Detector) -> None:
+class _Images(NamedTuple):
+    """Image files in their order; of those from a URL: where they begin, the folder of their copies, and the URL."""
+
+    files: list[Path]
+    places: list[tuple[int, str, str]]
+
+    def add(self, files: list[Path], folder: str, url: str) -> None:
+        self.places.append((len(self.files), folder, url))
+        self.files.extend(files)
+
+    def name(self, number: int) -> str:
+        """What a file is called in the list."""
+        _, folder, url = next(place for place in reversed(self.places) if place[0] <= number)
+        file = str(self.files[number])
+        return file.replace(folder, url) if url else file
+
+
+def _say_what_is_there(listed: RankedList, out: Path) -> None:
+    """After a failure, or Ctrl-C: name the list of what was scored until then, which goes where the list would."""
+    from data_tools.storage import open_storage, write_bytes
+    from data_tools.storage.transfer import as_url
+
+    partial = listed.stop()
+    if partial is None:
+        return
+    place: Path | str = out.with_name(partial.name)
+    if url := as_url(out.parent):
+        place = f"{url}/{partial.name}"
+        with contextlib.suppress(UserError, OSError):
+            write_bytes(open_storage(url), partial.name, partial.read_bytes())
+    print(f"{listed.scored:,} images were scored until then: {place}, not sorted", file=sys.stderr)
+
+
+def _write_maps(folder: Path, numbers: list[int], images: _Images, decoded: np.ndarray, detector: Detector) -> None:
     """One PNG per image: query, closest match and heat map side by side, 4x."""
     from trainer.report.figures import save_picture
     from trainer.report.overlay import beside_match, overlaid
 
     folder.mkdir(parents=True, exist_ok=True)
-    maps = overlaid(images, detector.heat(images)) if detector.calibration else None
-    for i, picture in enumerate(beside_match(detector, images, maps)):
-        save_picture(picture, folder / f"{first + i:06d}-{files[i].stem}.png", scale=4)
+    maps = overlaid(decoded, detector.heat(decoded)) if detector.calibration else None
+    for i, picture in zip(numbers, beside_match(detector, decoded, maps)):
+        save_picture(picture, folder / map_name(i, images.files[i].stem), scale=4)
+
+
+def map_name(number: int, stem: str) -> str:
+    """The name of an image's heat map: by its number in the order of reading, and as much of its name as fits."""
+    text = readable(stem).encode()[:STEM_BYTES].decode("utf-8", "ignore")
+    return f"{number:06d}-{text}.png"

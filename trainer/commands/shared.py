@@ -9,4 +9,8 @@ import tyro
 RUN_HELP = "The run's URL, or one checkpoint's."
 Run = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=RUN_HELP)]
 RunOption = Annotated[str, tyro.conf.arg(name="run", help=RUN_HELP)]
+Data = Annotated[
+    str,
+    tyro.conf.arg(help="Where the run's dataset lies now.", help_behavior_hint="(default: where it was trained on)"),
+]
 Best = Annotated[bool, tyro.conf.arg(help="The best checkpoint instead of the newest.")]

@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from data_tools.text import readable
 from trainer.report.overlay import overlaid
 from trainer.scoring.audit import Ranking
 from trainer.scoring.detector import Detector
@@ -42,8 +43,8 @@ def write_page(path: Path, ranking: Ranking, detector: Detector) -> None:
                 "score": float(scored.score[i]),
                 "p": float(scored.p_value[i]),
                 "excluded": bool(ranking.excluded[i]),
-                "key": origin.pop("key"),
-                "origin": ", ".join(f"{name} {value}" for name, value in origin.items() if value not in ("", None)),
+                "key": readable(origin.pop("key")),
+                "origin": readable(", ".join(f"{name} {x}" for name, x in origin.items() if x not in ("", None))),
                 "parts": [{"name": name, "p": 10**-s, "width": full * s} for name, s in surprise.items()],
             }
         )

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from data_tools.dataset.cache import open_cache
+from data_tools.dataset.cache import Cache, open_cache
 from data_tools.dataset.contamination import check_gamma
 from data_tools.dataset.exclusion import (
     Excluded,
@@ -21,7 +21,7 @@ from data_tools.dataset.exclusion import (
 )
 from data_tools.dataset.reader import Dataset, open_dataset
 from data_tools.dataset.training_set import TrainingSet, training_set
-from data_tools.errors import BusyError, TakenOverError, UserError
+from data_tools.errors import BusyError, TakenOverError, UnreachableError, UserError
 from data_tools.storage import Guarded, StillOurs, local_path, open_storage, read_bytes, read_document, write_bytes
 from data_tools.storage.hurry import hurried
 from data_tools.untrusted import JSON_BYTES
@@ -156,6 +156,24 @@ def read_excluded(run: str) -> Excluded:
         return {}
     except ValueError as error:
         raise UserError(f"{run}/{EXCLUDED}: damaged ({error}) - train anew into another --out") from None
+
+
+def run_dataset(run: str, data: str, cache: Cache) -> Dataset:
+    """The dataset that a run was trained on, at the URL `data`, or where it lay then.
+
+    UserError where there is none, or another.
+    """
+    config, digest = read_config(run)
+    url = data or config.data
+    try:
+        dataset = open_dataset(url, cache)
+    except UnreachableError:
+        raise
+    except UserError as error:
+        raise UserError(str(error) if data else f"{error}, or give --data, where that of {run} lies now") from None
+    if dataset.manifest.digest != digest:
+        raise UserError(f"--data {url}: is another dataset than {run} was trained on - give that, where it lies now")
+    return dataset
 
 
 def run_images(run: str, config: TrainConfig, dataset: Dataset) -> TrainingSet:

@@ -11,11 +11,10 @@ import numpy as np
 
 from data_tools.dataset.cache import Cache
 from data_tools.dataset.exclusion import written_key
-from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import BLOCK, all_images
 from data_tools.progress import progress
 from data_tools.text import CsvWriter
-from trainer.run.folder import read_config, read_excluded, run_images
+from trainer.run.folder import read_config, read_excluded, run_dataset, run_images
 from trainer.scoring.detector import Detector, Scored
 from trainer.scoring.evaluation import provenance_columns
 
@@ -39,10 +38,13 @@ class Ranking:
         return self.scored.anomalous
 
 
-def ranked(run: str, detector: Detector, cache: Cache, shown: int) -> Ranking:
-    """One pass over a run's training images; of the images themselves only the `shown` worst so far are held."""
+def ranked(run: str, detector: Detector, cache: Cache, shown: int, data: str = "") -> Ranking:
+    """One pass over a run's training images; of the images themselves only the `shown` worst so far are held.
+
+    data: where the run's dataset lies now.
+    """
     config, _ = read_config(run)
-    dataset = open_dataset(config.data, cache)
+    dataset = run_dataset(run, data, cache)
     count = len(run_images(run, config, dataset))
     parts: list[Scored] = []
     origins: list[str] = []

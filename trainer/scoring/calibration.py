@@ -1,11 +1,12 @@
 """What the training images say of a detector's scores; all that a verdict without labels rests on.
 
-Made once for a checkpoint, kept as RUN/calibration/CHECKPOINT.safetensors. Only scores are in it, and latent
-directions, no images.
+Made once for a checkpoint, kept as RUN/calibration/CHECKPOINT.safetensors, or where that cannot be written to in the
+user's cache folder. Only scores are in it, and latent directions, no images.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,17 +18,17 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from data_tools.dataset.cache import open_cache
-from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import BLOCK, TrainingSet
 from data_tools.errors import UserError
 from data_tools.progress import progress
-from data_tools.storage import open_storage, read_bytes, write_bytes
+from data_tools.storage import Folder, Storage, open_storage, read_bytes
 from data_tools.untrusted import parse_json
 from trainer.methods import method_of
 from trainer.run.checkpoint import CheckpointInfo
-from trainer.run.folder import read_config, run_images
+from trainer.run.folder import read_config, run_dataset, run_images
 from trainer.scoring.heat import HeatScale, heat_maps
 from trainer.scoring.inference import Inference, Values
+from trainer.scoring.kept import keep, own_folder
 from trainer.scoring.terms.base import Compared, Term
 
 MOST = 20_000
@@ -101,25 +102,28 @@ def calibrated(inference: Inference, data: TrainingSet) -> Calibration:
     return Calibration(compared(terms, values, kept, np.arange(count)), kept, data.samples(np.arange(count)), heat)
 
 
-def calibration_of(info: CheckpointInfo, inference: Inference, cache: str, cache_limit: str) -> Calibration:
+def calibration_of(
+    info: CheckpointInfo, inference: Inference, cache: str, cache_limit: str, data: str = ""
+) -> Calibration:
     """The calibration of a run's checkpoint; made and kept where there is none yet, which takes the run's dataset.
 
-    UserError when the method cannot score by one pass, and when the dataset is gone or another.
+    data: where that lies now. UserError when the method cannot score by one pass, and when the dataset is gone or
+    another.
     """
     run, name = run_of(info.url), f"{info.name}.safetensors"
     if not method_of(info.config).ready(info.config, info.images_seen):
         raise UserError(f"{info.url}: has no trained encoder to calibrate - give a finished run, or --by a")
-    storage = open_storage(f"{run}/calibration")
-    try:
-        return _read(read_bytes(storage, name), f"{run}/calibration/{name}", _digest(info), inference)
-    except FileNotFoundError:
-        pass
-    config, digest = read_config(run)
-    dataset = open_dataset(config.data, open_cache(cache, cache_limit))
-    if dataset.manifest.digest != digest:
-        raise UserError(f"{config.data}: is another dataset than {run} was trained on - restore it")
-    made = calibrated(inference, run_images(run, config, dataset))
-    write_bytes(storage, name, _written(made, _digest(info)))
+    opened, digest = open_cache(cache, cache_limit), _digest(info)
+    own_name = f"{digest}.safetensors"
+    places: list[tuple[Storage, str]] = [(open_storage(f"{run}/calibration"), name)]
+    if (own := own_folder(opened.folder, make=False)) is not None:
+        places.append((Folder(own), own_name))
+    for storage, file in places:
+        with contextlib.suppress(FileNotFoundError):
+            return _read(read_bytes(storage, file), f"{storage.url}/{file}", digest, inference)
+    config, _ = read_config(run)
+    made = calibrated(inference, run_images(run, config, run_dataset(run, data, opened)))
+    keep(_written(made, digest), run, name, opened.folder, own_name)
     return made
 
 

@@ -62,11 +62,13 @@ class Detector:
         best: bool = False,
         cache: str = "",
         cache_limit: str = DEFAULT_LIMIT,
+        data: str = "",
     ) -> Detector:
         """Of a run's newest or best checkpoint, or of one checkpoint, by its URL.
 
         The first time this reads the run's training images, unless the criterion is plain, and keeps what they say in
-        RUN/calibration.
+        RUN/calibration, or in the user's cache folder where that cannot be written to. data: the URL of the run's
+        dataset, where it does not lie any more where it was trained on.
         """
         criterion = criterion or Criterion()
         criterion.check()
@@ -74,7 +76,7 @@ class Detector:
         inference = Inference.from_checkpoint(info)
         if criterion.is_plain:
             return Detector(inference, criterion)
-        return Detector(inference, criterion, calibration_of(info, inference, cache, cache_limit))
+        return Detector(inference, criterion, calibration_of(info, inference, cache, cache_limit, data))
 
     @property
     def resolution(self) -> int:
