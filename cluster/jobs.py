@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,8 @@ def submit(address: str, command: Sequence[str], name: str | None, with_storage:
         runtime: dict[str, Any] = {"working_dir": str(ours.folder), "env_vars": ours.environment}
         if pip:
             runtime["pip"] = list(pip)
+        for note in ours.notes:
+            print(note, file=sys.stderr, flush=True)
         print(f"sending {ours.size / 2**20:.2f} MB of code to {address}", flush=True)
         return client.submit_job(entrypoint=shlex.join(command), submission_id=name, runtime_env=runtime)
 

@@ -6,22 +6,24 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from data_tools.errors import UserError
-from data_tools.storage import job_settings
+from data_tools.storage import Settings, job_settings
 
 PROGRAMS = ("data_tools", "trainer", "tuning", "cluster")
 
 
 class Package(NamedTuple):
-    """A job's working directory, its size in bytes, and the variables that go with it."""
+    """A job's working directory, its size in bytes, the variables that go with it, and lines for who sends it."""
 
     folder: Path
     size: int
     environment: dict[str, str]
+    notes: tuple[str, ...]
 
 
 @contextmanager
@@ -42,15 +44,18 @@ def package(with_storage: bool) -> Iterator[Package]:
                 folder / program,
                 ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "results", "assets"),
             )
-        environment = _storage(folder) if with_storage else {}
+        settings = _storage(folder) if with_storage else Settings()
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        yield Package(folder, size, environment)
+        yield Package(folder, size, settings.variables, settings.notes)
 
 
-def _storage(folder: Path) -> dict[str, str]:
-    """Write the files with the keys, if there are any, and return the variables."""
+def _storage(folder: Path) -> Settings:
+    """Write the files with the keys, if there are any, and return what goes with them."""
     settings = job_settings()
     for name, text in settings.files.items():
         with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
-    return settings.variables
+    if not settings.files:
+        return settings
+    # Variables name these files as seen from the job's folder, which Ray Tune's trials would leave.
+    return replace(settings, variables={**settings.variables, "RAY_CHDIR_TO_TRIAL_DIR": "0"})

@@ -24,7 +24,7 @@ from cluster.jobs import check_words
 from cluster.package import package
 from cluster.store import free_ports
 from data_tools.storage import open_storage, read_bytes
-from data_tools.storage.s3_client import KEYS
+from data_tools.storage.s3_settings import CONFIG, KEYS
 from tests.conftest import TINY, refuses
 
 ROOT = Path(__file__).parents[1]
@@ -264,6 +264,9 @@ def test_a_package_has_our_code_and_hides_the_keys(monkeypatch: pytest.MonkeyPat
         assert (
             "hidden-away" in (ours.folder / KEYS).read_text() and (ours.folder / KEYS).stat().st_mode & 0o777 == 0o600
         )
-        assert ours.environment == {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_SHARED_CREDENTIALS_FILE": KEYS}
+        for name, value in (("ENDPOINT_URL_S3", "http://127.0.0.1:9"), ("SHARED_CREDENTIALS_FILE", KEYS)):
+            assert ours.environment[f"AWS_{name}"] == value
+        assert "hidden-away" not in str(ours.environment) and ours.environment["AWS_ACCESS_KEY_ID"] == ""
+        assert (ours.folder / CONFIG).exists()
     with package(with_storage=False) as ours:
         assert not (ours.folder / KEYS).exists() and ours.environment == {}

@@ -80,12 +80,13 @@ def open_storage(url: str) -> Storage:
 
 def job_settings() -> Settings:
     """What a job on another machine needs to reach every storage that this process reaches."""
-    variables, files = dict[str, str](), dict[str, str]()
+    variables, files, notes = dict[str, str](), dict[str, str](), tuple[str, ...]()
     for scheme in SCHEMES:
         settings = _class_of(scheme).settings()
         variables |= settings.variables
         files |= settings.files
-    return Settings(variables, files)
+        notes += settings.notes
+    return Settings(variables, files, notes)
 
 
 def _scheme(url: str) -> str:

@@ -40,11 +40,13 @@ def always_ours(now: bool = False) -> None:
 class Settings:
     """What another machine needs to reach a storage: variables, and files in the folder in which its programs run.
 
-    variables: may be seen by others, so they hold no key. files: name to text; keys stand only here.
+    variables: may be seen by others, so they hold no key. files: name to text; keys stand only here. notes: lines for
+    who sends them.
     """
 
     variables: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
 
 
 class StillOurs(Protocol):

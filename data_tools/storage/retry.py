@@ -1,26 +1,27 @@
-"""Requests to object storage: which failures pass, how long they are waited for, and what the lasting ones mean."""
+"""Requests to object storage: how long the failures that pass are waited for."""
 
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import urllib3.exceptions
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, SSLError
-from botocore.exceptions import ConnectionError as NoConnection
+from botocore.exceptions import ClientError
 
-from data_tools.errors import UnreachableError, UserError
+from data_tools.errors import UnreachableError
 from data_tools.storage.hurry import hurry
+from data_tools.storage.s3_answers import FAILURES, lasting, passes, reason, unknown_name, unreadable
 
 T = TypeVar("T")
 PATIENCE = 60.0
 """Seconds without an answer after which the storage counts as gone; a restart of a store takes less."""
-BUSY = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException", "TooManyRequests"}
-BROKEN = (HTTPClientError, NoConnection, IncompleteReadError)
-DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403"}
+FIRST_PATIENCE = 10.0
+"""The same for a host whose name nobody knows while no storage has answered this process: most likely a slip."""
+UNREADABLE_PATIENCE = 3.0
+"""The same for answers that are no XML: one whose connection broke off is rare, a page comes every time."""
+_heard: list[bool] = []
+"""Not empty once a storage has answered this process."""
 
 
 def persist(what: str, action: Callable[[], T], tried: Callable[[], None] = lambda: None) -> T:
@@ -29,52 +30,26 @@ def persist(what: str, action: Callable[[], T], tried: Callable[[], None] = lamb
     `tried` is told that an attempt may have come through without our hearing of it. Raises FileNotFoundError,
     FileExistsError (a condition did not hold) and UserError, whose one line never holds a key.
     """
-    began, pause, patience = time.monotonic(), 0.1, min(PATIENCE, hurry.get())
+    began, pause = time.monotonic(), 0.1
     while True:
         try:
-            return action()
-        except (BotoCoreError, ClientError, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
-            if not _passes(error):
-                raise _lasting(error, what) from None
-            if time.monotonic() - began > patience:
+            result = action()
+            if not _heard:
+                _heard.append(True)
+            return result
+        except FAILURES as error:
+            if isinstance(error, ClientError) and not _heard:
+                _heard.append(True)
+            waited = time.monotonic() - began
+            if not passes(error) or (unreadable(error) and waited > UNREADABLE_PATIENCE):
+                raise lasting(error, what) from None
+            first = FIRST_PATIENCE if unknown_name(error) and not _heard else PATIENCE
+            patience = min(PATIENCE, hurry.get(), first)
+            if waited > patience:
                 raise UnreachableError(
-                    f"{what}: the storage has not answered for {patience:.0f} s ({_reason(error)})"
+                    f"{what}: the storage has not answered for {patience:.0f} s ({reason(error)})"
                     " - check that it runs and that AWS_ENDPOINT_URL or the region is right, then run it again"
                 ) from None
         tried()
         time.sleep(pause * random.uniform(0.5, 1))
         pause = min(2 * pause, 3)
-
-
-def _lasting(error: Exception, what: str) -> Exception:
-    code = _code(error)
-    if code == "NoSuchBucket":
-        bucket = "/".join(what.split("/")[:3])
-        return UserError(f"{bucket}: no such bucket - create it, or mend the URL or AWS_ENDPOINT_URL")
-    if code in DENIED:
-        return UserError(f"{what}: the storage denies access ({code}) - check the AWS keys and their rights")
-    if code in ("NoSuchKey", "NoSuchUpload", "404"):
-        return FileNotFoundError(what)
-    if code in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
-        return FileExistsError(what)
-    if "Credentials" in code:
-        return UserError(f"{what}: no AWS keys found - set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile")
-    return UserError(f"{what}: the storage refuses the request ({code}) - check the URL and the AWS variables")
-
-
-def _code(error: Exception) -> str:
-    return error.response["Error"].get("Code", "") if isinstance(error, ClientError) else type(error).__name__
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the same request may well succeed a moment later."""
-    if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or status == 429 or _code(error) in BUSY
-    if isinstance(error, SSLError):
-        return False
-    return not isinstance(error, BotoCoreError) or isinstance(error, BROKEN)
-
-
-def _reason(error: Exception) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _code(error)).lower()

@@ -16,43 +16,44 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from data_tools.errors import ChangedError, UserError
-from data_tools.storage import s3_client
+from data_tools.storage import s3_client, s3_settings
 from data_tools.storage.base import FETCHED, WRITER, Settings, SizeError, StillOurs, is_object, no_name
 from data_tools.storage.hurry import hurried
 from data_tools.storage.lease import hold_lease, newest_last
 from data_tools.storage.retry import persist
+from data_tools.storage.s3_answers import answered, lasting, passes
 
 PART = 8 * 2**20
 """Bytes of one part of a large upload, and of one range of a parallel read."""
 CHUNK = 2**14
 """Bytes of one read of a body: what a breaking connection can cost, since a read that fails gives nothing."""
 THREADS = 4
+BUCKET = r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9_]"
+"""Names as S3 has them: 3 to 63 small letters, digits, dots and dashes today, more in buckets of before 2018."""
 
 
 class S3:
     """The objects under s3://bucket/prefix as a `Storage`."""
 
     def __init__(self, url: str) -> None:
-        match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/[^\0]*)?", url)
+        match = re.fullmatch(rf"s3://({BUCKET})(/[^\0]*)?", url)
         if not match:  # not shown: people have put keys into URLs
-            raise UserError(
-                "s3://: no bucket and prefix follow - give a URL like s3://bucket/prefix; keys go into AWS variables"
-            )
+            raise UserError(_no_bucket(url))
         self.bucket = match[1]
         prefix = (match[2] or "").strip("/")
         self.prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{self.bucket}/{prefix}".rstrip("/")
         try:
             self.client = s3_client.client()
-        except (BotoCoreError, ValueError) as error:  # the message of a ValueError may show an endpoint with keys in it
-            raise UserError(f"{self.url}: {type(error).__name__} - check the AWS variables and files") from None
+        except (BotoCoreError, ValueError) as error:
+            raise lasting(error, self.url) from None
 
     @staticmethod
     def settings() -> Settings:
-        return s3_client.settings()
+        return s3_settings.settings()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return S3, (self.url,)  # a process has a client of its own
@@ -61,7 +62,7 @@ class S3:
         return sorted(name for name, _ in self._list(Delimiter="/") if is_object(name))
 
     def tree(self) -> list[tuple[str, float]]:
-        return sorted(item for item in self._list() if not item[0].endswith("/") and is_object(item[0]))
+        return sorted(item for item in self._list() if is_object(item[0]))
 
     def _marks(self) -> list[str]:
         return newest_last([name for name, _ in self._list(WRITER, Delimiter="/")])
@@ -71,9 +72,12 @@ class S3:
         more: dict[str, str] = {}
         while page["IsTruncated"]:
             options = dict(Bucket=self.bucket, Prefix=self.prefix + begin, **how, **more)
-            page = persist(self.url, lambda options=options: self.client.list_objects_v2(**options))
+            page = persist(
+                self.url, lambda options=options: answered(self.client.list_objects_v2(**options), "IsTruncated")
+            )
             for entry in page.get("Contents", ()):
-                if name := entry["Key"].removeprefix(self.prefix):
+                name = entry["Key"].removeprefix(self.prefix)
+                if name and not (name.endswith("/") and not entry["Size"]):  # what consoles make for an empty folder
                     yield name, entry["LastModified"].timestamp()
             more = {"ContinuationToken": page.get("NextContinuationToken", "")}
 
@@ -126,7 +130,10 @@ class S3:
         import pyarrow.fs  # it comes with Ray
 
         meta = self.client.meta  # each node finds its keys where all of AWS's tools do
-        filesystem = pyarrow.fs.S3FileSystem(endpoint_override=meta.endpoint_url, region=meta.region_name)
+        how: dict[str, Any] = {"endpoint_override": meta.endpoint_url, "region": meta.region_name}
+        if certificates := s3_client.certificates():
+            how["tls_ca_file_path"] = certificates
+        filesystem = pyarrow.fs.S3FileSystem(anonymous=s3_client.unsigned(), **how)
         return self.url.removeprefix("s3://"), filesystem
 
     def _drop_unfinished_uploads(self, own: Callable[[str], bool], still_ours: StillOurs) -> None:
@@ -149,11 +156,16 @@ class S3:
 
     def _head(self, name: str) -> dict[str, Any]:
         place = dict(Bucket=self.bucket, Key=self.prefix + name)
-        try:
-            return persist(self._full(name), lambda: self.client.head_object(**place))
-        except FileNotFoundError:  # a HEAD does not say what is missing, a list says when it is the bucket
-            persist(self.url, lambda: self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1))
-            raise
+
+        def ask() -> dict[str, Any]:
+            try:
+                return answered(self.client.head_object(**place), "ETag", "ContentLength")
+            except ClientError as error:
+                if not passes(error):  # the answer to a HEAD has no body, in which the reason stands
+                    self.client.get_object(**place, Range="bytes=0-0")["Body"].close()
+                raise
+
+        return persist(self._full(name), ask)
 
     def _chunks(self, name: str, start: int, end: int, etag: str) -> Iterator[bytes]:
         """Bytes start .. end - 1 of an object; after a broken connection it goes on by Range from where it was.
@@ -166,7 +178,8 @@ class S3:
             nonlocal body
             if body is None:
                 options = dict(Bucket=self.bucket, Key=self.prefix + name, IfMatch=etag)
-                body = self.client.get_object(**options, Range=f"bytes={start}-{end - 1}")["Body"]
+                answer = self.client.get_object(**options, Range=f"bytes={start}-{end - 1}")
+                body = answered(answer, "ETag", "Body")["Body"]
             try:
                 chunk = body.read(min(CHUNK, end - start))
                 if not chunk:
@@ -235,11 +248,13 @@ class _Upload(io.RawIOBase):
         client, what = self.storage.client, self.storage._full(self.name)
         if not self.number:
             metadata = {"writer": self.mark}
-            begun = persist(what, lambda: client.create_multipart_upload(**self.key, Metadata=metadata))
+            begun = persist(
+                what, lambda: answered(client.create_multipart_upload(**self.key, Metadata=metadata), "UploadId")
+            )
             self.number = begun["UploadId"]
         place = dict(self.key, UploadId=self.number, PartNumber=len(self.parts) + 1)
         body = bytes(memoryview(self.buffer)[:PART])
-        done = persist(what, lambda: client.upload_part(**place, Body=body))
+        done = persist(what, lambda: answered(client.upload_part(**place, Body=body), "ETag"))
         self.parts.append({"ETag": done["ETag"], "PartNumber": place["PartNumber"]})
         del self.buffer[:PART]
 
@@ -252,11 +267,9 @@ class _Upload(io.RawIOBase):
         def send() -> Any:
             if not self.number:
                 body, metadata = bytes(self.buffer), {"writer": self.mark}
-                return client.put_object(**self.key, **self.condition, Body=body, Metadata=metadata)
-            parts = {"Parts": self.parts}
-            return client.complete_multipart_upload(
-                **self.key, **self.condition, UploadId=self.number, MultipartUpload=parts
-            )
+                return answered(client.put_object(**self.key, **self.condition, Body=body, Metadata=metadata), "ETag")
+            done = dict(self.condition, UploadId=self.number, MultipartUpload={"Parts": self.parts})
+            return answered(client.complete_multipart_upload(**self.key, **done), "ETag")
 
         try:
             persist(what, send, lambda: unheard.append(True))
@@ -268,3 +281,15 @@ class _Upload(io.RawIOBase):
         if self.number:
             upload = dict(self.key, UploadId=self.number)
             persist(self.storage._full(self.name), lambda: self.storage.client.abort_multipart_upload(**upload))
+
+
+def _no_bucket(url: str) -> str:
+    """What is wrong with a URL, which is not shown."""
+    if url.startswith("s3://arn:"):
+        return "s3://arn: an access point goes by its alias here - give s3://ALIAS/prefix, which ends in -s3alias"
+    if not url.removeprefix("s3://").partition("/")[0]:
+        return "s3://: no bucket and prefix follow - give a URL like s3://bucket/prefix"
+    return (
+        "s3://: what follows is no bucket's name - it has 3 to 255 of the letters A-Z, a-z, 0-9, dot, dash and"
+        " underscore; keys go into AWS variables"
+    )

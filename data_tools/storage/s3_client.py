@@ -11,25 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from data_tools.storage.base import Settings
+from data_tools.errors import UserError
+from data_tools.storage.s3_answers import UNSIGNED
 
 CONNECTIONS = 16
 """Connections that a client keeps open: a few parallel reads of four ranges each."""
 CLIENT_SECONDS = 60
-PLACES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE")
-"""Variables of AWS's that say where, not who."""
-KEYS = ".aws-credentials"
-"""The file of keys that goes with a job, in its working folder."""
 
 
 def client() -> Any:
-    """A boto3 client as this process's AWS variables and files say; BotoCoreError or ValueError when they cannot be.
+    """A boto3 client as this process's AWS variables and files say.
 
-    The ValueError's message may show an endpoint with keys in it.
+    Raises BotoCoreError or ValueError where none can be made of them, for `s3_answers.lasting` to put into words: the
+    message of the ValueError may show an endpoint with keys in it. UserError for a key that cannot be sent.
     """
     settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
     return _client(settings, os.getpid(), int(time.monotonic() / CLIENT_SECONDS))
@@ -44,7 +43,56 @@ def _client(settings: tuple[tuple[str, str], ...], process: int, turn: int) -> A
         max_pool_connections=CONNECTIONS,
         retries={"total_max_attempts": 1},  # `persist` tries again, by the clock instead of by count
     )
-    return boto3.Session().client("s3", config=config)
+    session = boto3.Session()
+    if unsigned():
+        config = config.merge(Config(signature_version=botocore.UNSIGNED))
+    else:
+        keys(session)
+    made = session.client("s3", region_name=region(session), config=config)
+    made.meta.events.register("before-call.s3.HeadBucket", _ask_once)
+    return made
+
+
+def _ask_once(context: dict[str, Any], **_: Any) -> None:
+    """botocore asks for the region of a bucket that is elsewhere; where that is sent on, too, it would ask for ever."""
+    context.get("s3_redirect", {})["redirected"] = True
+
+
+def unsigned() -> bool:
+    """Whether requests go without keys, as to a public bucket."""
+    return os.environ.get(UNSIGNED, "").strip().lower() in ("1", "true", "yes", "on")
+
+
+def region(session: boto3.Session) -> str | None:
+    """AWS_REGION is AWS's name for it, which boto3 alone does not know."""
+    return os.environ.get("AWS_REGION") or session.region_name
+
+
+def keys(session: boto3.Session) -> tuple[Any, Any]:
+    """The session's credentials and what they are at this moment; (None, None) where there are none.
+
+    UserError for keys that no request can carry: they come from a file or a paste with a line break.
+    """
+    found = session.get_credentials()
+    if found is None:
+        return None, None
+    frozen = found.get_frozen_credentials()
+    parts = {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
+    for name, value in {**parts, "AWS_SESSION_TOKEN": frozen.token}.items():
+        if wrong := _wrong(value or ""):
+            raise UserError(
+                f"{name if found.method == 'env' else name.lower()}: the AWS key {wrong} - set it anew without that"
+            )
+    return found, frozen
+
+
+def _wrong(key: str) -> str:
+    """What stands in a key that no key has; the key is not shown."""
+    if key != key.strip():
+        kind = "a line break" if set(key[:1] + key[-1:]) & {"\n", "\r"} else "a blank"
+        return f"{'ends in' if key.strip() and key[-1].isspace() else 'begins with'} {kind}"
+    odd = [letter for letter in key if not "!" <= letter <= "~"]
+    return "holds a blank, a line break or a letter that is no ASCII" if odd else ""
 
 
 def client_of(endpoint: str, files: Path, access: str, secret: str, **options: Any) -> Any:
@@ -73,17 +121,7 @@ def bucket_is_ready(client: Any, bucket: str) -> bool:
     return False
 
 
-def settings() -> Settings:
-    """Where this process's S3 is, as variables, and its keys, if there are any, as a file."""
-    variables = {name: os.environ[name] for name in PLACES if name in os.environ}
-    found = boto3.Session().get_credentials()
-    if found is None:
-        return Settings(variables)
-    keys = found.get_frozen_credentials()
-    lines = {
-        "aws_access_key_id": keys.access_key,
-        "aws_secret_access_key": keys.secret_key,
-        "aws_session_token": keys.token,
-    }
-    text = "[default]\n" + "".join(f"{name} = {value}\n" for name, value in lines.items() if value)
-    return Settings(variables | {"AWS_SHARED_CREDENTIALS_FILE": KEYS}, {KEYS: text})
+def certificates() -> str:
+    """The file of certificates that is trusted in place of the system's, or ""."""
+    configured = boto3.Session()._session.get_config_variable("ca_bundle")
+    return configured or os.environ.get("REQUESTS_CA_BUNDLE") or ""
