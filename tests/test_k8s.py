@@ -118,7 +118,7 @@ def test_nobody_is_root_and_nothing_can_be_written_but_volumes(overlay: str) -> 
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.spec.keys(), pod.place
         assert not any("hostPath" in volume for volume in pod.spec.get("volumes", [])), pod.place
         assert pod.spec["serviceAccountName"] != "default", pod.place
-        assert pod.spec["serviceAccountName"] == "stratagan-head" or not pod.spec["automountServiceAccountToken"]
+        assert pod.spec["automountServiceAccountToken"] is False, pod.place
         for container in containers(pod):
             locked(container["securityContext"])
     for item in built(overlay):
@@ -133,11 +133,99 @@ def locked(context: dict[str, Any]) -> None:
 
 
 @everywhere
-def test_images_are_ours_and_have_a_tag(overlay: str) -> None:
+def test_images_are_ours_by_version_and_digest(overlay: str) -> None:
     images = {container["image"] for pod in all_pods(overlay) for container in containers(pod)}
     assert len(images) == 1
-    name, _, tag = images.pop().rpartition(":")
+    name, tag, digest = re.fullmatch(r"(.+):([^:@]+)@sha256:([0-9a-f]{64})", images.pop()).groups()  # type: ignore[union-attr]
     assert name.endswith("/stratagan") and tag == f"{project()['version']}-ray{ray_version()}"
+    assert digest == "0" * 64, "nobody's, until somebody has built one"
+
+
+def test_the_image_stands_on_an_exact_version() -> None:
+    (base,) = re.findall(r"^FROM (\S+)$", (ROOT / "k8s/Dockerfile").read_text(), re.MULTILINE)
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+(@sha256:[0-9a-f]{64})?", base)
+
+
+@everywhere
+def test_the_autoscaler_alone_has_a_token_of_kubernetes(overlay: str) -> None:
+    """Jobs' drivers run in the head's other container."""
+    for item in built(overlay):
+        if item["kind"] == "ServiceAccount":
+            assert item["automountServiceAccountToken"] is False
+        if cluster := ray_spec(item):
+            mounts = {m["name"]: m for m in cluster["autoscalerOptions"]["volumeMounts"]}
+            place = "/var/run/secrets/kubernetes.io/serviceaccount"
+            assert mounts["kubernetes"] == {"name": "kubernetes", "mountPath": place, "readOnly": True}
+    for pod in all_pods(overlay):
+        projected = {volume["name"] for volume in pod.spec.get("volumes", []) if "projected" in volume}
+        assert projected == ({"kubernetes"} if pod.spec["serviceAccountName"] == "stratagan-head" else set())
+        mounted = {mount["name"] for container in containers(pod) for mount in container.get("volumeMounts", [])}
+        assert not mounted & projected, pod.place
+
+
+@everywhere
+def test_keys_that_write_are_where_something_is_written(overlay: str) -> None:
+    for pod in all_pods(overlay):
+        found = {
+            source["secretRef"]["name"]
+            for container in containers(pod)
+            for source in container.get("envFrom", [])
+            if "secretRef" in source
+        }
+        place = pod.place.split()[1].rstrip(":")
+        wanted = {"tensorboard": {"stratagan-s3-read"}}.get(place, {"stratagan-s3"})
+        assert found == (set() if pod.place.endswith("submitter") else wanted), pod.place
+
+
+NETWORKS = ("gpu", "cpu-small", "with-store")
+
+
+def policies(overlay: str, way: str) -> list[dict[str, Any]]:
+    found = [item["spec"] for item in built(overlay) if item["kind"] == "NetworkPolicy"]
+    return [spec for spec in found if way in spec["policyTypes"]]
+
+
+@pytest.mark.parametrize("overlay", NETWORKS)
+@pytest.mark.parametrize(("way", "whom"), [("Ingress", "from"), ("Egress", "to")])
+def test_nothing_comes_or_goes_but_by_a_rule_that_names_whom_and_where(overlay: str, way: str, whom: str) -> None:
+    assert any(spec["podSelector"] == {} for spec in policies(overlay, way)), "the rule for all pods"
+    for spec in policies(overlay, way):
+        for rule in spec[way.lower()]:
+            assert rule.get(whom), "a rule without a peer lets everybody through"
+            for peer in rule[whom]:
+                if peer == {"podSelector": {}}:
+                    continue  # our own
+                assert rule.get("ports"), peer
+                if "ipBlock" in peer:
+                    assert int(peer["ipBlock"]["cidr"].rpartition("/")[2]) >= 16
+                else:
+                    names = peer["namespaceSelector"]["matchLabels"]
+                    assert names.keys() == {"kubernetes.io/metadata.name"}, "others may wear the same labels"
+                    assert peer["podSelector"]["matchLabels"]
+
+
+@pytest.mark.parametrize("overlay", NETWORKS)
+def test_who_reaches_what_outside(overlay: str) -> None:
+    """By the labels that the pods have; KubeRay adds the node's type."""
+    reached = {}
+    for job in ("", "/train", "/sweep", "/serve"):
+        for pod in all_pods(overlay + job) if overlay + job in OVERLAYS else []:
+            kind = {"head": "head", "submitter": ""}.get(pod.place.split(": ")[1], "worker")
+            labels = pod.metadata["labels"] | ({"ray.io/node-type": kind} if "Ray" in pod.place else {})
+            blocks = {
+                peer["ipBlock"]["cidr"]
+                for spec in policies(overlay, "Egress")
+                if spec["podSelector"].get("matchLabels", {}).items() <= labels.items()
+                for rule in spec["egress"]
+                for peer in rule["to"]
+                if "ipBlock" in peer
+            }
+            who = pod.place.split()[1].rstrip(":") if kind == "worker" and "Ray" not in pod.place else kind
+            assert reached.setdefault(who, blocks) == blocks, pod.place
+    storage, kubernetes = "192.0.2.0/24", "198.51.100.0/24"
+    wanted = {"head": {storage, kubernetes}, "worker": {storage}, "tensorboard": {storage}}
+    wanted |= {"store": set()} if overlay == "with-store" else {"": set()}
+    assert reached == wanted
 
 
 @everywhere
@@ -152,8 +240,8 @@ def test_servers_of_ours_are_probed(overlay: str) -> None:
 def test_all_secrets_accounts_and_settings_that_are_named_are_there(overlay: str) -> None:
     """A job's overlay stands on its platform, which is applied before; the Secret is made by hand from the example."""
     platform = built(overlay.partition("/")[0])
-    example = yaml.safe_load((ROOT / "k8s/secret.example.yaml").read_text())
-    there = {(item["kind"], item["metadata"]["name"]) for item in [*platform, example]}
+    examples = list(yaml.safe_load_all((ROOT / "k8s/secret.example.yaml").read_text()))
+    there = {(item["kind"], item["metadata"]["name"]) for item in [*platform, *examples]}
     for pod in all_pods(overlay):
         for container in containers(pod):
             for source in container.get("envFrom", []):
@@ -167,9 +255,10 @@ def test_all_secrets_accounts_and_settings_that_are_named_are_there(overlay: str
             )
         assert ("ServiceAccount", pod.spec["serviceAccountName"]) in there, pod.place
         mounted = {mount["name"] for container in containers(pod) for mount in container.get("volumeMounts", [])}
-        assert mounted == {volume["name"] for volume in pod.spec.get("volumes", [])}, pod.place
+        of_autoscaler = {"kubernetes"} if pod.place.endswith(": head") else set()
+        assert mounted | of_autoscaler == {volume["name"] for volume in pod.spec.get("volumes", [])}, pod.place
     assert not any(item["kind"] == "Secret" for item in built(overlay))
-    assert {item["metadata"].get("namespace", "stratagan") for item in [*built(overlay), example]} == {"stratagan"}
+    assert {item["metadata"].get("namespace", "stratagan") for item in [*built(overlay), *examples]} == {"stratagan"}
 
 
 @everywhere

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
-from collections.abc import Mapping, Sequence
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,3 +64,78 @@ def keep_nodes_to_loopback() -> None:
 
     ray_constants.ENABLE_RAY_CLUSTER = True
     services.resolve_ip_for_localhost = lambda host: host
+
+
+@contextlib.contextmanager
+def loopback_alone() -> Iterator[None]:
+    """Let what Ray starts here keep its servers to loopback: Ray's way for systems with a firewall that asks."""
+    from ray._private import ray_constants
+
+    name, before = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", ray_constants.ENABLE_RAY_CLUSTER
+    variable = os.environ.get(name)  # by which Ray's processes learn of it; this one has read it already
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        os.environ.pop(name)
+        if variable is not None:
+            os.environ[name] = variable
+
+
+def bootstrap_address(value: str) -> str:
+    """HOST:PORT at which Ray looks for a cluster, from a RAY_ADDRESS; ConnectionError for "auto" without one."""
+    from ray._private import services
+
+    services.find_gcs_addresses.cache_clear()
+    return services.canonicalize_bootstrap_address_or_die(value)
+
+
+def cluster_refusal(address: str) -> Exception | None:
+    """What Ray raises where no cluster at HOST:PORT takes us, within a quarter of a minute."""
+    from ray import _raylet
+    from ray._common.usage.usage_lib import get_cluster_metadata
+    from ray._private.utils import check_version_info
+
+    made_of_c_plus_plus: Any = _raylet
+    try:
+        with _errors_of_c_plus_plus_aside():
+            client = made_of_c_plus_plus.GcsClient(address=address)
+            check_version_info(get_cluster_metadata(client), "here")
+    except Exception as error:  # Ray raises whatever it likes
+        return error
+    return None
+
+
+@contextlib.contextmanager
+def _errors_of_c_plus_plus_aside() -> Iterator[None]:
+    """Keep aside what is written to stderr below Python; an error gets it as a note, which --debug shows."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        except Exception as error:
+            aside.seek(0)
+            error.add_note(aside.read().decode(errors="replace"))
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def keep_rendezvous_to_its_address() -> None:
+    """Let torch's rendezvous, which a group's first worker holds, listen at the group's address instead of at all."""
+    from torch.distributed import TCPStore  # type: ignore[reportPrivateImportUsage]
+
+    module: Any = importlib.import_module("torch.distributed.rendezvous")  # a function has the same name
+
+    def store(host_name: str, port: int, *args: Any, is_master: bool = False, **options: Any) -> Any:
+        if is_master:
+            with contextlib.suppress(OSError):  # an address that only others reach us by
+                family, *_, address = socket.getaddrinfo(host_name, port, type=socket.SOCK_STREAM)[0]
+                options["master_listen_fd"] = socket.create_server(address[:2], family=family).detach()
+        return TCPStore(host_name, port, *args, is_master=is_master, **options)
+
+    module.TCPStore = store

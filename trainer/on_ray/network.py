@@ -1,6 +1,7 @@
-"""Workers' process group on the network interface by which Ray's nodes reach one another.
+"""Workers' process group on the network interface by which Ray's nodes reach one another, and on no other.
 
-Gloo listens at the address that the host's name means, which on many systems is a loopback one.
+Gloo listens at the address that the host's name means, which on many systems is a loopback one; torch's rendezvous at
+all addresses.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import ray
 from ray.train.torch import TorchConfig
 
-from trainer.private import torch_backend
+from trainer.private import keep_rendezvous_to_its_address, torch_backend
 
 SIOCGIFADDR = 0x8915  # Linux's number
 
@@ -31,6 +32,7 @@ class OnRaysInterface(TorchConfig):
 class _Backend(torch_backend()):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(_use_rays_interface)
+        worker_group.execute(keep_rendezvous_to_its_address)
         super().on_start(worker_group, backend_config)
 
 

@@ -6,6 +6,7 @@ A module of its own, without torch, for which its process should not wait.
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ from data_tools.errors import UserError
 
 ATTEMPTS = 10
 """Starts without a new checkpoint in between after which a run stops: starting it again is no help."""
+
+REMEMBERED = 1000
+"""Steps by which workers of a group are apart at most, by far."""
 
 QUIET = 60.0
 """Seconds without workers after which that is said."""
@@ -28,6 +32,8 @@ class Supervisor:
         self.verdict: Exception | None = None  # why starting again is no help
         self.last_failure = ""
         self.begun_at, self.attempts, self.attended = -1, 0, False
+        self.training = self.stopping = False
+        self.answers: dict[int, bool] = {}  # what workers were told that asked whether to stop, by their steps
         self.rooms: dict[str, Any] = {}
 
     def log(self, line: str) -> None:
@@ -37,10 +43,25 @@ class Supervisor:
         lines, self.lines = self.lines, []
         return lines
 
-    def arrived(self) -> Exception | None:
-        """The first worker is there; returns why it should leave at once, if it should."""
-        self.attempts, self.attended = self.attempts + 1, True
-        return self.judged()
+    def arrived(self) -> bool:
+        """The first worker is there; returns whether it should leave at once."""
+        self.attempts, self.attended, self.training = self.attempts + 1, True, False
+        self.answers.clear()
+        return self.over()
+
+    def over(self) -> bool:
+        """Whether workers should leave at once."""
+        return self.stopping or self.judged() is not None
+
+    def stop(self) -> bool:
+        """Workers shall save and leave; returns whether they train, so that there is something to save."""
+        self.stopping = True
+        return self.training
+
+    def told(self, steps: int) -> bool:
+        """Whether to save and leave after so many steps: the same answer for all workers of a group."""
+        self.answers.pop(steps - REMEMBERED, None)
+        return self.answers.setdefault(steps, self.stopping)
 
     def is_attended(self) -> bool:
         """Whether workers have come since the last failure, as far as is known here."""
@@ -48,11 +69,12 @@ class Supervisor:
 
     def begun(self, images_seen: int) -> None:
         """Training starts or goes on at this count of images."""
+        self.training = True
         if images_seen > self.begun_at:
             self.begun_at, self.attempts = images_seen, 1
 
     def failed(self, error: Exception, for_good: bool) -> None:
-        self.attended = False
+        self.attended = self.training = False
         self.last_failure = str(error).splitlines()[0] if str(error) else type(error).__name__
         if for_good:
             self.verdict = error
@@ -95,10 +117,16 @@ def new_supervisor() -> Any:
 
 
 @contextlib.contextmanager
-def followed(supervisor: Any, log: Callable[[str], None], workers: str = "") -> Iterator[None]:
-    """Pass on what comes to a supervisor while the block lasts, and what is left at its end."""
+def followed(
+    supervisor: Any, log: Callable[[str], None], workers: str = "", terminated: threading.Event | None = None
+) -> Iterator[None]:
+    """Pass on what comes to a supervisor while the block lasts, and what is left at its end.
+
+    terminated: SIGTERM has come. Workers that train save and leave then; without any, it is sent once more.
+    """
     over = threading.Event()
-    follower = threading.Thread(target=_follow, args=(supervisor, over, log, workers), daemon=True)
+    arguments = (supervisor, over, log, workers, terminated or threading.Event())
+    follower = threading.Thread(target=_follow, args=arguments, daemon=True)
     follower.start()
     try:
         yield
@@ -107,13 +135,19 @@ def followed(supervisor: Any, log: Callable[[str], None], workers: str = "") -> 
         follower.join()
 
 
-def _follow(supervisor: Any, over: threading.Event, log: Callable[[str], None], workers: str) -> None:
+def _follow(
+    supervisor: Any, over: threading.Event, log: Callable[[str], None], workers: str, terminated: threading.Event
+) -> None:
     """workers: what to say is waited for, when nothing has come for long and nobody works."""
     import ray
 
-    last, heard = False, time.monotonic()
+    last, heard, stopped = False, time.monotonic(), False
     while not last:
         last = over.wait(0.5)
+        if terminated.is_set() and not stopped:
+            stopped = True
+            if not ray.get(supervisor.stop.remote()):
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         lines = ray.get(supervisor.read.remote())
         for line in lines:
             log(line)

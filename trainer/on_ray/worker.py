@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import signal
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from data_tools.errors import UnreachableError, UserError
 from trainer.config import TrainConfig
-from trainer.on_ray.session import has_gpus, ray_session
+from trainer.on_ray.session import TERMINATED, has_gpus, ray_session
 from trainer.on_ray.supervisor import ATTEMPTS, followed, new_supervisor
 from trainer.training.loop import Hooks, train
 
 RESIZED_EVERY = 30.0
 """Seconds between two looks for room for more workers, where their number is a range."""
+STOP_ASKED_EVERY = 4
+"""Steps between two questions whether the program that started the workers has been told to end."""
 
 
 def train_on_ray(config: TrainConfig) -> None:
     """Train with Ray Train workers: on the cluster of RAY_ADDRESS, else on one started here.
 
-    Raises what `fit_on_ray` does.
+    Raises what `ray_session` and `fit_on_ray` do, and SystemExit after SIGTERM, which is answered by a checkpoint.
     """
     _, most = config.worker_range()
     # As many CPUs as workers at least, so that small machines can run them.
-    with ray_session(most):
-        fit_on_ray(config, max((os.cpu_count() or 1) // most, 1), log=lambda line: print(line, flush=True))
+    with ray_session(most), _sigterm_once() as terminated:
+        threads = max((os.cpu_count() or 1) // most, 1)
+        fit_on_ray(config, threads, log=lambda line: print(line, flush=True), terminated=terminated)
+        if terminated.is_set():
+            sys.exit(TERMINATED)
+
+
+@contextlib.contextmanager
+def _sigterm_once() -> Iterator[threading.Event]:
+    """Set by the first SIGTERM, by which machines announce that they go; a second one ends the program."""
+    told = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+
+    def take(*_: object) -> None:
+        if told.is_set():
+            sys.exit(TERMINATED)
+        told.set()
+
+    before = signal.signal(signal.SIGTERM, take)
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def fit_on_ray(
@@ -35,17 +65,19 @@ def fit_on_ray(
     cpus: int = 1,
     callbacks: Sequence[Any] = (),
     moved_in: Callable[[Any], None] = lambda room: None,
+    terminated: threading.Event | None = None,
 ) -> None:
     """Train with Ray Train workers, from within a Ray program.
 
     threads: of each worker. log: is told what the workers say, from a thread. cpus: to claim for each worker.
-    callbacks: of Ray Train. moved_in: the first worker calls it with the placement group they run in. Workers that
-    fail or go with their node are started again, from the newest checkpoint. Raises UserError when that is no help.
+    callbacks: of Ray Train. moved_in: the first worker calls it with the placement group they run in.
+    terminated: set once workers shall save and leave. Workers that fail or go with their node are started again, from
+    the newest checkpoint. Raises UserError when that is no help.
     """
     import ray
 
     supervisor = new_supervisor()
-    with followed(supervisor, log, config.workers):
+    with followed(supervisor, log, config.workers, terminated):
         _fit(config, supervisor, threads, cpus, list(callbacks), moved_in)
         verdict: Any = ray.get(supervisor.judged.remote())
         if verdict:
@@ -104,7 +136,7 @@ def _worker(values: dict[str, Any]) -> None:
 
     supervisor, config = values["supervisor"], TrainConfig.from_json(values["config"])
     first = ray.train.get_context().get_world_rank() == 0
-    if ray.get((supervisor.arrived if first else supervisor.judged).remote()):
+    if ray.get((supervisor.arrived if first else supervisor.over).remote()):
         return
     if first:
         values["moved_in"](ray.util.get_current_placement_group())
@@ -114,6 +146,7 @@ def _worker(values: dict[str, Any]) -> None:
         log=lambda line: supervisor.log.remote(line),
         begun=lambda images_seen: ray.get(supervisor.begun.remote(images_seen)) if first else None,
         ending_soon=_preemption_watch(),
+        stopped=_stop_watch(supervisor),
         node=ray.util.get_node_ip_address(),
     )
     try:
@@ -122,6 +155,25 @@ def _worker(values: dict[str, Any]) -> None:
         for_good = isinstance(error, UserError) and not isinstance(error, UnreachableError)
         ray.get(supervisor.failed.remote(error, for_good))
         raise
+
+
+def _stop_watch(supervisor: Any) -> Callable[[], bool]:
+    """Whether to save and leave, as all workers of a group are told after the same step.
+
+    The answer to one question is looked at when the next is asked, so that no step waits for it.
+    """
+    import ray
+
+    steps, asked = itertools.count(1), None
+
+    def stopped() -> bool:
+        nonlocal asked
+        if (step := next(steps)) % STOP_ASKED_EVERY:
+            return False
+        earlier, asked = asked, supervisor.told.remote(step)
+        return earlier is not None and ray.get(earlier)
+
+    return stopped
 
 
 def _preemption_watch() -> Callable[[], bool]:
