@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -13,6 +12,8 @@ from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
 from trainer.commands.shared import Best, Run
 from trainer.scoring.criterion import Criterion, ShareCriterion
+
+OURS = re.compile(r"audit\.csv|exclude\.txt|index\.html")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Audit:
     caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:
-        from data_tools.storage.transfer import uploaded
+        from data_tools.storage.replace import Made
         from trainer.report.audit_page import write_page
         from trainer.run.checkpoint import chosen_checkpoint
         from trainer.scoring.audit import ranked, write_exclusions, write_table
@@ -48,18 +49,14 @@ class Audit:
         expected = 0.02 if by.contamination is None and by.false_alarms is None else by.contamination
         criterion = Criterion(by.by, by.lam, by.false_alarms, expected)
         detector = Detector.load(checkpoint, criterion, False, cache.cache, cache.cache_limit)
+        place, audit = self.out or f"{run}/audit", Made("an audit", OURS, "--out " if self.out else "")
+        audit.former(place)  # before the work
         ranking = ranked(run, detector, cache.open(), self.shown)
         junk = int(ranking.excluded.sum())
-        place = self.out or f"{run}/audit"
-        with uploaded(Path(place)) as folder:
-            staged = folder.with_name(f".{folder.name}.partial")
-            shutil.rmtree(staged, ignore_errors=True)
-            staged.mkdir(parents=True)
-            write_table(staged / "audit.csv", ranking, by.by)
-            write_exclusions(staged / "exclude.txt", ranking, junk, detector.meaning)
-            write_page(staged / "index.html", ranking, detector)
-            shutil.rmtree(folder, ignore_errors=True)
-            staged.rename(folder)
+        with audit.anew(place) as folder:
+            write_table(folder / "audit.csv", ranking, by.by)
+            write_exclusions(folder / "exclude.txt", ranking, junk, detector.meaning)
+            write_page(folder / "index.html", ranking, detector)
         print(detector.meaning)
         print(f"{len(ranking.origins):,} training images ranked, {junk:,} of them to exclude: {place}/index.html")
         print(f"next: python -m trainer train … --exclude {place}/exclude.txt --out ANOTHER")

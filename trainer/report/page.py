@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 
 from data_tools.dataset.reader import Dataset
 from data_tools.storage import open_storage, read_bytes
-from data_tools.storage.transfer import uploaded
+from data_tools.storage.replace import Made
 from trainer.report.figures import histogram_figure, lambda_figure, matches_figure, roc_figure, shown_scores
 from trainer.run.checkpoint import CheckpointInfo
 from trainer.scoring.evaluation import ScoreTable, auc, summary, test_images
@@ -21,6 +21,7 @@ from trainer.scoring.inference import Inference
 from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED
 from trainer.training.batches import at_resolution, to_float
 
+EVALUATION = Made("an evaluation", re.compile(r"index\.html|scores\.csv|summary\.json|[a-z-]+\.png"))
 SHOWN = 10  # queries per picture of closest matches
 
 
@@ -57,13 +58,8 @@ def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
 def write_report(run: str, info: CheckpointInfo, inference: Inference, dataset: Dataset, table: ScoreTable) -> str:
     """Write scores.csv, summary.json, figures and index.html into RUN/evaluation; return the page's URL."""
     run = run.rstrip("/")
-    with uploaded(Path(f"{run}/evaluation")) as out:
-        staged = out.with_name(".evaluation.partial")
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
-        _write(staged, run, info, inference, dataset, table)
-        shutil.rmtree(out, ignore_errors=True)
-        staged.rename(out)
+    with EVALUATION.anew(f"{run}/evaluation") as out:
+        _write(out, run, info, inference, dataset, table)
     return f"{run}/evaluation/index.html"
 
 

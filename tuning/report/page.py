@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import jinja2
 import matplotlib
 
 from data_tools.errors import UserError
-from data_tools.storage import absolute, open_storage
-from data_tools.storage.transfer import as_url, uploaded
+from data_tools.storage import absolute
+from data_tools.storage.replace import Made
+from data_tools.storage.transfer import as_url
 from tuning.report import curve_blocks, image_blocks
 from tuning.report.blocks import BEATS, Block, Section, listed
 from tuning.report.figure_style import STYLE
@@ -23,7 +23,7 @@ from tuning.sweep_files import csv_text
 from tuning.sweep_tables import Sweep, read_sweep
 
 PAGE = "index.html"
-OURS = re.compile(r"index\.html|[^/]+\.csv|figures/[^/]+\.(svg|png)")
+REPORT = Made("a report", re.compile(r"index\.html|[^/]+\.csv|figures/[^/]+\.(svg|png)"), "--out ", PAGE)
 
 
 def write_report(urls: list[str], out: str, without_pixels: list[str], cache: str, cache_limit: str) -> str:
@@ -37,7 +37,7 @@ def write_report(urls: list[str], out: str, without_pixels: list[str], cache: st
     hidden = {absolute(url.rstrip("/")) for url in without_pixels}
     if unknown := hidden - {absolute(url.rstrip("/")) for url in urls}:
         raise UserError(f"--without-pixels {min(unknown)}: is none of the sweeps of this report - give one of them")
-    former = _former(out)
+    REPORT.former(out)
     sweeps = [read_sweep(url) for url in dict.fromkeys(url.rstrip("/") for url in urls)]
     named = list(zip(_short_names(sweeps), sweeps))
     with matplotlib.rc_context(STYLE):
@@ -46,31 +46,9 @@ def write_report(urls: list[str], out: str, without_pixels: list[str], cache: st
             _section(name, sweep, absolute(sweep.url) not in hidden, cache, cache_limit) for name, sweep in named
         ]
     scores = {name for sweep in sweeps for trial in sweep.trials for name in trial.scores.columns}
-    with uploaded(Path(out)) as folder:
-        folder = folder.absolute()
-        staged = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(staged, ignore_errors=True)
-        try:
-            _write(staged, shared, sections, meanings(scores))
-            written = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
-            shutil.rmtree(folder, ignore_errors=True)
-            staged.rename(folder)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-    if as_url(out):  # a bucket keeps the former report's objects, which may show what this one must not
-        for name in former - written:
-            open_storage(as_url(out)).remove(name)
+    with REPORT.anew(out) as folder:
+        _write(folder, shared, sections, meanings(scores))
     return f"{as_url(out) or out}/{PAGE}"
-
-
-def _former(out: str) -> set[str]:
-    """The files of a former report at OUT, which may be replaced; UserError when other files are there."""
-    names = {name for name, _ in open_storage(as_url(out) or out).tree()}
-    foreign = sorted(name for name in names if not OURS.fullmatch(name))
-    if foreign or (names and PAGE not in names):
-        found = foreign[0] if foreign else min(names)
-        raise UserError(f"--out {out}: holds {found}, which is no part of a report - give an empty folder")
-    return names
 
 
 def _write(folder: Path, shared: list[Block], sections: list[Section], scores: dict[str, str]) -> None:
