@@ -23,7 +23,7 @@ import numpy as np
 from data_tools.dataset.patch import Patch, Plan
 from data_tools.dataset.writer import write_dataset
 from data_tools.errors import run_command
-from data_tools.storage import Folder, lease, s3
+from data_tools.storage import Folder, Guarded, lease, s3
 
 SIDE, BIG, PER_SHARD, PART = 16, 1200, 4, 5 * 2**20
 """BIG: the side of images of which a shard takes more than one part."""
@@ -54,7 +54,15 @@ def stop_at(moment: str) -> None:
 
     for storage in (s3.S3, Folder):
         _watch(storage, passes)
-    finish, send_part = s3._Upload.finish, s3._Upload._send_part
+    remove = Guarded.remove
+
+    def removed(self: Guarded, name: str) -> None:
+        passes("remove", name)
+        remove(self, name)
+
+    Guarded.remove = removed
+    upload_class: Any = s3._Upload
+    finish, send_part = upload_class.finish, upload_class._send_part
 
     def part_sent(upload: Any) -> None:
         send_part(upload)
@@ -64,11 +72,11 @@ def stop_at(moment: str) -> None:
         passes("sent", upload.name)
         finish(upload)
 
-    s3._Upload.finish, s3._Upload._send_part = finished, part_sent
+    upload_class.finish, upload_class._send_part = finished, part_sent
 
 
 def _watch(storage: Any, passes: Any) -> None:
-    write, remove = storage.write, storage.remove
+    write = storage.write
 
     @contextlib.contextmanager
     def watched(self: Any, name: str, new: bool = False) -> Iterator[IO[bytes]]:
@@ -77,11 +85,7 @@ def _watch(storage: Any, passes: Any) -> None:
             yield file
         passes("after", name)
 
-    def removed(self: Any, name: str) -> None:
-        passes("remove", name)
-        remove(self, name)
-
-    storage.write, storage.remove = watched, removed
+    storage.write = watched
 
 
 def run(words: list[str]) -> None:

@@ -13,6 +13,9 @@ from filelock import FileLock, Timeout
 from data_tools.errors import BusyError
 from data_tools.storage.base import WRITER, StillOurs, always_ours, is_mark, no_name
 
+ATTEMPTS = 100
+"""At making a folder's lock: whoever held it may be removing the folder, which is empty, at the same moment."""
+
 
 class Folder:
     """A local folder as a `Storage`; made with its first object."""
@@ -68,12 +71,17 @@ class Folder:
     def sole_writer(self, own: Callable[[str], bool] = no_name, follow: bool = True) -> Iterator[StillOurs]:
         """Nothing is half uploaded here, and a paused process holds the system's lock, so that nobody can follow."""
         made = not self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / f"{WRITER}.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise BusyError(f"{self.url}: another process is writing there - wait for it, or stop it") from None
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
+                break
+            except Timeout:
+                raise BusyError(f"{self.url}: another process is writing there - wait for it, or stop it") from None
+            except (FileNotFoundError, FileExistsError):
+                if not left:
+                    raise
         try:
             yield always_ours
         finally:
