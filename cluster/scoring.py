@@ -10,6 +10,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -80,8 +81,9 @@ def score_images(config: ScoringConfig) -> Outcome:
         with ray_session(config.actors):
             if meaning := calibrated_once(plan["checkpoint"], config.criterion):
                 print(meaning, flush=True)
-            plan = _plan(config, plan["checkpoint"])  # somebody may have begun here meanwhile
-            write_bytes(open_storage(config.out), PLAN, (json.dumps(plan, indent=2) + "\n").encode())
+            with suppress(FileExistsError):  # somebody has begun here, now or earlier: his plan is everybody's
+                write_bytes(open_storage(config.out), PLAN, (json.dumps(plan, indent=2) + "\n").encode(), new=True)
+            plan = _plan(config)
             for done in _score_on_ray(config, plan["checkpoint"], waiting):
                 images, errors = images + int(done["images"]), errors + int(done["errors"])
                 rate = images / (time.monotonic() - begun)

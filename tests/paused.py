@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
@@ -33,6 +34,7 @@ if "TEST_LEASE" in os.environ:  # in the processes that write shards as well, wh
 
 def cut(pool: str, drafts: Sequence[tuple[int, int, int]]) -> Iterator[Patch]:
     for seed, i, side in drafts:
+        time.sleep(float(os.environ.get("TEST_PAUSE", "0")))
         image = np.random.default_rng((seed, i)).integers(0, 256, (side, side, 1), dtype=np.uint8)
         yield Patch(image, pool, f"p{i}", {"n": i, "seed": seed})
 

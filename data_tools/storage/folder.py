@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -15,6 +17,12 @@ from data_tools.storage.base import WRITER, StillOurs, always_ours, is_mark, no_
 
 ATTEMPTS = 100
 """At making a folder's lock: whoever held it may be removing the folder, which is empty, at the same moment."""
+
+
+def meant(name: str) -> str:
+    """The name that an object was to have of which a killed writer left this file; any other name as it is."""
+    match = re.fullmatch(r"\.(.+?)(\.[0-9a-f]{8})?\.partial", name)
+    return match[1] if match else name
 
 
 class Folder:
@@ -46,7 +54,7 @@ class Folder:
     @contextlib.contextmanager
     def write(self, name: str, new: bool = False) -> Iterator[IO[bytes]]:
         self.path.mkdir(parents=True, exist_ok=True)
-        staged = self.path / f".{name}.partial"
+        staged = self.path / f".{name}.{secrets.token_hex(4)}.partial"  # two at once must not share a file
         try:
             with staged.open("wb") as file:
                 yield file

@@ -75,13 +75,17 @@ class Monitor:
         os.replace(staged, self.folder / METRICS)
         self.lines = (self.folder / METRICS).open("a", buffering=1, encoding="utf-8")
         self.log = (self.folder / LOG).open("a", buffering=1, encoding="utf-8")
-        shutil.rmtree(self.folder / EVENTS, ignore_errors=True)
+        for path in self.folder.glob(f"{EVENTS}/*"):
+            if re.fullmatch(FORMER, f"{EVENTS}/{path.name}"):
+                path.unlink()
         self.events = SummaryWriter(str(self.folder / EVENTS))
         self.events.add_custom_scalars(PAGES)
         self.kept: list[dict[str, Any]] = []
         for line in kept:
             self._show(line)
-        for path in sorted((self.folder / PICTURES).glob("*-*.png")):
+        for path in sorted((self.folder / PICTURES).iterdir()):
+            if not re.fullmatch(FORMER, f"{PICTURES}/{path.name}"):
+                continue
             seen, _, name = path.stem.partition("-")
             if int(seen) > images_seen:
                 path.unlink()
@@ -176,9 +180,10 @@ class Monitor:
     def _download(self) -> None:
         """Download what an interrupted run logged; its events are written anew."""
         for name, _ in self.remote.tree() if self.remote else ():
-            if re.fullmatch(FORMER, name):
+            logged = re.fullmatch(FORMER, name)
+            if logged:
                 self.former.add(name)
-            if name in (LOG, METRICS) or name.startswith(f"{PICTURES}/"):
+            if name in (LOG, METRICS) or (logged and name.startswith(PICTURES)):
                 (self.folder / name).parent.mkdir(exist_ok=True)
                 (self.folder / name).write_bytes(read_bytes(self.remote, name))  # type: ignore[arg-type]
 
