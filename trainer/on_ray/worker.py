@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from data_tools.errors import UnreachableError, UserError
+from data_tools.errors import TakenOverError, UnreachableError, UserError
 from trainer.config import TrainConfig
 from trainer.on_ray.session import has_gpus, ray_session
 from trainer.on_ray.supervisor import ATTEMPTS, followed, new_supervisor
@@ -119,7 +119,8 @@ def _worker(values: dict[str, Any]) -> None:
     try:
         train(config, around)
     except Exception as error:
-        for_good = isinstance(error, UserError) and not isinstance(error, UnreachableError)
+        # Who was paused may have been followed by this very training's next group, which goes on.
+        for_good = isinstance(error, UserError) and not isinstance(error, (UnreachableError, TakenOverError))
         ray.get(supervisor.failed.remote(error, for_good))
         raise
 
