@@ -1,7 +1,7 @@
 """A sharder and a training that stop themselves at a chosen moment, as Ctrl-Z or a suspended machine stops them.
 
 python -c "from tests.paused import main; main()" MOMENT sharder URL SEED SHARDS PROCESSES SIDE
-python -c "from tests.paused import main; main()" MOMENT training WORDS...
+python -c "from tests.paused import main; main()" MOMENT data_tools|trainer WORDS...
 
 A moment is "WHEN NAME COUNT": stop before the COUNT-th time that an object whose name matches NAME is written, with
 a part of it uploaded ("half"), when all has been asked and only the request is left ("sent"), when it is there
@@ -11,6 +11,7 @@ a part of it uploaded ("half"), when all has been asked and only the request is 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 import signal
@@ -97,9 +98,7 @@ def run(words: list[str]) -> None:
     if program == "sharder":
         write(words[0], *map(int, words[1:]))
     else:
-        from trainer.__main__ import main as trainer
-
-        trainer(words)
+        importlib.import_module(f"{program}.__main__").main(words)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ import torch
 from botocore.client import BaseClient
 
 from cluster.store import LocalStore
+from data_tools.__main__ import main as data_tools
 from data_tools.commands.verify import Verify
 from data_tools.dataset.writer import _is_ours
 from data_tools.errors import BusyError, TakenOverError, UserError, run_command
@@ -204,6 +205,20 @@ def test_in_a_folder_a_paused_sharder_holds_its_lock(tmp_path: Path, short: None
         Verify(str(out))()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [r"write .*\.tar 1", r"write .*\.tar 5", r"write manifest\.json 1"])
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_two_commands_with_the_lease_as_it_is(url: str, videos: Path, moment: str, interrupt: bool) -> None:
+    words = ["baxter", str(videos), "--out", url, "--resolution", "32", "--samples-per-shard", "4", "--processes", "1"]
+    first = Paused(moment, "data_tools", *words, "--seed", "1")
+    data_tools([*words, "--seed", "2"])
+    before = contents(url)
+    code, said = first.wake(interrupt)
+    assert code in ((2, 130) if interrupt else (2,)) and (interrupt or TAKEN_OVER in said), said
+    assert contents(url) == before
+    Verify(url)()
+
+
 # A turn
 
 
@@ -379,7 +394,7 @@ def test_of_pictures_only_those_of_the_training_before_are_removed(url: str, sho
 )
 def test_a_paused_training_leaves_its_successors_run_alone(url: str, dataset: Path, short: None, moment: str) -> None:
     words = [*words_of(dataset, url, dataset.parent / "cache", TINY), "--keep", "1"]
-    first = Paused(moment, "training", *words)
+    first = Paused(moment, "trainer", *words)
     trainer(words)
     before = contents(url)
     assert "finished.json" in before
@@ -394,7 +409,7 @@ def test_in_a_folder_a_paused_training_holds_its_lock(
 ) -> None:
     monkeypatch.setattr("trainer.run.resume.HANDOVER", 2.0)
     words = words_of(dataset, tmp_path / "run", dataset.parent / "cache")
-    first = Paused(r"write checkpoint\.json 2", "training", *words)
+    first = Paused(r"write checkpoint\.json 2", "trainer", *words)
     refuses(lambda: trainer(words), "another process is writing there")
     code, said = first.wake()
     assert code == 0, said
@@ -479,6 +494,31 @@ def test_who_comes_after_it_was_withdrawn_trains_no_run_without_options(out: str
     refuses(lambda: train(config), out, CONFIG, "is gone")
     prepare(dataclasses.replace(config, seed=7))
     refuses(lambda: train(config), out, "differs in", "seed")
+
+
+@pytest.mark.slow
+def test_one_on_ray_that_gives_up_leaves_the_one_that_trains_here(dataset: Path, tmp_path: Path) -> None:
+    """As people do it: two with one --out; the first writes config.json and waits for Ray, the second trains."""
+    run = tmp_path / "run"
+    words = words_of(dataset, run, dataset.parent / "cache", [*TINY, "--final-images", "100000000"])
+    how: Any = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    on_ray = subprocess.Popen([sys.executable, "-m", "trainer", *words, "--workers", "1"], **how)
+    try:
+        while not (run / CONFIG).exists():
+            assert on_ray.poll() is None
+            time.sleep(0.05)
+        here = subprocess.Popen([sys.executable, "-m", "trainer", *words], **how)
+        try:
+            _, said = on_ray.communicate(timeout=180)
+            assert on_ray.returncode == 2 and "another process is writing there - wait for it, or stop it" in said
+            assert here.poll() is None and (run / CONFIG).exists() and (run / "metrics.jsonl").exists()
+            here.send_signal(signal.SIGTERM)
+            here.communicate(timeout=60)
+            assert here.returncode == 128 + signal.SIGTERM and (run / "checkpoints").exists()
+        finally:
+            here.kill()
+    finally:
+        on_ray.kill()
 
 
 # What commands make anew
