@@ -54,6 +54,7 @@ def stop_at(moment: str) -> None:
             seen[0] += 1
             if seen[0] == int(count):
                 os.kill(os.getpid(), signal.SIGSTOP)
+                time.sleep(0.3)  # another thread may take the signal first
 
     for storage in (s3.S3, Folder):
         _watch(storage, passes)
