@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -105,8 +106,9 @@ def score_images(config: ScoringConfig) -> Outcome:
             made = calibrated_once(plan["checkpoint"], config.criterion, config.data)
             if made.meaning:
                 print(made.meaning, flush=True)
-            plan = _plan(config, plan["checkpoint"])  # somebody may have begun here meanwhile
-            write_bytes(open_storage(config.out), PLAN, (json.dumps(plan, indent=2) + "\n").encode())
+            with suppress(FileExistsError):  # somebody has begun here, now or earlier: his plan is everybody's
+                write_bytes(open_storage(config.out), PLAN, (json.dumps(plan, indent=2) + "\n").encode(), new=True)
+            plan = _plan(config)
             for done in _score_on_ray(config, plan["checkpoint"], made.calibration, waiting):
                 sums.update({name: int(count) for name, count in done.items()})
                 rate = sums["images"] / (time.monotonic() - begun)

@@ -1,7 +1,7 @@
 """A sharder and a training that stop themselves at a chosen moment, as Ctrl-Z or a suspended machine stops them.
 
 python -c "from tests.paused import main; main()" MOMENT sharder URL SEED SHARDS PROCESSES SIDE
-python -c "from tests.paused import main; main()" MOMENT training WORDS...
+python -c "from tests.paused import main; main()" MOMENT data_tools|trainer WORDS...
 
 A moment is "WHEN NAME COUNT": stop before the COUNT-th time that an object whose name matches NAME is written, with
 a part of it uploaded ("half"), when all has been asked and only the request is left ("sent"), when it is there
@@ -11,10 +11,12 @@ a part of it uploaded ("half"), when all has been asked and only the request is 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
@@ -23,7 +25,7 @@ import numpy as np
 from data_tools.dataset.patch import Patch, Plan
 from data_tools.dataset.writer import write_dataset
 from data_tools.errors import run_command
-from data_tools.storage import Folder, lease, s3
+from data_tools.storage import Folder, Guarded, lease, s3
 
 SIDE, BIG, PER_SHARD, PART = 16, 1200, 4, 5 * 2**20
 """BIG: the side of images of which a shard takes more than one part."""
@@ -33,6 +35,7 @@ if "TEST_LEASE" in os.environ:  # in the processes that write shards as well, wh
 
 def cut(pool: str, drafts: Sequence[tuple[int, int, int]]) -> Iterator[Patch]:
     for seed, i, side in drafts:
+        time.sleep(float(os.environ.get("TEST_PAUSE", "0")))
         image = np.random.default_rng((seed, i)).integers(0, 256, (side, side, 1), dtype=np.uint8)
         yield Patch(image, pool, f"p{i}", {"n": i, "seed": seed})
 
@@ -51,10 +54,19 @@ def stop_at(moment: str) -> None:
             seen[0] += 1
             if seen[0] == int(count):
                 os.kill(os.getpid(), signal.SIGSTOP)
+                time.sleep(0.3)  # another thread may take the signal first
 
     for storage in (s3.S3, Folder):
         _watch(storage, passes)
-    finish, send_part = s3._Upload.finish, s3._Upload._send_part
+    remove = Guarded.remove
+
+    def removed(self: Guarded, name: str) -> None:
+        passes("remove", name)
+        remove(self, name)
+
+    Guarded.remove = removed
+    upload_class: Any = s3._Upload
+    finish, send_part = upload_class.finish, upload_class._send_part
 
     def part_sent(upload: Any) -> None:
         send_part(upload)
@@ -64,11 +76,11 @@ def stop_at(moment: str) -> None:
         passes("sent", upload.name)
         finish(upload)
 
-    s3._Upload.finish, s3._Upload._send_part = finished, part_sent
+    upload_class.finish, upload_class._send_part = finished, part_sent
 
 
 def _watch(storage: Any, passes: Any) -> None:
-    write, remove = storage.write, storage.remove
+    write = storage.write
 
     @contextlib.contextmanager
     def watched(self: Any, name: str, new: bool = False) -> Iterator[IO[bytes]]:
@@ -77,11 +89,7 @@ def _watch(storage: Any, passes: Any) -> None:
             yield file
         passes("after", name)
 
-    def removed(self: Any, name: str) -> None:
-        passes("remove", name)
-        remove(self, name)
-
-    storage.write, storage.remove = watched, removed
+    storage.write = watched
 
 
 def run(words: list[str]) -> None:
@@ -91,9 +99,7 @@ def run(words: list[str]) -> None:
     if program == "sharder":
         write(words[0], *map(int, words[1:]))
     else:
-        from trainer.__main__ import main as trainer
-
-        trainer(words)
+        importlib.import_module(f"{program}.__main__").main(words)
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ class Training:
     def first_worker(self) -> Node:
         """The node of the worker that writes to the run: it signs there with its host's name."""
         client, (bucket, _, name) = boto3.client("s3"), self.url.removeprefix("s3://").partition("/")
-        (turn,) = client.list_objects_v2(Bucket=bucket, Prefix=f"{name}/.writer")["Contents"]
+        turn = client.list_objects_v2(Bucket=bucket, Prefix=f"{name}/.writer")["Contents"][-1]
         machine = json.loads(client.get_object(Bucket=bucket, Key=turn["Key"])["Body"].read())["machine"]
         return next(node for node in self.lab.workers if node.name == machine.split()[0])
 

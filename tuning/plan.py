@@ -226,7 +226,10 @@ def write_plan(plan: Plan) -> None:
         "lambdas": plan.lambdas.tolist(),
         "trials": [trial.to_json() for trial in plan.trials],
     }
-    write_bytes(storage, PLAN, (json.dumps(facts, indent=1) + "\n").encode())
+    try:
+        write_bytes(storage, PLAN, (json.dumps(facts, indent=1) + "\n").encode(), new=earlier is None)
+    except FileExistsError:
+        raise UserError(f"--out {sweep.out}: another sweep has just begun there - give another --out") from None
 
 
 def read_plan(url: str) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from data_tools.errors import TakenOverError, UserError
 from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
 from data_tools.storage import Guarded, StillOurs, Storage, open_storage, read_bytes, read_document, write_bytes
+from data_tools.storage.folder import meant
 from data_tools.storage.hurry import hurried
 from data_tools.walk import walk
 
@@ -47,7 +48,7 @@ def check_target(url: str) -> None:
     names = open_storage(url).names()
     if MANIFEST in names:
         raise UserError(f"--out {url}: holds a dataset already - give another folder, or remove this one")
-    foreign = [name for name in names if not _is_ours(name.removeprefix(".").removesuffix(".partial"))]
+    foreign = [name for name in names if not _is_ours(meant(name))]
     if foreign:
         raise UserError(f"--out {url}: holds {foreign[0]}, which is no part of a dataset - give an empty folder")
 
@@ -164,7 +165,7 @@ def _tidy(storage: Guarded, shards: Iterable[str]) -> None:
         storage.still_ours(now=True)
         there = storage.names()
         for name in there if MANIFEST not in there else ():
-            if name.removeprefix(".").removesuffix(".partial") in names:
+            if meant(name) in names:
                 storage.remove(name)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
+import stat
 from pathlib import Path
 
 from data_tools.errors import UserError
@@ -73,7 +75,9 @@ def open_storage(url: str) -> Storage:
     path = local_path(url)
     if path is None:
         return _class_of(_scheme(url), url)(url)
-    if path.exists() and not path.is_dir():
+    with contextlib.suppress(OSError):  # nothing is there; asked once, since it may come and go
+        if stat.S_ISDIR(path.stat().st_mode):
+            return Folder(path)
         raise UserError(f"{url}: is a file - give a folder")
     return Folder(path)
 

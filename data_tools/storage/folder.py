@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +17,15 @@ from filelock import FileLock, Timeout
 from data_tools.errors import BusyError, UserError
 from data_tools.storage.base import WRITER, SizeError, StillOurs, always_ours, inside, is_object, no_name
 from data_tools.walk import walk
+
+ATTEMPTS = 100
+"""At making a folder's lock: whoever held it may be removing the folder, which is empty, at the same moment."""
+
+
+def meant(name: str) -> str:
+    """The name that an object was to have of which a killed writer left this file; any other name as it is."""
+    match = re.fullmatch(r"\.(.+?)(\.[0-9a-f]{8})?\.partial", name)
+    return match[1] if match else name
 
 
 class Folder:
@@ -67,7 +78,7 @@ class Folder:
     def write(self, name: str, new: bool = False) -> Iterator[IO[bytes]]:
         final = inside(self.path, name)
         self.path.mkdir(parents=True, exist_ok=True)
-        staged = self.path / f".{name}.partial"
+        staged = self.path / f".{name}.{secrets.token_hex(4)}.partial"  # two at once must not share a file
         try:
             with staged.open("wb") as file:
                 yield file
@@ -92,12 +103,17 @@ class Folder:
     def sole_writer(self, own: Callable[[str], bool] = no_name, follow: bool = True) -> Iterator[StillOurs]:
         """Nothing is half uploaded here, and a paused process holds the system's lock, so that nobody can follow."""
         made = not self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / f"{WRITER}.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise BusyError(f"{self.url}: another process is writing there - wait for it, or stop it") from None
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
+                break
+            except Timeout:
+                raise BusyError(f"{self.url}: another process is writing there - wait for it, or stop it") from None
+            except (FileNotFoundError, FileExistsError):
+                if not left:
+                    raise
         try:
             yield always_ours
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from trainer.scoring.criterion import Criterion, ShareCriterion
 if TYPE_CHECKING:
     from trainer.scoring.detector import Detector
 
+NOTHING = re.compile(r"(?!)")
+"""A former export is not replaced: its files' names are like anybody's."""
 CHECKED = 256
 """Training images that the scores are compared on."""
 TOLERANCE = 1e-4
@@ -46,7 +49,7 @@ class Export:
 
     def __call__(self) -> None:
         from data_tools.storage import open_storage
-        from data_tools.storage.transfer import uploaded
+        from data_tools.storage.replace import Made
         from trainer.export.parity import difference
         from trainer.run.checkpoint import chosen_checkpoint
         from trainer.run.folder import read_config, run_dataset, run_images
@@ -64,23 +67,14 @@ class Export:
         config, _ = read_config(run)
         data = run_images(run, config, run_dataset(run, self.data, cache.open()))
         images = data.at(np.arange(min(len(data), CHECKED)))
-        with uploaded(Path(self.out)) as folder:
-            staged = folder.with_name(f".{folder.name}.partial")
-            shutil.rmtree(staged, ignore_errors=True)
-            staged.mkdir(parents=True)
-            try:
-                self._write(staged, detector, checkpoint)
-                worst = difference(detector, staged, images)
-                if not worst <= TOLERANCE:
-                    raise UserError(
-                        f"--out {self.out}: not written, its scores differ from ours by {worst:.2g} of their size on"
-                        f" training images, more than {TOLERANCE:g} - try the other --format"
-                    )
-                folder.mkdir(parents=True, exist_ok=True)
-                for file in staged.iterdir():
-                    file.rename(folder / file.name)
-            finally:
-                shutil.rmtree(staged, ignore_errors=True)
+        with Made("an export", NOTHING, "--out ").anew(self.out) as folder:
+            self._write(folder, detector, checkpoint)
+            worst = difference(detector, folder, images)
+            if not worst <= TOLERANCE:
+                raise UserError(
+                    f"--out {self.out}: not written, its scores differ from ours by {worst:.2g} of their size on"
+                    f" training images, more than {TOLERANCE:g} - try the other --format"
+                )
         print(detector.meaning)
         print(f"wrote {self.out}: scores as ours to {worst:.1g} on {len(images)} training images")
         print(f"next: python {self.out}/score.py IMAGES.npy")

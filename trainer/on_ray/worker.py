@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from data_tools.errors import UnreachableError, UserError
+from data_tools.errors import TakenOverError, UnreachableError, UserError
 from trainer.config import TrainConfig
 from trainer.on_ray.session import TERMINATED, has_gpus, ray_session
 from trainer.on_ray.supervisor import ATTEMPTS, followed, new_supervisor
@@ -152,7 +152,8 @@ def _worker(values: dict[str, Any]) -> None:
     try:
         train(config, around)
     except Exception as error:
-        for_good = isinstance(error, UserError) and not isinstance(error, UnreachableError)
+        # Who was paused may have been followed by this very training's next group, which goes on.
+        for_good = isinstance(error, UserError) and not isinstance(error, (UnreachableError, TakenOverError))
         ray.get(supervisor.failed.remote(error, for_good))
         raise
 

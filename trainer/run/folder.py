@@ -23,6 +23,7 @@ from data_tools.dataset.reader import Dataset, open_dataset
 from data_tools.dataset.training_set import TrainingSet, training_set
 from data_tools.errors import BusyError, TakenOverError, UnreachableError, UserError
 from data_tools.storage import Guarded, StillOurs, local_path, open_storage, read_bytes, read_document, write_bytes
+from data_tools.storage.folder import meant
 from data_tools.storage.hurry import hurried
 from data_tools.untrusted import JSON_BYTES
 from trainer.config import TrainConfig, differing_options
@@ -212,7 +213,7 @@ def withdraw(run: str, error: Exception) -> None:
         with open_storage(run).sole_writer(follow=False) as still_ours:
             storage, last = Guarded(open_storage(run), still_ours), (EXCLUDED, CONFIG)
             names = [name for name, _ in storage.tree()]
-            if checkpoint_names(run) or not all(name in last or OWN.fullmatch(name) for name in names):
+            if checkpoint_names(run) or not all(name in last or OWN.fullmatch(meant(name)) for name in names):
                 return
             # config.json last: while it is there, nobody begins anew in what is being removed.
             for name in sorted(names, key=lambda name: last.index(name) if name in last else -1):

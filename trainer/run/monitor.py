@@ -38,7 +38,7 @@ LOG, METRICS, EVENTS, PICTURES = "log.txt", "metrics.jsonl", "events", "pictures
 PICTURE = re.compile(r"([0-9]{9,15})-([\w-]{1,80})\.png")
 """A picture's name: images seen, what it shows."""
 PICTURE_SCALE = 2
-FORMER = rf"{EVENTS}/events\.out\.tfevents\.[^/]+|{PICTURES}/\d{{9}}-[^/]+\.png"
+FORMER = rf"{EVENTS}/events\.out\.tfevents\.[^/]+|{PICTURES}/\d{{9,15}}-[^/]+\.png"
 """What an interrupted run logged, of which what does not count any more is removed with the first upload."""
 NO_CURVES = ("images_seen", "time", "fingerprint")
 PAGES = {
@@ -86,7 +86,9 @@ class Monitor:
         os.replace(staged, self.folder / METRICS)
         self.lines = (self.folder / METRICS).open("a", buffering=1, encoding="utf-8")
         self.log = (self.folder / LOG).open("a", buffering=1, encoding="utf-8")
-        shutil.rmtree(self.folder / EVENTS, ignore_errors=True)
+        for path in self.folder.glob(f"{EVENTS}/*"):
+            if re.fullmatch(FORMER, f"{EVENTS}/{path.name}"):
+                path.unlink()
         self.events = SummaryWriter(str(self.folder / EVENTS))
         self.events.add_custom_scalars(PAGES)
         self.kept: list[dict[str, Any]] = []
@@ -189,7 +191,8 @@ class Monitor:
     def _download(self) -> None:
         """Download what an interrupted run logged; its events are written anew."""
         for name, _ in self.remote.tree() if self.remote else ():
-            if re.fullmatch(FORMER, name):
+            logged = re.fullmatch(FORMER, name)
+            if logged:
                 self.former.add(name)
             if name in (LOG, METRICS) or PICTURE.fullmatch(name.removeprefix(f"{PICTURES}/")):
                 path = inside(self.folder, name)
