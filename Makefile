@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo_run
 REV ?= HEAD~1
+SECONDS ?= 600
 SEED ?= 0
 SHARDS := s3://stratagan/demo
 
-.PHONY: demo demo-through-s3 scale chaos cost speed equality test test-slow lab clean
+.PHONY: demo demo-through-s3 scale chaos cost speed equality fuzz test test-slow lab clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "StrataGAN needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -46,6 +47,10 @@ speed: .venv/ready
 # Whether this tree computes what the commit REV did, to the bit: half an hour; ONLY="'score-*'" for some cases.
 equality: .venv/ready
 	$(BIN)/python -m tests.equality $(REV) $(if $(ONLY),--only $(ONLY))
+
+# Files and requests that others made, exchanged here and there: nothing but a line of error. SECONDS for each of eight.
+fuzz: .venv/ready
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 test: .venv/ready
 	$(BIN)/ruff check .

@@ -163,6 +163,7 @@ def entries(folder: Path) -> list[Entry]:
             continue
         with contextlib.suppress(FileNotFoundError, UserError):  # another process removes or finishes it meanwhile
             check_own(path)
+            check_own(folder / f"{path.name.removesuffix('.partial')}.lock")
             found.append(_entry(path))
     return found
 
