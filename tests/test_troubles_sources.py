@@ -732,3 +732,69 @@ def test_sizes_are_looked_at_before_anything_is_allocated(name: str, monkeypatch
         assert tracemalloc.get_traced_memory()[1] < 2**25
     finally:
         tracemalloc.stop()
+
+
+# The rule goes where the detector goes
+
+
+def test_a_detector_reads_images_as_its_dataset_was_made(tmp_path: Path) -> None:
+    from cluster.images import Item
+    from cluster.scoring import _rows
+    from tests.runs import TINY
+    from trainer.__main__ import main as trainer
+    from trainer.commands.export import Export
+    from trainer.export import standalone
+    from trainer.run.checkpoint import newest_checkpoint, read_info
+    from trainer.scoring.criterion import Criterion
+    from trainer.scoring.detector import Detector
+
+    data, run, images = str(tmp_path / "data"), str(tmp_path / "run"), twelve_bits(tmp_path / "in")
+    for number in range(6, 70):
+        values = np.random.default_rng(number).integers(100, 3000, (16, 16)).astype(np.uint16)
+        tifffile.imwrite(images / f"{number}.tif", values)
+    assert run_command(data_tools, ["images", str(images), "--out", data, "--resolution", "8"]) == 0
+    assert run_command(trainer, ["train", "--data", data, "--out", run, "--cache", str(tmp_path / "cache"), *TINY]) == 0
+    line = read_manifest(open_storage(data)).intensity
+    info = read_info(newest_checkpoint(run))
+    detector = Detector.load(run, Criterion(by="a"))
+    assert line and info.intensity == detector.intensity == line
+    assert json.loads(Path(info.url, "checkpoint.json").read_text())["format_version"] == 3
+    # Scoring sees what training saw.
+    raw = tifffile.imread(images / "7.tif")
+    seen = np.stack([patch.image for patch in Images(images, resolution=8).plan().patches()])
+    scores = detector.score(seen).score
+    words = [
+        "score",
+        run,
+        str(images),
+        "--by",
+        "a",
+        "--out",
+        str(tmp_path / "s.csv"),
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
+    assert run_command(trainer, words) == 0
+    rows = [line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines()[1:]]
+    by_name = {Path(row[0]).name: float(row[1]) for row in rows}
+    for path, score in zip(find_images(images), scores, strict=True):
+        assert by_name[path.name] == pytest.approx(score, rel=1e-5)
+    items = [Item(path.name, path.read_bytes()) for path in find_images(images)]
+    many = _rows(items, detector, False)
+    assert [row["score"] for row in many] == pytest.approx(scores.tolist(), rel=1e-5)
+    # So does what is carried away.
+    folder = tmp_path / "carried"
+    folder.mkdir()
+    calibrated = Detector.load(run, Criterion(by="a", false_alarms=0.1), cache=str(tmp_path / "cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.export.formats.write_model", lambda *_: None)
+        Export(run, str(folder))._write(folder, calibrated, info.url)
+    facts = json.loads((folder / "detector.json").read_text())
+    assert facts["intensity"] == line.to_json()
+    carried = object.__new__(standalone.Detector)
+    carried.facts = facts
+    assert np.array_equal(carried._eight_bit(raw[None]), line.eight_bit(raw)[None])
+    assert np.array_equal(carried._eight_bit(raw[None].astype(np.float32)), line.eight_bit(raw)[None])
+    assert carried._eight_bit(seen) is seen
+    with pytest.raises(ValueError, match="not finite"):
+        carried._eight_bit(np.full((1, 8, 8), np.nan))

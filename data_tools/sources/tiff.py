@@ -125,10 +125,12 @@ def _check_part(kind: str, part: bytes) -> None:
             place = 2
             while not 0xC0 <= part[place + 1] <= 0xCF or part[place + 1] in (0xC4, 0xC8, 0xCC):
                 place += 2 + struct.unpack_from(">H", part, place + 2)[0]
-            check_size(*struct.unpack_from(">HH", part, place + 5)[::-1], part[place + 9])
+            height, width = struct.unpack_from(">HH", part, place + 5)
+            check_size(width, height, part[place + 9])
         elif kind == "JPEG2000":
             place = part.index(b"\xff\x4f\xff\x51")
-            check_size(*struct.unpack_from(">II", part, place + 8), 4 * struct.unpack_from(">H", part, place + 40)[0])
+            width, height = struct.unpack_from(">II", part, place + 8)
+            check_size(width, height, 4 * struct.unpack_from(">H", part, place + 40)[0])
         else:
             with Image.open(io.BytesIO(part), formats=(kind,)) as image:
                 check_size(image.width, image.height)
