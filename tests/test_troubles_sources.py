@@ -554,8 +554,24 @@ def test_mvtec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keys = Counter(patch.key for patch in Images(tmp_path / "bottle", resolution=8).plan().patches())
     assert len(keys) == 12
     refuses(Images(tmp_path, resolution=8).plan, "is labelled", f"give {tmp_path / 'bottle'}")
+    (tmp_path / "bottle" / "test").rename(tmp_path / "test")
+    assert pools_of(tmp_path / "bottle").keys() == {"train-normal"}
     cells(tmp_path / "bottle" / "train" / "odd")
     refuses(Images(tmp_path / "bottle", resolution=8).plan, "train/odd", "normal or anomalous")
+
+
+def test_days_in_train_and_test_are_no_labels(tmp_path: Path) -> None:
+    cells(tmp_path / "train" / "monday", 3)
+    cells(tmp_path / "test" / "tuesday", 3, 10)
+    assert len(pools_of(tmp_path)["train-unlabelled"]) == 6
+
+
+def test_the_first_of_several_pages_is_taken_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.stack([GREY, 255 - GREY, GREY]), photometric="minisblack")
+    assert all(np.array_equal(patch.image[:, :, 0], GREY) for patch in Images(tmp_path, resolution=16).plan().patches())
+    told = "warning: of a.tif's 3 images the first alone is taken, and so with 1 more that were looked at"
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("layout", ["beside", "suffix", "folder"])
