@@ -22,7 +22,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, reject, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -71,7 +71,7 @@ def as_values(shades: np.ndarray, dtype: np.dtype) -> np.ndarray:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     name=st.sampled_from(DTYPES),
     order=st.sampled_from("<>"),
@@ -814,3 +814,44 @@ def test_a_detector_reads_images_as_its_dataset_was_made(tmp_path: Path) -> None
     assert carried._eight_bit(seen) is seen
     with pytest.raises(ValueError, match="not finite"):
         carried._eight_bit(np.full((1, 8, 8), np.nan))
+
+
+# What comes from outside
+
+
+def whole_files() -> list[bytes]:
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    found = []
+    for compression in (None, "lzw", "zlib", "jpeg", "jpeg2000", "packbits", "png"):
+        for order in ("<", ">"):
+            file = io.BytesIO()
+            tifffile.imwrite(file, picture, compression=compression, byteorder=order, photometric="rgb", tile=(16, 16))
+            found.append(file.getvalue())
+    for kind in ("PNG", "JPEG", "WEBP", "JPEG2000", "GIF", "BMP", "PPM"):
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, kind)
+        found.append(file.getvalue())
+    return [*found, bytes(imagecodecs.png_encode(picture.astype(np.uint16) * 257))]
+
+
+WHOLE = whole_files()
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    which=st.integers(0, len(WHOLE) - 1),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.sampled_from([0, 1, 127, 128, 255])), max_size=6),
+    end=st.none() | st.integers(0, 3000),
+)
+def test_damaged_files_are_a_picture_or_one_line(
+    which: int, changes: list[tuple[int, int]], end: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_tools.sources.formats.MOST_PIXELS", 2**16)  # or some would take seconds
+    content = bytearray(WHOLE[which])
+    for place, value in changes:
+        content[place % len(content)] = value
+    content = bytes(content[:end])
+    try:
+        assert decode_image(io.BytesIO(content), "a", 8, 1).shape == (8, 8, 1)
+    except UserError as error:
+        assert str(error).startswith("a: ") and " - " in str(error) and "\n" not in str(error)
