@@ -186,6 +186,21 @@ def test_a_tiff_part_of_which_was_never_written_is_no_picture() -> None:
     refuses(lambda: decode_image(io.BytesIO(packed_tiff(GREY, 8, 1, **{"279": 0})), "x", 16, 1), "never written")
 
 
+@pytest.mark.parametrize("count, ends", [(1, False), (2, False), (1000, False), (30_000, True), (3, True)])
+def test_chains_of_pages_end(count: int, ends: bool, tmp_path: Path) -> None:
+    """Those that go in a circle, too."""
+    content = bytearray(packed_tiff(GREY, 8, 1))
+    start = len(content) + len(content) % 2
+    struct.pack_into("<I", content, 10 + 12 * struct.unpack_from("<H", content, 8)[0], start)
+    content += bytes(start - len(content))
+    for number in range(count):
+        following = start + (number + 1) * 18 if number < count - 1 else 0 if ends else start
+        content += struct.pack("<HHHIII", 1, 256, 4, 1, SIDE, following)
+    assert np.array_equal(decode_image(io.BytesIO(content), "a", SIDE, 1)[:, :, 0], GREY)
+    (tmp_path / "a.tif").write_bytes(content)
+    refuses(lambda: read_frame(tmp_path / "a.tif"), f"a stack of {min(count + 1, 10_000)} images")
+
+
 @pytest.mark.parametrize("orientation", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 77])
 def test_tiffs_are_turned_upright_as_pillow_turns_them(orientation: int) -> None:
     values = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)
@@ -705,15 +720,6 @@ def test_no_other_format_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not asked
 
 
-def png_of(width: int, height: int, bits: int = 8, colour: int = 0) -> bytes:
-    """A PNG of that size all whose pixels are black: a thousandth of what they take."""
-    line = bytes(1 + width * bits * {0: 1, 2: 3, 6: 4}[colour] // 8)
-    packer = zlib.compressobj()
-    pixels = b"".join(packer.compress(line) for _ in range(height)) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
-
 def huge() -> dict[str, bytes]:
     """Small files that claim to be large."""
     tiff = packed_tiff(GREY, 8, 1)
@@ -723,8 +729,14 @@ def huge() -> dict[str, bytes]:
     place = within.index(b"\xff\xc0")
     within[place + 5 : place + 9] = b"\xff\xff\xff\xff"
     wide = struct.pack("<HHII", 256, 4, 1, 2**31)
+
+    def black(bits: int) -> bytes:
+        head = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, bits, 0, 0, 0, 0))
+        return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+
     return {
-        "png": png_of(30_000, 30),  # the header is made larger below
+        "png": black(8),
+        "deep png": black(16),
         "tiff": tiff.replace(struct.pack("<HHII", 256, 4, 1, SIDE), wide),
         "tiff of channels": tiff.replace(struct.pack("<HHII", 277, 4, 1, 1), struct.pack("<HHII", 277, 4, 1, 2**27)),
         "jpeg in tiff": bytes(within),
@@ -735,12 +747,7 @@ def huge() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", ["png", "deep png", "tiff", "tiff of channels", "jpeg in tiff", "pgm"])
 def test_sizes_are_looked_at_before_anything_is_allocated(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # a library's setting decides nothing
-    if name.endswith("png"):
-        header = struct.pack(">IIBBBBB", 30_000, 30_000, 16 if name == "deep png" else 8, 0, 0, 0, 0)
-        content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6)))
-        content += chunk(b"IEND", b"")
-    else:
-        content = huge()[name]
+    content = huge()[name]
     assert MOST_PIXELS < 30_000**2
     tracemalloc.start()
     try:
