@@ -174,7 +174,7 @@ def test_colour_becomes_grey_by_itu_r_601(tmp_path: Path) -> None:
     assert all((patch.image == round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)).all() for patch in patches)
 
 
-def test_sixteen_bits_become_eight_by_one_line_a_sequence(tmp_path: Path) -> None:
+def test_sixteen_bits_become_eight_by_one_line(tmp_path: Path) -> None:
     make(tmp_path, debris=None)
     # Values from 30,000 to 34,000, the second frame brighter, and one hot pixel.
     ramp = np.linspace(30_000, 33_000, 60 * 140).reshape(60, 140).astype(np.uint16)

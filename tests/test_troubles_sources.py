@@ -22,7 +22,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, reject, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -71,7 +71,7 @@ def as_values(shades: np.ndarray, dtype: np.dtype) -> np.ndarray:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     name=st.sampled_from(DTYPES),
     order=st.sampled_from("<>"),
@@ -184,6 +184,21 @@ def test_a_tiff_cut_short_is_never_a_picture(compression: str | None, share: flo
 
 def test_a_tiff_part_of_which_was_never_written_is_no_picture() -> None:
     refuses(lambda: decode_image(io.BytesIO(packed_tiff(GREY, 8, 1, **{"279": 0})), "x", 16, 1), "never written")
+
+
+@pytest.mark.parametrize("count, ends", [(1, False), (2, False), (1000, False), (30_000, True), (3, True)])
+def test_chains_of_pages_end(count: int, ends: bool, tmp_path: Path) -> None:
+    """Those that go in a circle, too."""
+    content = bytearray(packed_tiff(GREY, 8, 1))
+    start = len(content) + len(content) % 2
+    struct.pack_into("<I", content, 10 + 12 * struct.unpack_from("<H", content, 8)[0], start)
+    content += bytes(start - len(content))
+    for number in range(count):
+        following = start + (number + 1) * 18 if number < count - 1 else 0 if ends else start
+        content += struct.pack("<HHHIII", 1, 256, 4, 1, SIDE, following)
+    assert np.array_equal(decode_image(io.BytesIO(content), "a", SIDE, 1)[:, :, 0], GREY)
+    (tmp_path / "a.tif").write_bytes(content)
+    refuses(lambda: read_frame(tmp_path / "a.tif"), f"a stack of {min(count + 1, 10_000)} images")
 
 
 @pytest.mark.parametrize("orientation", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 77])
@@ -554,8 +569,24 @@ def test_mvtec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keys = Counter(patch.key for patch in Images(tmp_path / "bottle", resolution=8).plan().patches())
     assert len(keys) == 12
     refuses(Images(tmp_path, resolution=8).plan, "is labelled", f"give {tmp_path / 'bottle'}")
+    (tmp_path / "bottle" / "test").rename(tmp_path / "test")
+    assert pools_of(tmp_path / "bottle").keys() == {"train-normal"}
     cells(tmp_path / "bottle" / "train" / "odd")
     refuses(Images(tmp_path / "bottle", resolution=8).plan, "train/odd", "normal or anomalous")
+
+
+def test_days_in_train_and_test_are_no_labels(tmp_path: Path) -> None:
+    cells(tmp_path / "train" / "monday", 3)
+    cells(tmp_path / "test" / "tuesday", 3, 10)
+    assert len(pools_of(tmp_path)["train-unlabelled"]) == 6
+
+
+def test_the_first_of_several_pages_is_taken_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.stack([GREY, 255 - GREY, GREY]), photometric="minisblack")
+    assert all(np.array_equal(patch.image[:, :, 0], GREY) for patch in Images(tmp_path, resolution=16).plan().patches())
+    told = "warning: of a.tif's 3 images the first alone is taken, and so with 1 more that were looked at"
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("layout", ["beside", "suffix", "folder"])
@@ -689,15 +720,6 @@ def test_no_other_format_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not asked
 
 
-def png_of(width: int, height: int, bits: int = 8, colour: int = 0) -> bytes:
-    """A PNG of that size all whose pixels are black: a thousandth of what they take."""
-    line = bytes(1 + width * bits * {0: 1, 2: 3, 6: 4}[colour] // 8)
-    packer = zlib.compressobj()
-    pixels = b"".join(packer.compress(line) for _ in range(height)) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
-
 def huge() -> dict[str, bytes]:
     """Small files that claim to be large."""
     tiff = packed_tiff(GREY, 8, 1)
@@ -707,8 +729,14 @@ def huge() -> dict[str, bytes]:
     place = within.index(b"\xff\xc0")
     within[place + 5 : place + 9] = b"\xff\xff\xff\xff"
     wide = struct.pack("<HHII", 256, 4, 1, 2**31)
+
+    def black(bits: int) -> bytes:
+        head = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, bits, 0, 0, 0, 0))
+        return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+
     return {
-        "png": png_of(30_000, 30),  # the header is made larger below
+        "png": black(8),
+        "deep png": black(16),
         "tiff": tiff.replace(struct.pack("<HHII", 256, 4, 1, SIDE), wide),
         "tiff of channels": tiff.replace(struct.pack("<HHII", 277, 4, 1, 1), struct.pack("<HHII", 277, 4, 1, 2**27)),
         "jpeg in tiff": bytes(within),
@@ -719,12 +747,7 @@ def huge() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", ["png", "deep png", "tiff", "tiff of channels", "jpeg in tiff", "pgm"])
 def test_sizes_are_looked_at_before_anything_is_allocated(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # a library's setting decides nothing
-    if name.endswith("png"):
-        header = struct.pack(">IIBBBBB", 30_000, 30_000, 16 if name == "deep png" else 8, 0, 0, 0, 0)
-        content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6)))
-        content += chunk(b"IEND", b"")
-    else:
-        content = huge()[name]
+    content = huge()[name]
     assert MOST_PIXELS < 30_000**2
     tracemalloc.start()
     try:
@@ -732,3 +755,110 @@ def test_sizes_are_looked_at_before_anything_is_allocated(name: str, monkeypatch
         assert tracemalloc.get_traced_memory()[1] < 2**25
     finally:
         tracemalloc.stop()
+
+
+# The rule goes where the detector goes
+
+
+def test_a_detector_reads_images_as_its_dataset_was_made(tmp_path: Path) -> None:
+    from cluster.images import Item
+    from cluster.scoring import _rows
+    from tests.runs import TINY
+    from trainer.__main__ import main as trainer
+    from trainer.commands.export import Export
+    from trainer.export import standalone
+    from trainer.run.checkpoint import newest_checkpoint, read_info
+    from trainer.scoring.criterion import Criterion
+    from trainer.scoring.detector import Detector
+
+    data, run, images = str(tmp_path / "data"), str(tmp_path / "run"), twelve_bits(tmp_path / "in")
+    for number in range(6, 70):
+        values = np.random.default_rng(number).integers(100, 3000, (16, 16)).astype(np.uint16)
+        tifffile.imwrite(images / f"{number}.tif", values)
+    assert run_command(data_tools, ["images", str(images), "--out", data, "--resolution", "8"]) == 0
+    assert run_command(trainer, ["train", "--data", data, "--out", run, "--cache", str(tmp_path / "cache"), *TINY]) == 0
+    line = read_manifest(open_storage(data)).intensity
+    info = read_info(newest_checkpoint(run))
+    detector = Detector.load(run, Criterion(by="a"))
+    assert line and info.intensity == detector.intensity == line
+    assert json.loads(Path(info.url, "checkpoint.json").read_text())["format_version"] == 3
+    # Scoring sees what training saw.
+    raw = tifffile.imread(images / "7.tif")
+    seen = np.stack([patch.image for patch in Images(images, resolution=8).plan().patches()])
+    scores = detector.score(seen).score
+    words = [
+        "score",
+        run,
+        str(images),
+        "--by",
+        "a",
+        "--out",
+        str(tmp_path / "s.csv"),
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
+    assert run_command(trainer, words) == 0
+    rows = [line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines()[1:]]
+    by_name = {Path(row[0]).name: float(row[1]) for row in rows}
+    for path, score in zip(find_images(images), scores, strict=True):
+        assert by_name[path.name] == pytest.approx(score, rel=1e-5)
+    items = [Item(path.name, path.read_bytes()) for path in find_images(images)]
+    many = _rows(items, detector, False)
+    assert [row["score"] for row in many] == pytest.approx(scores.tolist(), rel=1e-5)
+    # So does what is carried away.
+    folder = tmp_path / "carried"
+    folder.mkdir()
+    calibrated = Detector.load(run, Criterion(by="a", false_alarms=0.1), cache=str(tmp_path / "cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.export.formats.write_model", lambda *_: None)
+        Export(run, str(folder))._write(folder, calibrated, info.url)
+    facts = json.loads((folder / "detector.json").read_text())
+    assert facts["intensity"] == line.to_json()
+    carried = object.__new__(standalone.Detector)
+    carried.facts = facts
+    assert np.array_equal(carried._eight_bit(raw[None]), line.eight_bit(raw)[None])
+    assert np.array_equal(carried._eight_bit(raw[None].astype(np.float32)), line.eight_bit(raw)[None])
+    assert carried._eight_bit(seen) is seen
+    with pytest.raises(ValueError, match="not finite"):
+        carried._eight_bit(np.full((1, 8, 8), np.nan))
+
+
+# What comes from outside
+
+
+def whole_files() -> list[bytes]:
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    found = []
+    for compression in (None, "lzw", "zlib", "jpeg", "jpeg2000", "packbits", "png"):
+        for order in ("<", ">"):
+            file = io.BytesIO()
+            tifffile.imwrite(file, picture, compression=compression, byteorder=order, photometric="rgb", tile=(16, 16))
+            found.append(file.getvalue())
+    for kind in ("PNG", "JPEG", "WEBP", "JPEG2000", "GIF", "BMP", "PPM"):
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, kind)
+        found.append(file.getvalue())
+    return [*found, bytes(imagecodecs.png_encode(picture.astype(np.uint16) * 257))]
+
+
+WHOLE = whole_files()
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    which=st.integers(0, len(WHOLE) - 1),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.sampled_from([0, 1, 127, 128, 255])), max_size=6),
+    end=st.none() | st.integers(0, 3000),
+)
+def test_damaged_files_are_a_picture_or_one_line(
+    which: int, changes: list[tuple[int, int]], end: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_tools.sources.formats.MOST_PIXELS", 2**16)  # or some would take seconds
+    content = bytearray(WHOLE[which])
+    for place, value in changes:
+        content[place % len(content)] = value
+    content = bytes(content[:end])
+    try:
+        assert decode_image(io.BytesIO(content), "a", 8, 1).shape == (8, 8, 1)
+    except UserError as error:
+        assert str(error).startswith("a: ") and " - " in str(error) and "\n" not in str(error)

@@ -53,6 +53,8 @@ class Inspect:
 
 def _table(manifest: Manifest, url: str) -> Table:
     title = f"{url}: {manifest.resolution}x{manifest.resolution}x{manifest.channels}, digest {manifest.digest[:12]}"
+    if line := manifest.intensity:
+        title += f"\nvalues of more than 8 bits: {line.low:.9g} became 0, {line.high:.9g} became 255"
     table = Table(title=title)
     table.add_column("pool")
     for heading in ("images", "shards", "bytes", "bytes an image"):

@@ -124,7 +124,12 @@ class Images:
             print(f"warning: skipped {skipped} broken image{'s' if skipped > 1 else ''}", file=sys.stderr)
         drafts = {pool: found for pool, found in drafts.items() if found}
         training = drafts.get("train-normal") or drafts.get("train-unlabelled") or []
-        rule = learned(self.intensity, sorted(self.folder / file for _, file in training), _deep_values)
+        stacks: list[str] = []
+        look = partial(_deep_values, stacks)
+        rule = learned(self.intensity, sorted(self.folder / file for _, file in training), look)
+        if stacks:
+            others = f", and so with {len(stacks) - 1} more that were looked at" if len(stacks) > 1 else ""
+            print(f"warning: of {stacks[0]} images the first alone is taken{others}", file=sys.stderr)
         return Plan(drafts, partial(self._cut, rule), rule.intensity)
 
     def _cut(self, rule: Rule, pool: str, drafts: Sequence[tuple[int, str]]) -> Iterator[Patch]:
@@ -205,8 +210,12 @@ def _without_alpha(image: Image.Image, mode: str) -> Image.Image:
     return found
 
 
-def _deep_values(path: Path) -> np.ndarray | None:
-    if not read_header(path, str(path)).is_deep:
+def _deep_values(stacks: list[str], path: Path) -> np.ndarray | None:
+    """Values of more than 8 bits, None where there are none; stacks: grows by a line for a file of several images."""
+    header = read_header(path, str(path))
+    if header.pages > 1:
+        stacks.append(f"{readable(path.name)}'s {header.pages}")
+    if not header.is_deep:
         return None
     pixels = read_picture(path, str(path)).pixels
     return pixels if isinstance(pixels, np.ndarray) else None

@@ -53,8 +53,9 @@ def laid_out(folder: Path, images: Sequence[Path]) -> Layout:
     kept, masks = _without_masks(folder, images)
     tops = {path.name: [] for path in folders_in(folder)} | _by_part(folder, kept, 0)
     lower = {name.lower(): name for name in tops}
-    if TRAIN in lower and TEST in lower and _by_part(folder, tops[lower[TRAIN]], 1).keys() - {""}:
-        found = Layout(_split_by_itself(folder, tops[lower[TRAIN]], tops[lower[TEST]]), True)
+    sides = [tops.get(lower.get(side, ""), []) for side in (TRAIN, TEST)]
+    if sides[0] and any(name.lower() in NORMAL | ANOMALY for side in sides for name in _by_part(folder, side, 1)):
+        found = Layout(_split_by_itself(folder, *sides), True)
     else:
         found = Layout(_labelled(folder, tops))
         if not found.pools:

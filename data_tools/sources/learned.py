@@ -72,8 +72,8 @@ def learned(option: str, paths: Sequence[Path], values_of: Callable[[Path], np.n
     made = fixed or _percentiles(np.concatenate([values for _, values in found]))
     if fixed is None:
         print(
-            f"intensity: {made.low:g} becomes 0 and {made.high:g} becomes 255, as {len(found)} images say"
-            " (--intensity LOW,HIGH sets it)",
+            f"intensity: {made.low:.9g} becomes 0 and {made.high:.9g} becomes 255, learned from {len(found)} of the"
+            " images; --intensity LOW,HIGH sets it",
             file=sys.stderr,
         )
     _warn_of_few_levels(made, found)

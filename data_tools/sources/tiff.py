@@ -44,6 +44,7 @@ PICTURES: dict[int, str] = {
     COMPRESSION.WEBP: "WEBP",
 }
 """Compressions whose strips and tiles are images with sizes of their own."""
+MOST_PAGES = 10_000
 TO_GREY = "save it as grey or RGB"
 
 
@@ -54,7 +55,7 @@ def read_tiff(file: BinaryIO) -> Picture:
         samples = _samples(page)
         tag = page.tags.get(274)
         pixels, alpha = _meaning(page, samples)
-        return Picture(pixels, alpha, int(tag.value) if tag and tag.value in range(1, 9) else 1, len(tif.pages))
+        return Picture(pixels, alpha, int(tag.value) if tag and tag.value in range(1, 9) else 1, _pages(tif))
 
 
 def tiff_header(file: BinaryIO) -> Header:
@@ -62,7 +63,7 @@ def tiff_header(file: BinaryIO) -> Header:
     with tifffile.TiffFile(file) as tif:
         page = _checked(tif)
         is_grey = SAMPLES[PHOTOMETRIC(page.photometric)] == 1 and page.photometric != PHOTOMETRIC.PALETTE
-        return Header(page.imagewidth, page.imagelength, is_grey, _is_deep(page), len(tif.pages))
+        return Header(page.imagewidth, page.imagelength, is_grey, _is_deep(page), _pages(tif))
 
 
 def _is_deep(page: tifffile.TiffPage) -> bool:
@@ -72,8 +73,8 @@ def _is_deep(page: tifffile.TiffPage) -> bool:
 def read_labels(file: BinaryIO) -> np.ndarray:
     """The values of a label mask as they were written, H x W, whatever colours stand for them."""
     with tifffile.TiffFile(file) as tif:
-        if len(tif.pages) != 1:
-            raise UnfitError(f"a stack of {len(tif.pages)} images - save every frame as a file of its own")
+        if (pages := _pages(tif)) != 1:
+            raise UnfitError(f"a stack of {pages} images - save every frame as a file of its own")
         page = _checked(tif, any_meaning=True)
         if page.compression in JPEG:
             raise UnfitError("a mask in JPEG, which alters labels - export it without loss")
@@ -81,6 +82,23 @@ def read_labels(file: BinaryIO) -> np.ndarray:
     if samples.shape[2] != 1:
         raise UnfitError("a mask in colour - export it as grey values, one label an object")
     return samples[:, :, 0].astype(np.uint8) if samples.dtype == bool else samples[:, :, 0]
+
+
+def _pages(tif: tifffile.TiffFile) -> int:
+    """How many images there are, up to 10,000; tifffile's own count does not end where the chain goes in a circle."""
+    file, form, seen = tif.filehandle, tif.tiff, set[int]()
+    file.seek(form.offsetsize)  # where the first offset stands: at byte 4, or at byte 8
+    while len(seen) < MOST_PAGES:
+        (place,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+        if not 0 < place < file.size or place in seen:
+            break
+        seen.add(place)
+        file.seek(place)
+        (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+        file.seek(place + form.tagnosize + tags * form.tagsize)
+        if file.size < file.tell() + form.offsetsize:
+            break
+    return len(seen)
 
 
 def _checked(tif: tifffile.TiffFile, any_meaning: bool = False) -> tifffile.TiffPage:
@@ -125,10 +143,12 @@ def _check_part(kind: str, part: bytes) -> None:
             place = 2
             while not 0xC0 <= part[place + 1] <= 0xCF or part[place + 1] in (0xC4, 0xC8, 0xCC):
                 place += 2 + struct.unpack_from(">H", part, place + 2)[0]
-            check_size(*struct.unpack_from(">HH", part, place + 5)[::-1], part[place + 9])
+            height, width = struct.unpack_from(">HH", part, place + 5)
+            check_size(width, height, part[place + 9])
         elif kind == "JPEG2000":
             place = part.index(b"\xff\x4f\xff\x51")
-            check_size(*struct.unpack_from(">II", part, place + 8), 4 * struct.unpack_from(">H", part, place + 40)[0])
+            width, height = struct.unpack_from(">II", part, place + 8)
+            check_size(width, height, 4 * struct.unpack_from(">H", part, place + 40)[0])
         else:
             with Image.open(io.BytesIO(part), formats=(kind,)) as image:
                 check_size(image.width, image.height)
