@@ -244,8 +244,10 @@ def _records(body: bytes, place: int) -> dict[str, str]:
     while at < len(body) and body[at]:
         blank = body.find(b" ", at, at + 20)
         length = int(body[at:blank]) if blank > 0 and body[at:blank].isdigit() else 0
+        if not blank + 1 < at + length <= len(body):
+            length = 0
         keyword, equals, value = body[blank + 1 : at + length - 1].partition(b"=")
-        if not equals or at + length > len(body):
+        if not equals or not length:
             raise ValueError(f"the pax header before byte {place + len(body):,} cannot be read")
         found[_text(keyword)] = value.decode("utf-8", "surrogateescape")
         at += length

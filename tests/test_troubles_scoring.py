@@ -251,6 +251,8 @@ def sized(size: bytes, kind: bytes = b"0", name: bytes = b"a.png", body: bytes =
         (sized(b"-0000000005\0"), "size of -5"),
         (sized(b"nonsense\0\0\0\0"), "no header"),
         (sized(b"00000001000\0", b"x", body=b"9999 path=x\n" + bytes(500)), "pax header"),
+        (sized(b"00000001000\0", b"x", body=b"0 path=x" + bytes(504)), "pax header"),
+        (sized(b"00000001000\0", b"x", body=b"1 path=x" + bytes(504)), "pax header"),
         (sized(b"00000000013\0", b"x", body=b"11 size=-5\n") + sized(b"00000000000\0"), "size of -5"),
         (sized(b"77777777777\0", b"L"), "cut off"),
         (sized(b"00010000000\0", b"L", body=b"x" * 8**7), "a header of 2,097,152 bytes"),
