@@ -452,6 +452,17 @@ def test_files_that_are_gone_or_closed(tmp_path: Path, monkeypatch: pytest.Monke
         list(items(storage, units[-1]))
 
 
+def test_files_without_images_are_errors_but_did_not_end_early(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of([("a.json", b"{}")]))
+    pyarrow.parquet.write_table(pyarrow.table({"label": [1]}), tmp_path / "b.parquet")
+    storage = open_storage(str(tmp_path))
+    found = [item for unit in find_units(storage) for item in items(storage, unit)]
+    assert [(item.key, bool(item.error), item.kind) for item in found] == [
+        ("a.tar", True, "image"),
+        ("b.parquet", True, "image"),
+    ]
+
+
 def test_what_is_not_read_is_named(tmp_path: Path) -> None:
     for name in ("a.png", "b.heic", "c.HEIC", "d.nd2", "e.txt"):
         (tmp_path / name).write_bytes(b"")
