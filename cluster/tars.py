@@ -75,8 +75,9 @@ class _Header:
 
 @contextlib.contextmanager
 def opened(path: Path, scratch: Path) -> Iterator[tuple[IO[bytes], Contents]]:
-    """A tar, compressed or not, to read from, and its contents; troubles are in these, never raised.
+    """A tar, compressed or not, to read from, and its contents; what is wrong with it is among these.
 
+    OSError as the file or the disk has it.
     scratch: a folder for what is unpacked, which takes `UNPACKED` or `RATIO` at most.
     """
     with path.open("rb") as file:

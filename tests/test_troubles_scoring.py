@@ -538,6 +538,7 @@ def test_long_name(scored: Path, cells: Path) -> None:
     assert len(list((cells.parent / "maps").iterdir())) == 9
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**9), st.text(min_size=1, max_size=250))
 def test_a_heat_maps_name_fits(number: int, stem: str) -> None:
     assert len(map_name(number, stem).encode()) <= 255
