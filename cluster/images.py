@@ -171,8 +171,10 @@ def _of_tar(path: Path, name: str, scratch: Path) -> Iterator[Item]:
         for member in members:
             if _is_unread(member.name):
                 yield Item(readable(member.name), b"", kind="unread")
-        for trouble in found.troubles or ([] if wanted else ["holds no images"]):
+        for trouble in found.troubles:
             yield Item(name, b"", f"{name}: {trouble}", "end")
+        if not wanted and not found.troubles:
+            yield Item(name, b"", f"{name}: holds no images")
 
 
 def tar_keys(names: list[str]) -> list[str | None]:
@@ -243,7 +245,9 @@ def _of_table(path: Path, name: str, scratch: Path) -> Iterator[Item]:
         schema = file.schema_arrow
         there = [column for column in IMAGE_COLUMNS if column in schema.names]
         if not there:
-            raise ValueError(f"has no column of images, which would be called {' or '.join(IMAGE_COLUMNS)}")
+            called = " or ".join(IMAGE_COLUMNS)
+            yield Item(name, b"", f"{name}: has no column of images, which would be called {called}")
+            return
         image = next((column for column in there if _holds_bytes(schema.field(column).type)), there[0])
         key = next((column for column in KEY_COLUMNS if column in schema.names and column != image), None)
         row, differ = 0, _Different()

@@ -38,6 +38,8 @@ from trainer.scoring.detector import Detector, Scored
 BATCH, WAIT_SECONDS = 16, 0.005
 ONGOING, READING = 1024, 512
 """Requests that are taken at once, and of these those whose bodies are being read."""
+CLOSE, LATER = {"Connection": "close"}, {"Retry-After": "1"}
+"""What goes with answers to bodies of which the rest is not wanted."""
 HELD = 64
 """Bodies of the greatest size that those being read may take in memory together."""
 LATENCIES = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
@@ -232,7 +234,7 @@ class DetectorService:
     async def _body(self, request: Request) -> bytes:
         """A request's body, if it comes in time and finds room."""
         body, most = bytearray(), self.settings.max_bytes
-        later = HTTPException(503, "too many bodies are being sent - send it again in a moment", {"Retry-After": "1"})
+        later = HTTPException(503, "too many bodies are being sent - send it again in a moment", CLOSE | LATER)
         if self.reading >= READING:
             raise later
         self.reading += 1
@@ -247,7 +249,8 @@ class DetectorService:
                         raise later
         except TimeoutError:
             seconds = f"{self.settings.body_seconds:g}"
-            raise HTTPException(408, f"the body did not come within {seconds} s - send it faster, or less") from None
+            detail = f"the body did not come within {seconds} s - send it faster, or less"
+            raise HTTPException(408, detail, CLOSE) from None
         except ClientDisconnect:
             raise HTTPException(400, "the connection ended within the body - send it again") from None
         finally:

@@ -75,8 +75,9 @@ class _Header:
 
 @contextlib.contextmanager
 def opened(path: Path, scratch: Path) -> Iterator[tuple[IO[bytes], Contents]]:
-    """A tar, compressed or not, to read from, and its contents; troubles are in these, never raised.
+    """A tar, compressed or not, to read from, and its contents; what is wrong with it is among these.
 
+    OSError as the file or the disk has it.
     scratch: a folder for what is unpacked, which takes `UNPACKED` or `RATIO` at most.
     """
     with path.open("rb") as file:
@@ -244,8 +245,10 @@ def _records(body: bytes, place: int) -> dict[str, str]:
     while at < len(body) and body[at]:
         blank = body.find(b" ", at, at + 20)
         length = int(body[at:blank]) if blank > 0 and body[at:blank].isdigit() else 0
+        if not blank + 1 < at + length <= len(body):
+            length = 0
         keyword, equals, value = body[blank + 1 : at + length - 1].partition(b"=")
-        if not equals or at + length > len(body):
+        if not equals or not length:
             raise ValueError(f"the pax header before byte {place + len(body):,} cannot be read")
         found[_text(keyword)] = value.decode("utf-8", "surrogateescape")
         at += length

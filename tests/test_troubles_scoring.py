@@ -251,6 +251,8 @@ def sized(size: bytes, kind: bytes = b"0", name: bytes = b"a.png", body: bytes =
         (sized(b"-0000000005\0"), "size of -5"),
         (sized(b"nonsense\0\0\0\0"), "no header"),
         (sized(b"00000001000\0", b"x", body=b"9999 path=x\n" + bytes(500)), "pax header"),
+        (sized(b"00000001000\0", b"x", body=b"0 path=x" + bytes(504)), "pax header"),
+        (sized(b"00000001000\0", b"x", body=b"1 path=x" + bytes(504)), "pax header"),
         (sized(b"00000000013\0", b"x", body=b"11 size=-5\n") + sized(b"00000000000\0"), "size of -5"),
         (sized(b"77777777777\0", b"L"), "cut off"),
         (sized(b"00010000000\0", b"L", body=b"x" * 8**7), "a header of 2,097,152 bytes"),
@@ -450,6 +452,17 @@ def test_files_that_are_gone_or_closed(tmp_path: Path, monkeypatch: pytest.Monke
         list(items(storage, units[-1]))
 
 
+def test_files_without_images_are_errors_but_did_not_end_early(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of([("a.json", b"{}")]))
+    pyarrow.parquet.write_table(pyarrow.table({"label": [1]}), tmp_path / "b.parquet")
+    storage = open_storage(str(tmp_path))
+    found = [item for unit in find_units(storage) for item in items(storage, unit)]
+    assert [(item.key, bool(item.error), item.kind) for item in found] == [
+        ("a.tar", True, "image"),
+        ("b.parquet", True, "image"),
+    ]
+
+
 def test_what_is_not_read_is_named(tmp_path: Path) -> None:
     for name in ("a.png", "b.heic", "c.HEIC", "d.nd2", "e.txt"):
         (tmp_path / name).write_bytes(b"")
@@ -525,6 +538,7 @@ def test_long_name(scored: Path, cells: Path) -> None:
     assert len(list((cells.parent / "maps").iterdir())) == 9
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**9), st.text(min_size=1, max_size=250))
 def test_a_heat_maps_name_fits(number: int, stem: str) -> None:
     assert len(map_name(number, stem).encode()) <= 255

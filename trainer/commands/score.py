@@ -66,6 +66,8 @@ class Score:
             for place in self.images:
                 here = stack.enter_context(downloaded(place))
                 images.add(find_images(here), str(here), as_url(place))
+            if not images.files:
+                raise UserError("IMAGES is missing - give image files, or folders of them")
             listed = RankedList(out / self.out.name, heading, self.skip_broken)
             try:
                 for start in range(0, len(images.files), BATCH):
