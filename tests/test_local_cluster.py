@@ -20,9 +20,9 @@ import pytest
 import requests
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cluster.jobs import check_words
 from cluster.package import package
 from cluster.store import free_ports
+from cluster.words import check_words
 from data_tools.storage import open_storage, read_bytes
 from data_tools.storage.s3_settings import CONFIG, KEYS
 from tests.conftest import TINY, refuses

@@ -68,6 +68,7 @@ DENIED = {
 REFUSED = {
     "NotImplemented": "it lacks a part of S3; for older ones set AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
     "501": "it lacks a part of S3; for older ones set AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
+    "InvalidBucketName": "mend the bucket's name: small letters, digits, dots and dashes here",
     "507": "free space there: it is full",
     "XMinioStorageFull": "free space there: it is full",
     "MethodNotAllowed": "check that AWS_ENDPOINT_URL is the address of its S3 service, and the rights of the keys",
