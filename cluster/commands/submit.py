@@ -25,7 +25,7 @@ class Submit:
     pip: Annotated[tuple[str, ...], UNSET] = ()
     """Packages that the cluster lacks; Ray installs them for the job."""
     keys: bool = True
-    """Send the keys of the storage along. A local cluster has its store's anyway."""
+    """Send what this shell knows of the storage along: endpoint, keys and all. A local cluster has its own store's."""
     detach: bool = False
     """Do not follow the job."""
 
