@@ -23,7 +23,7 @@ from data_tools.storage import s3_client, s3_settings
 from data_tools.storage.base import FETCHED, WRITER, Settings
 from data_tools.storage.lease import hold_lease
 from data_tools.storage.retry import persist
-from data_tools.storage.s3_answers import answered, lasting, passes
+from data_tools.storage.s3_answers import answered, lasting, passes, unsigned
 
 PART = 8 * 2**20
 """Bytes of one part of a large upload, and of one range of a parallel read."""
@@ -126,7 +126,7 @@ class S3:
         how: dict[str, Any] = {"endpoint_override": meta.endpoint_url, "region": meta.region_name}
         if certificates := s3_client.certificates():
             how["tls_ca_file_path"] = certificates
-        filesystem = pyarrow.fs.S3FileSystem(anonymous=s3_client.unsigned(), **how)
+        filesystem = pyarrow.fs.S3FileSystem(anonymous=unsigned(), **how)
         return self.url.removeprefix("s3://"), filesystem
 
     def _drop_unfinished_uploads(self) -> None:

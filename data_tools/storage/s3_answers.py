@@ -78,6 +78,11 @@ SELF_EXPLAINING = (ProfileNotFound, ConfigParseError, InvalidRegionError, Partia
 ELSEWHERE = "set AWS_ENDPOINT_URL to the address of its S3 service, which is not that of its web pages"
 
 
+def unsigned() -> bool:
+    """Whether requests go without keys, as to a public bucket."""
+    return os.environ.get(UNSIGNED, "").strip().lower() in ("1", "true", "yes", "on")
+
+
 def answered(answer: dict[str, Any], *fields: str) -> dict[str, Any]:
     """The answer, if it has the fields that every store gives; NoStoreError otherwise.
 
@@ -164,7 +169,7 @@ def _refusal(error: ClientError, what: str) -> Exception:
         return UserError(f"{what}: the bucket lies {where} ({code}) - set {remedy}{'' if region else ' to its own'}")
     if code in DENIED:
         remedy = DENIED[code]
-        if os.environ.get(UNSIGNED) and code in ("AccessDenied", "403"):
+        if unsigned() and code in ("AccessDenied", "403"):
             remedy = f"the bucket is not public: unset {UNSIGNED}, and give keys"
         return UserError(f"{what}: the storage denies access ({code}) - {remedy}")
     if code in REFUSED:
