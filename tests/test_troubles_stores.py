@@ -259,6 +259,12 @@ def test_a_passing_answer_is_asked_for_again(answer: Answer, steady: Steady) -> 
     assert open_storage("s3://bucket/data").names() == [] and len(steady.asked) == 3
 
 
+@pytest.mark.parametrize("token", ["", "<NextContinuationToken>same</NextContinuationToken>"])
+def test_a_list_that_never_ends_is_refused(token: str, steady: Steady) -> None:
+    steady.gives(lambda *_: Answer(200, f"<ListBucketResult><IsTruncated>true</IsTruncated>{token}</ListBucketResult>"))
+    says(lambda: open_storage("s3://bucket/data").names(), "no more than its first page", "ListObjectsV2")
+
+
 class _Banner(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         self.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
@@ -752,3 +758,34 @@ def test_head(command: str, dataset: Path) -> None:
         assert process.stdout and process.stderr
         process.stdout.close()  # before it has written a line, which `head` may or may not manage
         assert process.stderr.read() == "" and process.wait(60) in (141, 1)  # 1: tables are printed by rich
+
+
+# ---- names of buckets ----
+
+
+@pytest.mark.parametrize("bucket", ["My_Bucket", "UPPER", "a.b-c", "x" * 255, "my-point-abc123-s3alias", "abc"])
+def test_old_bucket(bucket: str, steady: Steady) -> None:
+    steady.gives(lambda *_: EMPTY)
+    for place in (f"s3://{bucket}/data", f"s3://{bucket}"):
+        assert open_storage(place).names() == [] and open_storage(place).url == place
+    assert all(path.startswith(f"/{bucket}?") for _, path, _ in steady.asked) and len(steady.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://planted:planted@bucket/data", ("keys go into AWS variables", "A-Z")),
+        ("s3://planted bucket/data", ("no bucket's name", "3 to 255")),
+        ("s3://bücket-planted/data", ("no bucket's name", "letters")),
+        ("s3://ab/data", ("no bucket's name", "3 to 255")),
+        ("s3://", ("no bucket and prefix follow",)),
+        ("s3:///data", ("no bucket and prefix follow",)),
+        ("s3://arn:aws:s3:us-west-2:123456789012:accesspoint/planted/data", ("alias", "-s3alias")),
+        ("s3:/bucket/data", ("write s3://bucket/prefix",)),
+        ("S3://bucket/data", ("write s3://bucket/prefix", "small letters")),
+    ],
+)
+def test_what_is_no_bucket_is_said_without_showing_it(
+    url: str, words: tuple[str, ...], clean: pytest.MonkeyPatch
+) -> None:
+    says(lambda: open_storage(url), *words)

@@ -49,10 +49,14 @@ def url_forms() -> str:
 
 
 def open_storage(url: str) -> Storage:
-    """The storage at a URL; UserError for a kind of URL that is not known or a path that is a file."""
+    """The storage at a URL; UserError for a kind of URL that is not known, one misspelt, or a file."""
     path = local_path(url)
     if path is None:
         return _class_of(_scheme(url), url)(url)
+    if (meant := url.partition(":")[0].lower()) in SCHEMES and ":" in url:  # s3:/bucket, S3://bucket
+        raise UserError(
+            f"{meant}: is no name of a folder - write {meant}://bucket/prefix with small letters and two slashes"
+        )
     if path.exists() and not path.is_dir():
         raise UserError(f"{url}: is a file - give a folder")
     return Folder(path)

@@ -75,7 +75,11 @@ class S3:
                 name = entry["Key"].removeprefix(self.prefix)
                 if name and not (name.endswith("/") and not entry["Size"]):  # what consoles make for an empty folder
                     yield name, entry["LastModified"].timestamp()
-            more = {"ContinuationToken": page.get("NextContinuationToken", "")}
+            before, more = more, {"ContinuationToken": page.get("NextContinuationToken", "")}
+            if page["IsTruncated"] and (not more["ContinuationToken"] or more == before):  # it would never end
+                raise UserError(
+                    f"{self.url}: the storage lists no more than its first page - it lacks ListObjectsV2 of S3"
+                )
 
     def open(self, name: str) -> BinaryIO:
         head = self._head(name)
