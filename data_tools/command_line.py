@@ -81,7 +81,7 @@ def run(program: Program, argv: Sequence[str], command: Sequence[str] = ()) -> N
     elif argv[0] in _families(program) and set(argv[1:2]) & set(HELP):
         print(overview(program, argv[0]))
     else:
-        asked, words = _find(program, argv)
+        asked, words = find_command(program, argv)
         if command and not asked.takes_command:
             raise UserError(f"-- {command[0]}: {asked.name} takes no command - leave it out")
         call = parsed(program, asked, words)
@@ -138,7 +138,7 @@ def _families(program: Program) -> set[str]:
     return {name.split()[0] for name in program.commands if " " in name}
 
 
-def _find(program: Program, argv: Sequence[str]) -> tuple[Command, list[str]]:
+def find_command(program: Program, argv: Sequence[str]) -> tuple[Command, list[str]]:
     """The command, and the words that are left; UserError names all commands, and the nearest one."""
     commands = program.commands
     for count in (2, 1):

@@ -20,12 +20,13 @@ import pytest
 import requests
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cluster.jobs import check_words
 from cluster.package import package
 from cluster.store import free_ports
+from cluster.words import check_words
 from data_tools.storage import open_storage, read_bytes
 from data_tools.storage.s3_settings import CONFIG, KEYS
 from tests.conftest import TINY, refuses
+from tests.test_troubles_stores import ACCESS, EMPTY, SECRET, credential, serving
 
 ROOT = Path(__file__).parents[1]
 CLI = [sys.executable, "-m", "cluster"]
@@ -123,6 +124,34 @@ def test_a_wrong_token_and_no_cluster_are_one_line(up: Up, tmp_path: Path) -> No
         done = subprocess.run([*CLI, *words], cwd=ROOT, capture_output=True, text=True, env=environment, timeout=60)
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert requests.get(f"{up.state['dashboard']}/api/jobs/", timeout=30).status_code == 401
+
+
+def test_a_name_that_is_taken_is_called_that(up: Up) -> None:
+    assert up.submit("true", words=("--name", "taken")).returncode == 0
+    again = up.submit("true", words=("--name", "taken"))
+    assert again.returncode == 2 and again.stderr.count("\n") == 1, again.stderr
+    assert "--name taken: the name is taken" in again.stderr and "no Ray cluster answers" not in again.stderr
+
+
+def test_a_job_asks_the_store_of_the_files_of_who_sends_it(up: Up, tmp_path: Path) -> None:
+    """Though the cluster's nodes have variables and keys for another."""
+    ask = "from data_tools.storage import open_storage; print('found', open_storage('s3://bucket/data').names())"
+    kept = {name: value for name, value in up.environment.items() if not name.startswith("AWS_")}
+    with serving(lambda *_: EMPTY) as made:
+        (tmp_path / ".aws").mkdir()
+        place = f"region = eu-central-1\nendpoint_url = {made.endpoint}\n"
+        (tmp_path / ".aws/config").write_text(f"[default]\n{place}")
+        (tmp_path / ".aws/credentials").write_text(
+            f"[default]\naws_access_key_id = {ACCESS}\naws_secret_access_key = {SECRET}\n"
+        )
+        elsewhere = up.state["dashboard"].replace("127.0.0.1", "localhost")  # not known as this machine's own
+        words = ["submit", "--address", elsewhere, "--", "python", "-c", ask]
+        done = subprocess.run(
+            [*CLI, *words], cwd=ROOT, env=kept | {"HOME": str(tmp_path)}, capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 0 and "found []" in done.stdout, done.stdout + done.stderr
+    assert ACCESS not in done.stdout and "means this machine" in done.stderr
+    assert {credential(headers) for _, _, headers in made.asked} == {(ACCESS, "eu-central-1")}
 
 
 @pytest.mark.usefixtures("s3")

@@ -14,8 +14,8 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 import pytest
 
-from cluster.jobs import check_words
 from cluster.package import package
+from cluster.words import check_words
 from data_tools.commands.verify import Verify
 from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import open_dataset

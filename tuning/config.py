@@ -73,11 +73,11 @@ class SweepConfig:
 
     @property
     def gammas(self) -> list[float]:
-        return [_number("--gamma", word, float) for word in _words("--gamma", self.gamma)]
+        return _numbers("--gamma", self.gamma, float)
 
     @property
     def seeds(self) -> list[int]:
-        return [_number("--seed", word, int) for word in _words("--seed", self.seed)]
+        return _numbers("--seed", self.seed, int)
 
     def to_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "set": list(self.set)}
@@ -99,9 +99,19 @@ def differing_options(a: SweepConfig, b: SweepConfig) -> list[str]:
 
 def _words(option: str, text: str) -> list[str]:
     words = [word.strip() for word in text.split(",")]
-    if not all(words) or len(set(words)) < len(words):
-        raise UserError(f"{option} {text!r} is empty or holds a value twice - give values separated by commas")
+    _each_once(option, text, words if all(words) else [])
     return words
+
+
+def _numbers(option: str, text: str, kind: type) -> list[Any]:
+    values = [_number(option, word, kind) for word in _words(option, text)]
+    _each_once(option, text, values)  # 0 and 0.0 would be one trial in two places of the tables
+    return values
+
+
+def _each_once(option: str, text: str, values: list[Any]) -> None:
+    if not values or len(set(values)) < len(values):
+        raise UserError(f"{option} {text!r} is empty or holds a value twice - give values separated by commas")
 
 
 def _number(option: str, word: str, kind: type) -> Any:

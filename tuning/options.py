@@ -62,9 +62,7 @@ def parse(text: str, base: TrainConfig) -> Choice:
             raise UserError(f"--set {text} is no range of that option - give NAME=LOW..HIGH, and LOW above 0 with :log")
         return Choice(name, (), low, high, bool(match[3]), kind is int)
     words = tuple(values.split(","))
-    for word in words:
-        with_option(base, name, word)
-    if len(set(words)) < len(words):
+    if len({_typed(_current(base, name, text), name, word) for word in words}) < len(words):
         raise UserError(f"--set {text} holds a value twice - give each once")
     return Choice(name, words)
 
@@ -101,8 +99,8 @@ def _current(config: TrainConfig, name: str, text: str) -> Any:
 
 def _typed(current: Any, name: str, word: str) -> Any:
     try:
-        return type(current)(word)
-    except ValueError:
+        return {"true": True, "false": False}[word.lower()] if isinstance(current, bool) else type(current)(word)
+    except (ValueError, KeyError):
         raise UserError(
             f"--set {name}={word} is of another kind than {current!r}, its value so far - give one like that"
         ) from None

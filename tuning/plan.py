@@ -95,7 +95,8 @@ def make_plan(sweep: SweepConfig) -> Plan:
 
 def trial_of(sweep: SweepConfig, method: str, gamma: float, seed: int, options: Options) -> Trial:
     """The trial of a combination; UserError where its training's configuration is out of range."""
-    words = [method, f"gamma-{gamma:g}", f"seed-{seed}"]
+    short = f"{gamma:g}"  # six digits, which say nearly every gamma in full
+    words = [method, f"gamma-{short if float(short) == gamma else repr(gamma)}", f"seed-{seed}"]
     name = "_".join([*words, *(f"{option.replace('_', '-')}-{value}" for option, value in options.items())])
     config = dataclasses.replace(
         read_options(sweep)[0],

@@ -25,15 +25,16 @@ class Submit:
     pip: Annotated[tuple[str, ...], UNSET] = ()
     """Packages that the cluster lacks; Ray installs them for the job."""
     keys: bool = True
-    """Send the keys of the storage along. A local cluster has its store's anyway."""
+    """Send what this shell knows of the storage along: endpoint, keys and all. A local cluster has its own store's."""
     detach: bool = False
     """Do not follow the job."""
 
     def __call__(self, command: Sequence[str]) -> None:
         """SystemExit with the job's status."""
         from cluster import jobs
+        from cluster.words import check_words
 
-        jobs.check_words(command)
+        check_words(command)
         folder = self.folder.expanduser().resolve()
         address = jobs.find_cluster(self.address, folder)
         state = running(folder)

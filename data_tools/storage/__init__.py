@@ -71,10 +71,14 @@ def url_forms() -> str:
 
 
 def open_storage(url: str) -> Storage:
-    """The storage at a URL; UserError for a kind of URL that is not known or a path that is a file."""
+    """The storage at a URL; UserError for a kind of URL that is not known, one misspelt, or a file."""
     path = local_path(url)
     if path is None:
         return _class_of(_scheme(url), url)(url)
+    if (meant := url.partition(":")[0].lower()) in SCHEMES and ":" in url:  # s3:/bucket, S3://bucket
+        raise UserError(
+            f"{meant}: is no name of a folder - write {meant}://bucket/prefix with small letters and two slashes"
+        )
     with contextlib.suppress(OSError):  # nothing is there; asked once, since it may come and go
         if stat.S_ISDIR(path.stat().st_mode):
             return Folder(path)

@@ -24,7 +24,7 @@ from data_tools.storage.base import FETCHED, WRITER, Settings, SizeError, StillO
 from data_tools.storage.hurry import hurried
 from data_tools.storage.lease import hold_lease, newest_last
 from data_tools.storage.retry import persist
-from data_tools.storage.s3_answers import answered, lasting, passes
+from data_tools.storage.s3_answers import answered, lasting, passes, unsigned
 
 PART = 8 * 2**20
 """Bytes of one part of a large upload, and of one range of a parallel read."""
@@ -79,7 +79,11 @@ class S3:
                 name = entry["Key"].removeprefix(self.prefix)
                 if name and not (name.endswith("/") and not entry["Size"]):  # what consoles make for an empty folder
                     yield name, entry["LastModified"].timestamp()
-            more = {"ContinuationToken": page.get("NextContinuationToken", "")}
+            before, more = more, {"ContinuationToken": page.get("NextContinuationToken", "")}
+            if page["IsTruncated"] and (not more["ContinuationToken"] or more == before):  # it would never end
+                raise UserError(
+                    f"{self.url}: the storage lists no more than its first page - it lacks ListObjectsV2 of S3"
+                )
 
     def open(self, name: str) -> BinaryIO:
         head = self._head(name)
@@ -133,7 +137,7 @@ class S3:
         how: dict[str, Any] = {"endpoint_override": meta.endpoint_url, "region": meta.region_name}
         if certificates := s3_client.certificates():
             how["tls_ca_file_path"] = certificates
-        filesystem = pyarrow.fs.S3FileSystem(anonymous=s3_client.unsigned(), **how)
+        filesystem = pyarrow.fs.S3FileSystem(anonymous=unsigned(), **how)
         return self.url.removeprefix("s3://"), filesystem
 
     def _drop_unfinished_uploads(self, own: Callable[[str], bool], still_ours: StillOurs) -> None:

@@ -68,6 +68,7 @@ DENIED = {
 REFUSED = {
     "NotImplemented": "it lacks a part of S3; for older ones set AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
     "501": "it lacks a part of S3; for older ones set AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
+    "InvalidBucketName": "mend the bucket's name: small letters, digits, dots and dashes here",
     "507": "free space there: it is full",
     "XMinioStorageFull": "free space there: it is full",
     "MethodNotAllowed": "check that AWS_ENDPOINT_URL is the address of its S3 service, and the rights of the keys",
@@ -75,6 +76,11 @@ REFUSED = {
 SELF_EXPLAINING = (ProfileNotFound, ConfigParseError, InvalidRegionError, PartialCredentialsError)
 """Errors of botocore whose message is a sentence and shows no key."""
 ELSEWHERE = "set AWS_ENDPOINT_URL to the address of its S3 service, which is not that of its web pages"
+
+
+def unsigned() -> bool:
+    """Whether requests go without keys, as to a public bucket."""
+    return os.environ.get(UNSIGNED, "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def answered(answer: dict[str, Any], *fields: str) -> dict[str, Any]:
@@ -163,7 +169,7 @@ def _refusal(error: ClientError, what: str) -> Exception:
         return UserError(f"{what}: the bucket lies {where} ({code}) - set {remedy}{'' if region else ' to its own'}")
     if code in DENIED:
         remedy = DENIED[code]
-        if os.environ.get(UNSIGNED) and code in ("AccessDenied", "403"):
+        if unsigned() and code in ("AccessDenied", "403"):
             remedy = f"the bucket is not public: unset {UNSIGNED}, and give keys"
         return UserError(f"{what}: the storage denies access ({code}) - {remedy}")
     if code in REFUSED:

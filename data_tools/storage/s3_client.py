@@ -14,10 +14,11 @@ import boto3
 import botocore
 import botocore.session
 from botocore.config import Config
+from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from data_tools.errors import UserError
-from data_tools.storage.s3_answers import UNSIGNED
+from data_tools.storage.s3_answers import unsigned
 
 CONNECTIONS = 16
 """Connections that a client keeps open: a few parallel reads of four ranges each."""
@@ -46,7 +47,7 @@ def _client(settings: tuple[tuple[str, str], ...], process: int, turn: int) -> A
     session = boto3.Session()
     if unsigned():
         config = config.merge(Config(signature_version=botocore.UNSIGNED))
-    else:
+    elif not isinstance(session.get_credentials(), RefreshableCredentials):  # those are asked for over the network
         keys(session)
     made = session.client("s3", region_name=region(session), config=config)
     made.meta.events.register("before-call.s3.HeadBucket", _ask_once)
@@ -56,11 +57,6 @@ def _client(settings: tuple[tuple[str, str], ...], process: int, turn: int) -> A
 def _ask_once(context: dict[str, Any], **_: Any) -> None:
     """botocore asks for the region of a bucket that is elsewhere; where that is sent on, too, it would ask for ever."""
     context.get("s3_redirect", {})["redirected"] = True
-
-
-def unsigned() -> bool:
-    """Whether requests go without keys, as to a public bucket."""
-    return os.environ.get(UNSIGNED, "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def region(session: boto3.Session) -> str | None:

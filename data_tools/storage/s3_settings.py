@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError
 from data_tools.errors import UserError, describe
 from data_tools.storage import s3_client
 from data_tools.storage.base import Settings
-from data_tools.storage.s3_answers import UNSIGNED, lasting
+from data_tools.storage.s3_answers import UNSIGNED, lasting, unsigned
 
 KEYS, CONFIG, CERTIFICATES = ".aws-credentials", ".aws-config", ".aws-certificates.pem"
 """The files that go with a job, in its working folder."""
@@ -29,8 +29,11 @@ VARIABLES = {
     "AWS_USE_FIPS_ENDPOINT": "use_fips_endpoint",
 }
 """Variables, and what botocore calls their values."""
-OURS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
-"""Variables with keys, which boto3 obeys before any file."""
+EARLIER = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"),
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
+"""Variables of a node's own keys, which boto3 obeys before a file of keys unless they are empty."""
 WHAT = "keys of the storage, which go along with a job"
 
 
@@ -49,13 +52,13 @@ def _settings(session: boto3.Session) -> Settings:
         files[CERTIFICATES] = _text_of(bundle)
         variables["AWS_CA_BUNDLE"] = CERTIFICATES
     config = {"region": variables.get("AWS_REGION"), "s3": _options(session)}
-    if s3_client.unsigned():
+    if unsigned():
         variables[UNSIGNED] = "1"
     else:
         found, frozen = s3_client.keys(session)
         if found is None:  # the cluster may have keys and files of its own
             return Settings(variables, files, tuple(notes))
-        variables |= {**dict.fromkeys(OURS, ""), UNSIGNED: "", "AWS_SHARED_CREDENTIALS_FILE": KEYS}
+        variables |= {**dict.fromkeys(EARLIER, ""), UNSIGNED: "", "AWS_SHARED_CREDENTIALS_FILE": KEYS}
         token = {"aws_session_token": frozen.token}
         pair = {"aws_access_key_id": frozen.access_key, "aws_secret_access_key": frozen.secret_key}
         files[KEYS] = _section(pair | token)

@@ -7,6 +7,7 @@ s3:/bucket/x; both are understood.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import tempfile
@@ -14,14 +15,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from data_tools.errors import UserError
+from data_tools.errors import UserError, describe
 from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
 from data_tools.storage import SCHEMES, inside, open_storage, write_bytes
+from data_tools.text import readable
+from data_tools.untrusted import relative_name
 from data_tools.walk import walk
 
 FILES_A_JOB = 256
 THREADS = 16
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def as_url(place: Path | str) -> str:
@@ -43,16 +47,16 @@ def downloaded(place: Path) -> Iterator[Path]:
     found = open_storage(url).tree()
     if not found:
         raise UserError(f"{url}: nothing is there - mend the URL")
-    with tempfile.TemporaryDirectory(prefix="stratagan-downloaded-") as scratch:
-        folder = Path(scratch) / (url.rstrip("/").rpartition("/")[2] or "bucket")
-        jobs = [found[i : i + FILES_A_JOB] for i in range(0, len(found), FILES_A_JOB)]
-        done = in_processes(_download, (url, folder), jobs, min(cores(), len(jobs)))
-        for _ in progress(done, f"downloading {len(found):,} files", "portions", len(jobs)):
-            pass
-        try:
+    _check_names(url, [name for name, _ in found])
+    with _scratch("stratagan-downloaded-", url) as scratch:
+        folder = scratch / (url.rstrip("/").rpartition("/")[2] or "bucket")
+        with _named(folder, url, alone=True):
+            jobs = [found[i : i + FILES_A_JOB] for i in range(0, len(found), FILES_A_JOB)]
+            done = in_processes(_download, (url, folder), jobs, min(cores(), len(jobs)))
+            for _ in progress(done, f"downloading {len(found):,} files", "portions", len(jobs)):
+                pass
+        with _named(folder, url):
             yield folder
-        except UserError as error:  # name the object, not its copy
-            raise UserError(str(error).replace(str(folder), url)) from None
 
 
 @contextlib.contextmanager
@@ -62,17 +66,69 @@ def uploaded(place: Path) -> Iterator[Path]:
     if not url:
         yield place
         return
-    with tempfile.TemporaryDirectory(prefix="stratagan-uploaded-") as scratch:
-        folder = Path(scratch) / "files"
+    with _scratch("stratagan-uploaded-", url) as scratch, _named(folder := scratch / "files", url, alone=True):
         yield folder
         files = walk(folder).files if folder.is_dir() else []
         storage = open_storage(url)
 
         def upload(path: Path) -> None:
-            write_bytes(storage, path.relative_to(folder).as_posix(), path.read_bytes())
+            write_bytes(storage, readable(path.relative_to(folder).as_posix()), path.read_bytes())
 
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(upload, files))
+
+
+@contextlib.contextmanager
+def _scratch(prefix: str, url: str) -> Iterator[Path]:
+    with contextlib.ExitStack() as stack:
+        try:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix))
+        except OSError as error:
+            raise _no_room(error, url) from None
+        yield Path(scratch)
+
+
+@contextlib.contextmanager
+def _named(folder: Path, url: str, alone: bool = False) -> Iterator[None]:
+    """What goes wrong with a copy in `folder` is said of the object at the URL. alone: nothing else is written."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(str(error).replace(str(folder), url)) from None
+    except OSError as error:
+        inside = str(error.filename or "").startswith(str(folder))
+        if error.errno in OF_THE_DISK and (inside or (alone and not error.filename)):
+            raise _no_room(error, url) from None
+        if not inside:
+            raise
+        raise UserError(describe(error).replace(str(folder), url)) from None
+
+
+def _no_room(error: OSError, url: str) -> UserError:
+    """A line on the place of the copies, which the user has not chosen."""
+    place = tempfile.tempdir or "TMPDIR"  # where there is no room at all, no place is found either
+    return UserError(
+        f"{place}: {error.strerror} while files of {url} lie there - free space, or set TMPDIR to another folder"
+    )
+
+
+def _check_names(url: str, names: list[str]) -> None:
+    """UserError for the first object that cannot be a file beside the others."""
+    files = set(names)
+    for name in names:
+        try:
+            relative_name(name)
+        except ValueError as error:
+            why = "a part of its name is empty" if "" in name.split("/") else str(error)
+            shown = name if name.isprintable() else ascii(name)
+            raise UserError(f"{url}/{shown}: cannot be a file ({why}) - rename the object") from None
+        above = name.rpartition("/")[0]
+        while above:
+            if above in files:
+                raise UserError(
+                    f"{url}/{above}: is an object, and a folder of {url}/{name}, which files cannot be - rename one"
+                )
+            above = above.rpartition("/")[0]
 
 
 def _download(shared: tuple[str, Path], found: list[tuple[str, float]]) -> None:
