@@ -86,7 +86,10 @@ def loopback_alone() -> Iterator[None]:
 def bootstrap_address(value: str) -> str:
     """HOST:PORT at which Ray looks for a cluster, from a RAY_ADDRESS; ConnectionError for "auto" without one."""
     from ray._private import services
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
+    if value == "auto":  # as ray.init does: this user's cluster has this user's token
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     services.find_gcs_addresses.cache_clear()
     return services.canonicalize_bootstrap_address_or_die(value)
 
