@@ -331,28 +331,52 @@ KILLED = {
 }
 
 
+def begun(name: str, folder: Path, temporary: Path, **places: Path) -> Command:
+    """A command of KILLED that is in the midst of its work."""
+    line, sign = KILLED[name]
+    known = {key.upper(): value for key, value in places.items()} | {"OUT": folder / "out", "CACHE": folder / "cache"}
+    words = [str(known.get(word, word)).replace("PORT", str(free_ports(1)[0])) for word in line.split()]
+    command = Command(words, folder, temporary)
+    if sign:
+        command.wait_for(sign)
+        return command
+    deadline, many = time.monotonic() + 60, 8 if name in ("score", "up") else 3
+    while len(command.family()) < many and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert command.process.poll() is None, command.log.read_text()
+    return command
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KILLED)
 def test_nothing_outlives_a_killed_command(
     name: str, dataset: Path, run: Path, videos: Path, tmp_path: Path, short: Path
 ) -> None:
-    line, sign = KILLED[name]
-    places = {"DATA": dataset, "OUT": tmp_path / "out", "CACHE": tmp_path / "cache", "RUN": run, "IMAGES": videos}
-    words = [str(places.get(word, word)).replace("PORT", str(free_ports(1)[0])) for word in line.split()]
-    command = Command(words, tmp_path, short)
+    command = begun(name, tmp_path, short, data=dataset, run=run, images=videos)
     try:
-        if sign:
-            command.wait_for(sign)
-        else:
-            deadline = time.monotonic() + 60
-            while len(command.family()) < (8 if name in ("score", "up") else 3) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            assert command.process.poll() is None, command.log.read_text()
         command.process.kill()
         command.process.wait()
         assert not command.left_after(20)
         left = {path.name for path in short.iterdir()}
         assert all(each.startswith(PREFIX) for each in left), left
+    finally:
+        for process in command.family():
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "status"), [("sweep", 143), ("score", 143), ("serve", 0)])
+def test_sigterm_ends_other_commands_on_ray_in_order(
+    name: str, status: int, dataset: Path, run: Path, videos: Path, tmp_path: Path, short: Path
+) -> None:
+    command = begun(name, tmp_path, short, data=dataset, run=run, images=videos)
+    try:
+        if name == "score":
+            time.sleep(5)  # Ray has begun by now
+        command.process.terminate()
+        assert command.process.wait(60) == status, command.log.read_text()
+        assert "Traceback" not in command.log.read_text()
+        assert not command.left_after(20) and not list(short.glob(f"{PREFIX}*"))
     finally:
         for process in command.family():
             process.kill()
