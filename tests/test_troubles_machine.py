@@ -320,11 +320,12 @@ def test_sigterm_on_ray_is_answered_by_a_checkpoint_and_the_same_command_goes_on
 KILLED = {
     "train": ("trainer train --data DATA --out OUT --cache CACHE " + " ".join(LONG), "8x8 stable"),
     "sweep": (
-        "tuning sweep --data DATA --out OUT --cache CACHE --gamma 0,0.1 --seed 0 " + " ".join(LONG[:-2]),
+        "tuning sweep --data DATA --out OUT --cache CACHE --gamma 0,0.1 --seed 0 --preset demo --set resolution=8"
+        " width=8 fade-images=64 stable-images=64 final-images=200000 minibatch.4=16 minibatch.8=16 log-images=32",
         "8x8 stable",
     ),
-    "score": ("cluster score RUN --images IMAGES --out OUT --by L_n", ""),
-    "serve": ("cluster serve RUN --by L_n --port PORT", "serving"),
+    "score": ("cluster score --run RUN --images IMAGES --out OUT --by L_n", ""),
+    "serve": ("cluster serve --run RUN --by L_n --port PORT", "serving"),
     "store": ("cluster store OUT -- sleep 1000", ""),
     "up": ("cluster up --foreground --folder OUT --nodes 1 --cpus 1 --object-store 80", ""),
     "baxter": ("data_tools baxter IMAGES --out OUT --resolution 32 --processes 2 --rotations 300", ""),
