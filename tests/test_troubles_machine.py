@@ -128,6 +128,38 @@ def test_somebody_else_who_listens_there_is_no_cluster(tmp_path: Path) -> None:
     assert "no Ray cluster answers there" in done.stderr.splitlines()[-1] or "nobody listens" in done.stderr
 
 
+@pytest.mark.slow
+def test_a_cluster_takes_its_own_token_alone(short: Path) -> None:
+    gcs, client = free_ports(2)
+    ours = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(short)}
+    own = {**os.environ, **ours, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 40}
+    places = [f"--port={gcs}", "--node-ip-address=127.0.0.1", f"--temp-dir={short}/ray", "--include-dashboard=false"]
+    sizes = ["--num-cpus=1", "--object-store-memory=80000000", f"--ray-client-server-port={client}"]
+    ports = ["--min-worker-port=0", "--max-worker-port=0"]
+    words = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", *places, *sizes, *ports]
+    head = subprocess.Popen(words, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    code = f"from trainer.on_ray.address import check_cluster; check_cluster('127.0.0.1:{gcs}')"
+
+    def said(changed: dict[str, str | None]) -> str:
+        environment = {name: value for name, value in {**own, **changed}.items() if value is not None}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90
+        )
+        return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+
+    try:
+        assert said({}) == ""
+        for wrong in (
+            {"RAY_AUTH_TOKEN": "1" * 40},
+            {"RAY_AUTH_TOKEN": None},
+            dict.fromkeys(own.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"}),
+        ):
+            assert "the cluster refuses our token - set RAY_AUTH_MODE" in said(wrong), wrong
+    finally:
+        head.terminate()
+        head.wait(30)
+
+
 # ---- the folder that Ray needs, and open files ----
 
 
