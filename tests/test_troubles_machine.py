@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def test_a_cluster_takes_its_own_token_alone(short: Path) -> None:
     head = subprocess.Popen(words, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     code = f"from trainer.on_ray.address import check_cluster; check_cluster('127.0.0.1:{gcs}')"
 
-    def said(changed: dict[str, str | None]) -> str:
+    def said(changed: Mapping[str, str | None]) -> str:
         environment = {name: value for name, value in {**own, **changed}.items() if value is not None}
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90
