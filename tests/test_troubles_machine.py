@@ -71,7 +71,9 @@ def test_addresses_that_are_some(value: str, meant: str, monkeypatch: pytest.Mon
     assert cluster_address() == meant
 
 
-@pytest.mark.parametrize("value", ["127.0.0.1:PORT", "host.invalid:6379"], ids=["ray_nobody", "no such host"])
+@pytest.mark.parametrize(
+    "value", ["127.0.0.1:PORT", "host.invalid:6379", "a..b:6379"], ids=["ray_nobody", "no such host", "no name"]
+)
 def test_a_cluster_that_is_not_there_is_said_soon(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "STARTING", 1.0)
     begun = time.monotonic()
@@ -322,7 +324,7 @@ class Command:
         deadline = time.monotonic() + seconds
         while (family := self.family()) and time.monotonic() < deadline:
             time.sleep(0.2)
-        return [" ".join(process.cmdline()) for process in family if process.is_running()]
+        return [str(process) for process in family if process.is_running()]
 
 
 @pytest.mark.slow

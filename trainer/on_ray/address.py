@@ -75,9 +75,9 @@ def _wait_for_listener(value: str, host: str, port: int) -> None:
         try:
             socket.create_connection((host, port), timeout=5).close()
             return
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a name that cannot be one
             if time.monotonic() > deadline:
-                reason = error.strerror or str(error)
+                reason = getattr(error, "strerror", None) or str(error)
                 meant = "" if host in value else f" at {host}, by which Ray replaces it"
                 raise UserError(
                     f"RAY_ADDRESS={value}: nobody listens there{meant} ({reason}) - start the cluster, or {FORM}"
