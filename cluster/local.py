@@ -11,12 +11,10 @@ import os
 import re
 import secrets
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -32,6 +30,7 @@ from cluster.children import child
 from cluster.local_state import LOCK, STATE, LocalState
 from cluster.store import OVERRIDES, LocalStore, free_ports, local_store
 from data_tools.errors import UserError
+from trainer.on_ray.own_node import check_open_files, short_folder
 from trainer.on_ray.session import ENVIRONMENT
 
 TOKEN, EXPORTS = "token", "environment.sh"
@@ -61,6 +60,7 @@ def local_cluster(config: LocalConfig) -> Iterator[Parts]:
 
     Errors: UserError where Ray's dashboard is not installed, a cluster runs on the folder, or a part does not start.
     """
+    check_open_files()
     folder = config.folder.expanduser().resolve()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -69,7 +69,7 @@ def local_cluster(config: LocalConfig) -> Iterator[Parts]:
         except Timeout:
             raise UserError(f"{folder}: a cluster runs there - python -m cluster down --folder {folder}") from None
         (folder / STATE).unlink(missing_ok=True)  # of one that was killed
-        place = stack.enter_context(_short_folder(folder / "ray"))
+        place = stack.enter_context(_linked_folder(folder / "ray"))
         family = stack.enter_context(_ended_afterwards())
         store = stack.enter_context(local_store(folder / "store"))
         gcs, *others = free_ports(3)
@@ -110,18 +110,15 @@ def local_cluster(config: LocalConfig) -> Iterator[Parts]:
 
 
 @contextmanager
-def _short_folder(link: Path) -> Iterator[str]:
-    """A folder with a short path, since Ray puts sockets into it; `link` shows where. A former one there goes."""
-    if link.is_symlink():
-        shutil.rmtree(link.readlink(), ignore_errors=True)
-        link.unlink()
-    place = tempfile.mkdtemp(prefix="stratagan-ray-")
-    link.symlink_to(place)
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-        link.unlink(missing_ok=True)
+def _linked_folder(link: Path) -> Iterator[str]:
+    """A folder with a short path, since Ray puts sockets into it; `link` shows where."""
+    link.unlink(missing_ok=True)  # of one that was killed
+    with short_folder() as place:
+        link.symlink_to(place)
+        try:
+            yield str(place)
+        finally:
+            link.unlink(missing_ok=True)
 
 
 @contextmanager

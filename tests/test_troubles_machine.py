@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,9 @@ def test_addresses_that_are_some(value: str, meant: str, monkeypatch: pytest.Mon
     assert cluster_address() == meant
 
 
-@pytest.mark.parametrize("value", ["127.0.0.1:PORT", "host.invalid:6379"], ids=["ray_nobody", "no such host"])
+@pytest.mark.parametrize(
+    "value", ["127.0.0.1:PORT", "host.invalid:6379", "a..b:6379"], ids=["ray_nobody", "no such host", "no name"]
+)
 def test_a_cluster_that_is_not_there_is_said_soon(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "STARTING", 1.0)
     begun = time.monotonic()
@@ -126,6 +128,38 @@ def test_somebody_else_who_listens_there_is_no_cluster(tmp_path: Path) -> None:
         server.kill()
         server.wait()
     assert "no Ray cluster answers there" in done.stderr.splitlines()[-1] or "nobody listens" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_cluster_takes_its_own_token_alone(short: Path) -> None:
+    gcs, client = free_ports(2)
+    ours = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(short)}
+    own = {**os.environ, **ours, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 40}
+    places = [f"--port={gcs}", "--node-ip-address=127.0.0.1", f"--temp-dir={short}/ray", "--include-dashboard=false"]
+    sizes = ["--num-cpus=1", "--object-store-memory=80000000", f"--ray-client-server-port={client}"]
+    ports = ["--min-worker-port=0", "--max-worker-port=0"]
+    words = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", *places, *sizes, *ports]
+    head = subprocess.Popen(words, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    code = f"from trainer.on_ray.address import check_cluster; check_cluster('127.0.0.1:{gcs}')"
+
+    def said(changed: Mapping[str, str | None]) -> str:
+        environment = {name: value for name, value in {**own, **changed}.items() if value is not None}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90
+        )
+        return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+
+    try:
+        assert said({}) == ""
+        for wrong in (
+            {"RAY_AUTH_TOKEN": "1" * 40},
+            {"RAY_AUTH_TOKEN": None},
+            dict.fromkeys(own.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"}),
+        ):
+            assert "the cluster refuses our token - set RAY_AUTH_MODE" in said(wrong), wrong
+    finally:
+        head.terminate()
+        head.wait(30)
 
 
 # ---- the folder that Ray needs, and open files ----
@@ -290,7 +324,7 @@ class Command:
         deadline = time.monotonic() + seconds
         while (family := self.family()) and time.monotonic() < deadline:
             time.sleep(0.2)
-        return [" ".join(process.cmdline()) for process in family if process.is_running()]
+        return [str(process) for process in family if process.is_running()]
 
 
 @pytest.mark.slow
@@ -320,15 +354,32 @@ def test_sigterm_on_ray_is_answered_by_a_checkpoint_and_the_same_command_goes_on
 KILLED = {
     "train": ("trainer train --data DATA --out OUT --cache CACHE " + " ".join(LONG), "8x8 stable"),
     "sweep": (
-        "tuning sweep --data DATA --out OUT --cache CACHE --gamma 0,0.1 --seed 0 " + " ".join(LONG[:-2]),
+        "tuning sweep --data DATA --out OUT --cache CACHE --gamma 0,0.1 --seed 0 --preset demo --set resolution=8"
+        " width=8 fade-images=64 stable-images=64 final-images=200000 minibatch.4=16 minibatch.8=16 log-images=32",
         "8x8 stable",
     ),
-    "score": ("cluster score RUN --images IMAGES --out OUT --by L_n", ""),
-    "serve": ("cluster serve RUN --by L_n --port PORT", "serving"),
+    "score": ("cluster score --run RUN --images IMAGES --out OUT --by L_n", ""),
+    "serve": ("cluster serve --run RUN --by L_n --port PORT", "serving"),
     "store": ("cluster store OUT -- sleep 1000", ""),
     "up": ("cluster up --foreground --folder OUT --nodes 1 --cpus 1 --object-store 80", ""),
     "baxter": ("data_tools baxter IMAGES --out OUT --resolution 32 --processes 2 --rotations 300", ""),
 }
+
+
+def begun(name: str, folder: Path, temporary: Path, **places: Path) -> Command:
+    """A command of KILLED that is in the midst of its work."""
+    line, sign = KILLED[name]
+    known = {key.upper(): value for key, value in places.items()} | {"OUT": folder / "out", "CACHE": folder / "cache"}
+    words = [str(known.get(word, word)).replace("PORT", str(free_ports(1)[0])) for word in line.split()]
+    command = Command(words, folder, temporary)
+    if sign:
+        command.wait_for(sign)
+        return command
+    deadline, many = time.monotonic() + 60, 8 if name in ("score", "up") else 3
+    while len(command.family()) < many and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert command.process.poll() is None, command.log.read_text()
+    return command
 
 
 @pytest.mark.slow
@@ -336,23 +387,31 @@ KILLED = {
 def test_nothing_outlives_a_killed_command(
     name: str, dataset: Path, run: Path, videos: Path, tmp_path: Path, short: Path
 ) -> None:
-    line, sign = KILLED[name]
-    places = {"DATA": dataset, "OUT": tmp_path / "out", "CACHE": tmp_path / "cache", "RUN": run, "IMAGES": videos}
-    words = [str(places.get(word, word)).replace("PORT", str(free_ports(1)[0])) for word in line.split()]
-    command = Command(words, tmp_path, short)
+    command = begun(name, tmp_path, short, data=dataset, run=run, images=videos)
     try:
-        if sign:
-            command.wait_for(sign)
-        else:
-            deadline = time.monotonic() + 60
-            while len(command.family()) < (8 if name in ("score", "up") else 3) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            assert command.process.poll() is None, command.log.read_text()
         command.process.kill()
         command.process.wait()
         assert not command.left_after(20)
         left = {path.name for path in short.iterdir()}
         assert all(each.startswith(PREFIX) for each in left), left
+    finally:
+        for process in command.family():
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "status"), [("sweep", 143), ("score", 143), ("serve", 0)])
+def test_sigterm_ends_other_commands_on_ray_in_order(
+    name: str, status: int, dataset: Path, run: Path, videos: Path, tmp_path: Path, short: Path
+) -> None:
+    command = begun(name, tmp_path, short, data=dataset, run=run, images=videos)
+    try:
+        if name == "score":
+            time.sleep(5)  # Ray has begun by now
+        command.process.terminate()
+        assert command.process.wait(60) == status, command.log.read_text()
+        assert "Traceback" not in command.log.read_text()
+        assert not command.left_after(20) and not list(short.glob(f"{PREFIX}*"))
     finally:
         for process in command.family():
             process.kill()

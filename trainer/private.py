@@ -7,8 +7,6 @@ import importlib
 import math
 import os
 import socket
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -86,43 +84,25 @@ def loopback_alone() -> Iterator[None]:
 def bootstrap_address(value: str) -> str:
     """HOST:PORT at which Ray looks for a cluster, from a RAY_ADDRESS; ConnectionError for "auto" without one."""
     from ray._private import services
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
+    if value == "auto":  # as ray.init does: this user's cluster has this user's token
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     services.find_gcs_addresses.cache_clear()
     return services.canonicalize_bootstrap_address_or_die(value)
 
 
-def cluster_refusal(address: str) -> Exception | None:
-    """What Ray raises where no cluster at HOST:PORT takes us, within a quarter of a minute."""
+def greet_cluster(address: str) -> None:
+    """Join and leave the cluster at HOST:PORT; raises what Ray does, or ends the process where Ray's C++ does."""
     from ray import _raylet
     from ray._common.usage.usage_lib import get_cluster_metadata
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
     from ray._private.utils import check_version_info
 
+    ensure_token_if_auth_enabled({}, create_token_if_missing=False)
     made_of_c_plus_plus: Any = _raylet
-    try:
-        with _errors_of_c_plus_plus_aside():
-            client = made_of_c_plus_plus.GcsClient(address=address)
-            check_version_info(get_cluster_metadata(client), "here")
-    except Exception as error:  # Ray raises whatever it likes
-        return error
-    return None
-
-
-@contextlib.contextmanager
-def _errors_of_c_plus_plus_aside() -> Iterator[None]:
-    """Keep aside what is written to stderr below Python; an error gets it as a note, which --debug shows."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
-        try:
-            yield
-        except Exception as error:
-            aside.seek(0)
-            error.add_note(aside.read().decode(errors="replace"))
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    client = made_of_c_plus_plus.GcsClient(address=address)
+    check_version_info(get_cluster_metadata(client), "here")
 
 
 def keep_rendezvous_to_its_address() -> None:

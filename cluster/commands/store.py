@@ -46,8 +46,11 @@ def _interrupt(*_: Any) -> None:
 
 
 def _run_with(store: LocalStore, command: Sequence[str]) -> int:
+    from cluster.children import end_with_parent
+
     try:
-        process = subprocess.Popen(command, env=store.child_environment())
+        # A command without its store would only wait for it.
+        process = subprocess.Popen(command, env=store.child_environment(), preexec_fn=end_with_parent())
     except OSError as error:
         raise UserError(f"{command[0]}: {error.strerror} - give a command that exists after --") from None
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the command as well, which decides

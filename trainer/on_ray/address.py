@@ -5,12 +5,24 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
+import sys
 import time
 
 from data_tools.errors import UserError
 
 STARTING = 30.0
 """Seconds that a cluster's head has to listen: it may just be starting."""
+ANSWERS = 25.0
+"""Seconds that it has to answer one who greets it."""
+GREET = """
+import sys
+from trainer.private import greet_cluster
+try:
+    greet_cluster(sys.argv[1])
+except Exception as error:
+    sys.exit(print(error) or 1)
+"""
 FORM = "give RAY_ADDRESS=HOST:6379, the address that `ray start --head` names, or unset it to work on this machine"
 
 
@@ -43,7 +55,7 @@ def check_cluster(value: str) -> None:
 
     Call it after Ray's own variables are set, since it imports Ray.
     """
-    from trainer.private import bootstrap_address, cluster_refusal
+    from trainer.private import bootstrap_address
 
     try:
         address = bootstrap_address(value)
@@ -53,8 +65,8 @@ def check_cluster(value: str) -> None:
         ) from None
     host, _, port = address.rpartition(":")
     _wait_for_listener(value, host.strip("[]"), int(port))
-    if refusal := cluster_refusal(address):
-        raise refused(value, str(refusal)) from refusal
+    if refusal := _refusal(address):
+        raise refused(value, refusal)
 
 
 def _wait_for_listener(value: str, host: str, port: int) -> None:
@@ -63,14 +75,31 @@ def _wait_for_listener(value: str, host: str, port: int) -> None:
         try:
             socket.create_connection((host, port), timeout=5).close()
             return
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a name that cannot be one
             if time.monotonic() > deadline:
-                reason = error.strerror or str(error)
+                reason = getattr(error, "strerror", None) or str(error)
                 meant = "" if host in value else f" at {host}, by which Ray replaces it"
                 raise UserError(
                     f"RAY_ADDRESS={value}: nobody listens there{meant} ({reason}) - start the cluster, or {FORM}"
                 ) from error
         time.sleep(0.5)
+
+
+def _refusal(address: str) -> str:
+    """Why the cluster at HOST:PORT does not take us, in Ray's words; "" where it does.
+
+    Found out by another process: Ray's C++ writes to stderr as it likes, and may end the process that asks.
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    try:
+        words = [sys.executable, "-c", GREET, address]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=ANSWERS)
+    except subprocess.TimeoutExpired:
+        return f"no answer of Ray's within {ANSWERS:.0f} s"
+    if not done.returncode:
+        return ""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return done.stdout.strip() or (lines[0] if lines else f"Ray ended with status {done.returncode}")
 
 
 def refused(value: str, reason: str) -> UserError:

@@ -66,17 +66,24 @@ def _room(place: str) -> int:
 
 @contextlib.contextmanager
 def short_folder() -> Iterator[Path]:
-    """A folder for Ray's sockets and logs, gone with the block; an error leaves it to be read until the next time.
+    """A folder of ours alone for Ray's sockets and logs, gone with the block; after an error it stays to be read.
 
-    Folders of processes that were killed go as well: each holds a lock in its own while it lives.
+    The next one that is made removes it, and those of processes that were killed: each holds a lock while it lives.
     """
     parent = temporary_folder()
     for old in Path(parent).glob(f"{PREFIX}*/{LOCK}"):
         _remove_abandoned(old.parent)
     place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    failed = False
     with FileLock(place / LOCK):
-        yield place
-    shutil.rmtree(place, ignore_errors=True)
+        try:
+            yield place
+        except Exception:
+            failed = True
+            raise
+        finally:
+            if not failed:
+                shutil.rmtree(place, ignore_errors=True)
 
 
 def _remove_abandoned(folder: Path) -> None:
