@@ -45,8 +45,9 @@ REPORTED = [
 
 def test_every_reported_case_has_a_test_by_its_name() -> None:
     assert len(REPORTED) == 47
-    text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_troubles_*.py"))
-    missing = [name for name in REPORTED if not re.search(rf"\b(test_)?{name}\b|{name}", text)]
+    text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    text = re.sub(r"REPORTED = \[[^]]*\]", "", text)
+    missing = [name for name in REPORTED if name not in text]
     assert not missing
 
 
@@ -168,7 +169,7 @@ def test_json_that_is_none_is_a_value_error(text: str | bytes) -> None:
 
 
 def test_json_that_is_too_long_is_not_read() -> None:
-    with pytest.raises(ValueError, match="too many"):
+    with pytest.raises(ValueError, match="more than 100 bytes"):
         parse_json(b"[" + b" " * 100 + b"]", most=100)
 
 

@@ -30,7 +30,8 @@ from data_tools.dataset.patch import Patch
 from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.tar import names, packed, unpacked
 from data_tools.dataset.writer import check_target, write_dataset
-from data_tools.storage import Folder, inside, is_desktop_file, open_storage, read_bytes, write_bytes
+from data_tools.storage import Folder, inside, open_storage, read_bytes, write_bytes
+from data_tools.walk import is_desktop_file
 from tests.conftest import plan_of, refuses
 from tests.test_checkpoint import CONFIG, build, edit, save, snapshot_of
 from trainer.config import TrainConfig

@@ -810,7 +810,7 @@ def test_a_detector_reads_images_as_its_dataset_was_made(tmp_path: Path) -> None
     folder.mkdir()
     calibrated = Detector.load(run, Criterion(by="a", false_alarms=0.1), cache=str(tmp_path / "cache"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainer.export.formats.write_model", lambda *_: None)
+        patch.setattr("trainer.export.formats.write_model", lambda *_: (folder / "model.onnx").write_bytes(b"-"))
         Export(run, str(folder))._write(folder, calibrated, info.url)
     facts = json.loads((folder / "detector.json").read_text())
     assert facts["intensity"] == line.to_json()

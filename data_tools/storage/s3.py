@@ -294,6 +294,6 @@ def _no_bucket(url: str) -> str:
     if not url.removeprefix("s3://").partition("/")[0]:
         return "s3://: no bucket and prefix follow - give a URL like s3://bucket/prefix"
     return (
-        "s3://: what follows is no bucket's name - it has 3 to 255 of the letters A-Z, a-z, 0-9, dot, dash and"
-        " underscore; keys go into AWS variables"
+        "s3://: no bucket's name follows, 3 to 255 of the letters A-Z, a-z, 0-9, dot, dash and underscore"
+        " - give a URL like s3://bucket/prefix; keys go into AWS variables"
     )
