@@ -15,10 +15,11 @@ import pyarrow
 import pyarrow.parquet
 
 from cluster import tars
-from data_tools.errors import ChangedError, UserError
+from data_tools.errors import ChangedError, IrregularError, UserError
 from data_tools.sources.images import IMAGE_ENDINGS
 from data_tools.storage import Storage
 from data_tools.text import readable
+from data_tools.walk import has_left_behind
 
 FOLDER_UNIT = 2000
 """Image files in a unit."""
@@ -81,7 +82,7 @@ def find_units(storage: Storage) -> list[Unit]:
 
 def find(storage: Storage) -> Found:
     """The same, with what looks like images and is none that we read."""
-    names = [name for name, _ in storage.tree() if not of_desktop(name)]
+    names = [name for name, _ in storage.tree() if not has_left_behind(name)]
     whole = [Unit("tar", (name,)) for name in names if name.lower().endswith(tars.ENDINGS)]
     whole += [Unit("parquet", (name,)) for name in names if name.lower().endswith(".parquet")]
     files = [name for name in names if _ending(name) in IMAGE_ENDINGS]
@@ -96,11 +97,6 @@ def find(storage: Storage) -> Found:
 def counted(endings: Counter[str]) -> str:
     """As: 12 .heic, 3 .jfif."""
     return ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common())
-
-
-def of_desktop(name: str) -> bool:
-    """Whether a path is of what desktops and editors leave beside files: hidden, or of __MACOSX."""
-    return any((part[:1] == "." and part not in (".", "..")) or part == "__MACOSX" for part in name.split("/"))
 
 
 def items(storage: Storage, unit: Unit) -> Iterator[Item]:
@@ -119,7 +115,7 @@ def items(storage: Storage, unit: Unit) -> Iterator[Item]:
         try:
             with storage.fetch(name, Path(scratch)) as path:
                 yield from read(path, label, Path(scratch))
-        except (OSError, ChangedError, pyarrow.ArrowException, ValueError) as error:
+        except (OSError, ChangedError, IrregularError, pyarrow.ArrowException, ValueError) as error:
             yield Item(label, b"", f"{label}: cannot be read further ({_reason(error)})", "end")
 
 
@@ -128,7 +124,7 @@ def _of_file(storage: Storage, name: str) -> Item:
     try:
         with storage.open(name) as file:
             return Item(label, _bounded(file))
-    except (OSError, ChangedError, ValueError) as error:
+    except (OSError, ChangedError, IrregularError, ValueError) as error:
         return Item(label, b"", f"{label}: cannot be read ({_reason(error)})")
 
 
@@ -155,7 +151,7 @@ def _bounded(file: IO[bytes]) -> bytes:
 def _of_tar(path: Path, name: str, scratch: Path) -> Iterator[Item]:
     """A WebDataset tar, or any other: every image in it; keys as of `tar_keys`."""
     with tars.opened(path, scratch) as (file, found):
-        members = [member for member in found.files if not of_desktop(member.name)]
+        members = [member for member in found.files if not has_left_behind(member.name)]
         wanted = [member for member in members if _ending(member.name) in IMAGE_ENDINGS]
         keys = tar_keys([member.name for member in members])
         for member, key in zip(wanted, keys, strict=True):

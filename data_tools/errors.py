@@ -27,6 +27,10 @@ class ChangedError(UserError):
     """An object was written anew while it was read."""
 
 
+class IrregularError(UserError):
+    """What lies where a file should be is a folder, a device, a FIFO: nothing that is read to its end."""
+
+
 class BusyError(UserError):
     """Somebody else is writing where only one may."""
 

@@ -43,6 +43,11 @@ def is_left_behind(name: str) -> bool:
     return name.startswith(".") or is_desktop_file(name)
 
 
+def has_left_behind(path: str) -> bool:
+    """Whether a part of a path with slashes is such a name."""
+    return any(is_left_behind(part) for part in path.split("/") if part not in (".", ".."))
+
+
 def files_in(folder: Path) -> list[Path]:
     """The regular files right in a folder, by name; [] where there is no folder."""
     return [path for path in _entries(folder) if path.is_file()] if folder.is_dir() else []

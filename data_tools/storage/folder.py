@@ -14,7 +14,7 @@ from typing import IO, Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from data_tools.errors import BusyError, UserError
+from data_tools.errors import BusyError, IrregularError, UserError
 from data_tools.storage.base import WRITER, SizeError, StillOurs, always_ours, inside, is_object, no_name
 from data_tools.walk import walk
 
@@ -68,10 +68,10 @@ class Folder:
         yield path
 
     def _regular(self, name: str) -> int:
-        """A file's size; UserError for a device, a FIFO and the like, whose reading may never end."""
+        """A file's size; IrregularError for a device, a FIFO and the like, whose reading may never end."""
         facts = inside(self.path, name).stat()
         if not stat.S_ISREG(facts.st_mode):
-            raise UserError(f"{self.path / name}: is no regular file - remove it, or put the file itself there")
+            raise IrregularError(f"{self.path / name}: is no regular file - remove it, or put the file itself there")
         return facts.st_size
 
     @contextlib.contextmanager
