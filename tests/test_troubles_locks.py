@@ -313,6 +313,7 @@ def test_who_lost_its_turn_drops_no_upload_of_its_successor(url: str, store: Loc
     with open_storage(url).sole_writer(_is_ours):
         assert under_way() == ["mine.tar"], "what is no part of a dataset is not ours to drop"
         write_bytes(open_storage(url), ".writer-000001", b"{}")
+        time.sleep(0.6)  # before that a successor does nothing
         begin(names[0])
     assert under_way() == sorted(names)
     with open_storage(url).sole_writer(_is_ours):
