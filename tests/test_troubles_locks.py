@@ -114,7 +114,12 @@ MOMENTS = {
     "at the manifest": r"write manifest\.json 1",
     "with the manifest's request left": r"sent manifest\.json 1",
 }
-CASES = [(name, interrupt) for name in MOMENTS for interrupt in (False, True)]
+QUICK = [("between shards", True), ("in an upload", False), ("at the manifest", False)]
+CASES = [
+    pytest.param(moment, interrupt, marks=[] if (moment, interrupt) in QUICK else [pytest.mark.slow])
+    for moment in MOMENTS
+    for interrupt in (False, True)
+]
 FIRST, SECOND = 6, 4  # shards
 
 
@@ -131,22 +136,11 @@ def paused_and_followed(url: str, moment: str, interrupt: bool) -> Outcome:
     return Outcome(before, contents(url), code, said, marks(url) if url.startswith("s3:") else [], refused)
 
 
-@pytest.fixture(scope="module")
-def outcomes(store: LocalStore, short: None) -> Callable[[str, bool], Outcome]:
-    """All cases side by side: most of each is waiting."""
-    with ThreadPoolExecutor(4) as pool:
-        jobs = {
-            case: pool.submit(paused_and_followed, f"{store.url}/paused-{i}", MOMENTS[case[0]], case[1])
-            for i, case in enumerate(CASES)
-        }
-    return lambda *case: jobs[case].result()
-
-
 @pytest.mark.parametrize(("moment", "interrupt"), CASES)
 def test_a_paused_sharder_leaves_its_successors_dataset_alone(
-    outcomes: Callable[[str, bool], Outcome], moment: str, interrupt: bool
+    url: str, short: None, moment: str, interrupt: bool
 ) -> None:
-    found = outcomes(moment, interrupt)
+    found = paused_and_followed(url, MOMENTS[moment], interrupt)
     assert found.refused == "" and len(found.before) == SECOND + 1
     assert found.after == found.before, "every object as it was, and none beside them"
     assert found.code == (130 if interrupt and "interrupted" in found.said else 2), found.said
@@ -170,6 +164,7 @@ def test_one_request_that_was_under_way_adds_an_object_and_changes_none(url: str
     refuses(Verify(url), "train-normal-000005.tar", "is not in the manifest - remove it")
 
 
+@pytest.mark.slow
 def test_the_processes_of_a_paused_sharder_notice_as_well(url: str, short: None) -> None:
     """Only the main process is stopped: those that write shards go on."""
     command = [sys.executable, "-c", "from tests.paused import main; main()", "-", "sharder", url, "1", "3000", "2"]
@@ -275,14 +270,17 @@ def test_a_shard_costs_three_requests(url: str, short: None, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("sign", [b"", b"[]", b"\xff\xfe", b'{"pid": "x"}', b"[" * 100_000, b'{"over": 0}'])
-def test_whatever_a_mark_holds_its_holder_is_followed(url: str, short: None, sign: bytes) -> None:
+def test_whatever_a_mark_holds_its_holder_is_followed(
+    url: str, short: None, monkeypatch: pytest.MonkeyPatch, sign: bytes
+) -> None:
+    monkeypatch.setattr(lease, "LEASE", 0.4)
     storage = open_storage(url)
     write_bytes(storage, ".writer-000041", sign)
     for name in (".writer.lock", ".writer-x"):  # a folder's, and nobody's
         write_bytes(storage, name, b"")
     began = time.monotonic()
     with storage.sole_writer() as still_ours:
-        assert time.monotonic() - began >= 1.5, "a lease, and half of one in which the other one notices"
+        assert time.monotonic() - began >= 0.6, "a lease, and half of one in which the other one notices"
         still_ours(now=True)
         assert marks(url)[-1] == ".writer-000042"
         refuses(lambda: storage.sole_writer().__enter__(), url, "another process is writing there")
@@ -315,6 +313,7 @@ def test_who_lost_its_turn_drops_no_upload_of_its_successor(url: str, store: Loc
     with open_storage(url).sole_writer(_is_ours):
         assert under_way() == ["mine.tar"], "what is no part of a dataset is not ours to drop"
         write_bytes(open_storage(url), ".writer-000001", b"{}")
+        time.sleep(0.6)  # before that a successor does nothing
         begin(names[0])
     assert under_way() == sorted(names)
     with open_storage(url).sole_writer(_is_ours):
@@ -376,22 +375,18 @@ def test_of_pictures_only_those_of_the_training_before_are_removed(url: str, sho
     assert "events/events.out.tfevents.1" not in [name for name, _ in storage.tree()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     [
+        r"write critic\.safetensors 1",
+        r"write critic\.safetensors 2",
         r"write metrics\.jsonl 2",
-        *(
-            pytest.param(moment, marks=pytest.mark.slow)
-            for moment in (
-                r"write critic\.safetensors 1",
-                r"write critic\.safetensors 2",
-                r"write checkpoint\.json 2",
-                r"write best\.json 2",
-                r"remove critic\.safetensors 1",
-                r"write pictures/.* 2",
-                r"write finished\.json 1",
-            )
-        ),
+        r"write checkpoint\.json 2",
+        r"write best\.json 2",
+        r"remove critic\.safetensors 1",
+        r"write pictures/.* 2",
+        r"write finished\.json 1",
     ],
 )
 def test_a_paused_training_leaves_its_successors_run_alone(url: str, dataset: Path, short: None, moment: str) -> None:
@@ -574,7 +569,7 @@ def test_of_many_that_wait_for_a_removed_lock_file_one_at_a_time_gets_it(tmp_pat
     inside, most, turns = [0], [0], [0]
 
     def one(_: int) -> None:
-        while turns[0] < 300:
+        while turns[0] < 100:
             with contextlib.suppress(BusyError), open_storage(str(tmp_path / "d")).sole_writer():
                 inside[0] += 1
                 most[0], turns[0] = max(most[0], inside[0]), turns[0] + 1

@@ -143,7 +143,7 @@ class S3:
     def _drop_unfinished_uploads(self, own: Callable[[str], bool], still_ours: StillOurs) -> None:
         """What a killed writer left: parts that no listing shows but that are paid for."""
         with contextlib.suppress(UserError):  # not ours any more; some stores do not list them, some keys may not
-            still_ours(now=True)
+            still_ours()
             pages = self.client.get_paginator("list_multipart_uploads")
             options = dict(Bucket=self.bucket, Prefix=self.prefix)
             found = persist(self.url, lambda: list(pages.paginate(**options).search("Uploads")))

@@ -37,7 +37,7 @@ class Audit:
 
     run: Run
     out: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: RUN/audit)")] = ""
-    """Where it goes."""
+    """Where it goes: a new folder, an empty one, or that of an earlier audit, which is replaced."""
     best: Best = False
     data: Data = ""
     shown: int = 200
