@@ -352,6 +352,15 @@ def test_what_no_intensity_is(tmp_path: Path, option: str) -> None:
     refuses(Ctc(tmp_path, intensity=option).plan, "--intensity is", "LOW,HIGH")
 
 
+@pytest.mark.parametrize(
+    "value", [1, "auto", [], [1], [2, 1], [1, "2"], [True, 2], [0, 10**400], [0, float("nan")], {}]
+)
+def test_what_no_intensity_of_a_manifest_is(value: Any) -> None:
+    with pytest.raises(ValueError, match="intensity"):
+        Intensity.from_json(value)
+    assert Intensity.from_json(None) is None
+
+
 def test_kinds_of_values_that_no_line_fits_are_refused(tmp_path: Path) -> None:
     for number in range(3):
         tifffile.imwrite(tmp_path / f"{number}.tif", RAMP.astype(np.float32))

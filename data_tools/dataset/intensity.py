@@ -48,7 +48,11 @@ class Intensity:
             return None
         if not isinstance(value, list) or len(value) != 2 or any(type(each) not in (int, float) for each in value):
             raise ValueError(f"intensity is {str(value)[:40]}, not two numbers")
-        return Intensity(*value)
+        try:
+            low, high = (float(each) for each in value)
+        except OverflowError:
+            raise ValueError("intensity has a number that is too large") from None
+        return Intensity(low, high)
 
 
 def asked(option: str) -> Intensity | None:
