@@ -182,15 +182,11 @@ def _info(url: str, facts: dict[str, Any]) -> CheckpointInfo:
     """ValueError and the like for what `write_checkpoint` has not written."""
     alpha, versions, sha256 = facts["alpha"], facts["versions"], facts["sha256"]
     if alpha is not None and not (type(alpha) in (int, float) and 0 <= alpha <= 1):
-        raise ValueError(f"alpha is {str(alpha)[:40]}")
+        raise ValueError(f"alpha is {alpha!r:.40}")
     for name, digest in sha256.items():
         if not FILE.fullmatch(name) or not re.fullmatch("[0-9a-f]{64}", digest):
             raise ValueError(f"{name[:80]!r} is no file of a checkpoint")
-    try:
-        config = TrainConfig.from_json(facts["config"])
-    except UserError as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"{url}/{FACTS}: is of a run that this version cannot have: {said[:200]}") from None
+    config = config_in(facts["config"], f"{url}/{FACTS}")
     return CheckpointInfo(
         url,
         whole(facts["images_seen"], 0, 10**15, "images_seen"),
@@ -202,6 +198,15 @@ def _info(url: str, facts: dict[str, Any]) -> CheckpointInfo:
         {str(name): str(version) for name, version in versions.items()},
         sha256,
     )
+
+
+def config_in(values: Any, file: str) -> TrainConfig:
+    """The configuration in a file; ValueError and the like for none, UserError for one that cannot be."""
+    try:
+        return TrainConfig.from_json(values)
+    except UserError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{file}: is of no run that this version can have ({reason}) - give another") from None
 
 
 def read_tensors(info: CheckpointInfo, name: str) -> dict[str, Tensor]:
