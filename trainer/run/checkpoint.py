@@ -255,7 +255,8 @@ def check_finite(info: CheckpointInfo, networks: Mapping[str, nn.Module]) -> Non
     """DamagedError where a network, just loaded, holds NaN or infinite weights: what it would score is nothing."""
     for name, network in networks.items():
         for key, values in network.state_dict().items():
-            if not bool(values.isfinite().all()):
+            # A sum that is finite has no other addend, and costs a tenth of looking at each.
+            if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):
                 raise DamagedError(f"{info.url}/{name}.safetensors: {key} holds NaN or infinite weights - {REMEDY}")
 
 
