@@ -62,7 +62,7 @@ def relative_name(name: Any) -> str:
 def whole(value: Any, least: int, most: int, what: str) -> int:
     """A whole number from `least` to `most`."""
     if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{what} is {str(value)[:40]}, no whole number from {least} to {most}")
+        raise ValueError(f"{what} is {value!r:.40}, no whole number from {least} to {most}")
     return value
 
 
@@ -74,5 +74,5 @@ def typed(default: Any, values: Any) -> dict[str, Any]:
         kind = type(getattr(default, name, None))
         is_right = type(value) is kind or (kind is float and type(value) is int)
         if not is_right or (type(value) is int and abs(value) >= 2**63):
-            raise ValueError(f"{name[:40]} is {str(value)[:40]}")
+            raise ValueError(f"{name!r:.40} is {value!r:.40}")
     return values

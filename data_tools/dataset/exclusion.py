@@ -130,7 +130,7 @@ def excluded_from_json(content: bytes) -> dict[str, list[int]]:
     for name, rows in values.items():
         before = -1
         for row in rows:
-            before = whole(row, before + 1, 2**53, f"a row of {name[:40]}")
+            before = whole(row, before + 1, 2**53, f"a row of {name!r:.40}")
     return values
 
 
@@ -139,4 +139,4 @@ def check_excluded(dataset: Dataset, excluded: Excluded) -> None:
     samples = {shard.name: shard.samples for pool in TRAINED_ON for shard in dataset.manifest.of(pool)}
     for name, rows in excluded.items():
         if rows and rows[-1] >= samples.get(name, 0):
-            raise ValueError(f"the dataset has no row {rows[-1]} of {name[:80]}")
+            raise ValueError(f"the dataset has no row {rows[-1]} of {name!r:.80}")

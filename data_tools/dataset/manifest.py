@@ -99,7 +99,7 @@ def _checked(facts: dict[str, Any]) -> Manifest:
     if side & (side - 1):
         raise ValueError(f"resolution is {side}, no power of two")
     if channels not in (1, 3) or type(channels) is not int:
-        raise ValueError(f"channels is {str(channels)[:40]}, neither 1 nor 3")
+        raise ValueError(f"channels is {channels!r:.40}, neither 1 nor 3")
     shards = tuple(_shard(shard, side * side * channels) for shard in facts["shards"])
     if len({shard.name for shard in shards}) < len(shards):
         raise ValueError("names a shard twice")
@@ -120,7 +120,7 @@ def _shard(facts: dict[str, Any], image: int) -> Shard:
     if object_name(shard.name).startswith(".") or shard.name == MANIFEST:
         raise ValueError(f"{shard.name} is no name of a shard")
     if shard.pool not in POOLS:
-        raise ValueError(f"unknown pool {str(shard.pool)[:40]}")
+        raise ValueError(f"unknown pool {shard.pool!r:.40}")
     whole(shard.size, 0, MOST, "size")
     whole(shard.samples, 0, shard.size // LEAST_SAMPLE, "samples")
     if shard.samples * image > shard.size * DEFLATED:

@@ -31,6 +31,7 @@ from trainer.run.checkpoint import (
     DamagedError,
     check_checkpoint,
     checkpoint_names,
+    config_in,
     images_of,
     newest_checkpoint,
     read_info,
@@ -140,7 +141,7 @@ def read_config(run: str | Path) -> tuple[TrainConfig, str]:
     try:
         values = read_document(open_storage(str(run)), CONFIG)
         digest = str(values.pop("dataset_digest"))
-        return TrainConfig.from_json(values), digest
+        return config_in(values, f"{run}/{CONFIG}"), digest
     except FileNotFoundError:
         raise UserError(f"{run}: is no run folder (it has no {CONFIG}) - give the --out of a training") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -156,7 +157,7 @@ def read_excluded(run: str) -> Excluded:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise UserError(f"{run}/{EXCLUDED}: damaged ({error}) - train anew into another --out") from None
+        raise UserError(f"{run}/{EXCLUDED}: damaged ({error!r:.200}) - train anew into another --out") from None
 
 
 def run_dataset(run: str, data: str, cache: Cache) -> Dataset:

@@ -101,7 +101,11 @@ class Monitor:
             if seen > images_seen:
                 path.unlink()
             else:
-                grid = np.asarray(Image.open(path, formats=["PNG"]))[::PICTURE_SCALE, ::PICTURE_SCALE]
+                try:
+                    grid = np.asarray(Image.open(path, formats=["PNG"]))[::PICTURE_SCALE, ::PICTURE_SCALE]
+                except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                    self.tell(f"warning: {PICTURES}/{path.name} is no PNG, TensorBoard does without")
+                    continue
                 self.events.add_image(name, _coloured(grid), seen, dataformats="HWC")
 
     def metrics(self, images_seen: int, values: Mapping[str, float | str]) -> None:
