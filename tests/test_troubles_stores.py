@@ -725,6 +725,7 @@ def test_a_full_disk_names_the_temporary_folder(keyed: pytest.MonkeyPatch) -> No
         keyed.setenv("AWS_ENDPOINT_URL", made.endpoint)
         with keyed.context() as patched:
             patched.setattr(os, "pwrite", full)
+            patched.setattr("data_tools.storage.transfer.FULL", 2**62)
             patched.setattr("data_tools.storage.transfer.cores", lambda: 1)
             says(lambda: downloaded(Path("s3:/bucket/p")).__enter__(), tempfile.gettempdir(), "No space", "TMPDIR")
         with (
