@@ -236,6 +236,7 @@ def test_a_lasting_answer_is_one_line_at_once(answer: Answer, words: tuple[str, 
         Answer.error(400, "AuthorizationHeaderMalformed", "the region is wrong", "<Region>eu-west-1</Region>"),
         Answer.error(400, "AuthorizationHeaderMalformed", "the region 'a' is wrong; expecting 'eu-west-1'"),
         Answer.error(400, "IllegalLocationConstraintException", x_amz_bucket_region="eu-west-1"),
+        Answer.error(400, "InvalidRegion", "expecting 'eu-west-1'", "<Region>two\nlines</Region>"),
     ],
 )
 def test_another_region_is_named(answer: Answer, steady: Steady) -> None:
