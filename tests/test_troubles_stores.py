@@ -601,6 +601,14 @@ TAKEN = (
         pytest.param(
             dashboard(Answer(500, TAKEN)), ("--name a: the name is taken", "another --name"), id="same_job_name"
         ),
+        (
+            dashboard(Answer(500, f"RuntimeError: Request failed with status code 400: {TAKEN}.\n")),
+            ("the name is taken",),
+        ),
+        (
+            dashboard(Answer(500, "Traceback\nRuntimeError: Request failed: x\nValueError: odd\n.\n")),
+            ("status 500): odd",),
+        ),
         (dashboard(Answer(400, "Traceback\nKeyError: 'odd'")), ("the cluster refuses (status 400): 'odd'",)),
         (dashboard(Answer(503, "")), ("no Ray cluster answers", "503")),
         (lambda *_: PAGE, ("no Ray cluster, but something else",)),
