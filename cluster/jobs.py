@@ -78,9 +78,9 @@ def _short(error: Exception) -> str:
 def _refusal(error: Exception) -> str:
     """What a job server said no with, out of the traceback that it answers, and what helps."""
     status = re.match(r"Request failed with status code (\d+): (.*?)\.?$", str(error), re.DOTALL)
-    said = [line.strip() for line in (status[2] if status else str(error)).splitlines() if line.strip()]
+    said = [line.strip() for line in (status[2] if status else str(error)).splitlines() if re.search(r"\w", line)]
     last = re.sub(r"^[\w.]*(Error|Exception): ", "", said[-1] if said else "no reason is given")
-    if taken := re.search(r"submission_id (\S+) already exists", last):
+    if taken := re.search(r"submission_id (\S+) already exists", str(error)):
         return f"--name {taken[1]}: the name is taken, by a job that runs or has run - give another --name"
     if status and status[1] in ("502", "503", "504"):
         return f"no Ray cluster answers (status {status[1]} of what stands before it) - {SEE}"

@@ -29,11 +29,11 @@ import pytest
 import data_tools.storage.retry
 from cluster.jobs import submit
 from cluster.package import package
-from cluster.store import free_ports
+from cluster.store import free_ports, local_store
 from cluster.words import check_words
 from data_tools.dataset.reader import open_dataset
 from data_tools.errors import UserError
-from data_tools.storage import open_storage, s3_client, write_bytes
+from data_tools.storage import open_storage, read_bytes, s3_client, write_bytes
 from data_tools.storage.s3_settings import CONFIG, KEYS
 from data_tools.storage.transfer import downloaded, uploaded
 from tuning.config import SweepConfig
@@ -156,7 +156,7 @@ def steady(steady_server: tuple[Steady, str], keyed: pytest.MonkeyPatch) -> Stea
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """No AWS settings at all, and a home without any."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
+    for name in [name for name in os.environ if name.startswith("AWS_") or name.endswith("_CA_BUNDLE")]:
         monkeypatch.delenv(name)
     (tmp_path / "home").mkdir()
     for name, value in {"HOME": str(tmp_path / "home"), "AWS_EC2_METADATA_DISABLED": "true"}.items():
@@ -236,6 +236,7 @@ def test_a_lasting_answer_is_one_line_at_once(answer: Answer, words: tuple[str, 
         Answer.error(400, "AuthorizationHeaderMalformed", "the region is wrong", "<Region>eu-west-1</Region>"),
         Answer.error(400, "AuthorizationHeaderMalformed", "the region 'a' is wrong; expecting 'eu-west-1'"),
         Answer.error(400, "IllegalLocationConstraintException", x_amz_bucket_region="eu-west-1"),
+        Answer.error(400, "InvalidRegion", "expecting 'eu-west-1'", "<Region>two\nlines</Region>"),
     ],
 )
 def test_another_region_is_named(answer: Answer, steady: Steady) -> None:
@@ -481,6 +482,30 @@ def test_public_bucket(clean: pytest.MonkeyPatch) -> None:
     assert len(made.asked) >= 4 and not any("authorization" in headers for _, _, headers in made.asked)
 
 
+def test_a_public_bucket_of_a_real_store(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keys = {"accessKey": ACCESS, "secretKey": SECRET}
+    owner = {"name": "stratagan", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List"]}
+    everybody = {"name": "anonymous", "actions": ["Read:open", "List:open"]}
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/s3.json").write_text(json.dumps({"identities": [owner, everybody]}))
+    with local_store(tmp_path / "s") as made:
+        client = made.client()
+        client.create_bucket(Bucket="open")
+        client.put_object(Bucket="open", Key="data/x", Body=b"content")
+        clean.setenv("AWS_ENDPOINT_URL", made.endpoint)
+        clean.setenv("AWS_NO_SIGN_REQUEST", "1")
+        storage = open_storage("s3://open/data")
+        assert storage.names() == ["x"] and read_bytes(storage, "x") == b"content"
+        path, filesystem = storage.arrow()
+        with filesystem.open_input_stream(f"{path}/x") as file:
+            assert file.read() == b"content"
+        with pytest.raises(FileNotFoundError):
+            read_bytes(storage, "y")
+        private = open_storage(f"{made.url}/data")
+        for action in (private.names, lambda: read_bytes(private, "x"), lambda: write_bytes(storage, "z", b"")):
+            says(action, "denies access (AccessDenied)", "not public: unset AWS_NO_SIGN_REQUEST")
+
+
 def test_session_token(keyed: pytest.MonkeyPatch) -> None:
     with package(with_storage=True) as ours:
         assert not ours.notes
@@ -506,9 +531,12 @@ def test_options_that_no_variable_says_go_along(keyed: pytest.MonkeyPatch, tmp_p
         assert ours.environment["AWS_USE_DUALSTACK_ENDPOINT"] == "true"
         assert ours.environment["AWS_CONFIG_FILE"] == CONFIG and ours.environment["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
         assert "AWS_ENDPOINT_URL_S3" not in ours.environment and "AWS_REGION" not in ours.environment
+        assert ours.environment["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] == "true"  # of the nodes, who may have another
 
 
 def test_without_keys_a_cluster_keeps_its_own(clean: pytest.MonkeyPatch) -> None:
+    with package(with_storage=True) as ours:
+        assert ours.environment == {} and not ours.notes
     clean.setenv("AWS_ENDPOINT_URL", "http://store.example:9000")
     with package(with_storage=True) as ours:
         assert ours.environment["AWS_ENDPOINT_URL_S3"] == "http://store.example:9000"
@@ -572,6 +600,14 @@ TAKEN = (
     [
         pytest.param(
             dashboard(Answer(500, TAKEN)), ("--name a: the name is taken", "another --name"), id="same_job_name"
+        ),
+        (
+            dashboard(Answer(500, f"RuntimeError: Request failed with status code 400: {TAKEN}.\n")),
+            ("the name is taken",),
+        ),
+        (
+            dashboard(Answer(500, "Traceback\nRuntimeError: Request failed: x\nValueError: odd\n.\n")),
+            ("status 500): odd",),
         ),
         (dashboard(Answer(400, "Traceback\nKeyError: 'odd'")), ("the cluster refuses (status 400): 'odd'",)),
         (dashboard(Answer(503, "")), ("no Ray cluster answers", "503")),
@@ -698,6 +734,7 @@ def test_a_full_disk_names_the_temporary_folder(keyed: pytest.MonkeyPatch) -> No
         keyed.setenv("AWS_ENDPOINT_URL", made.endpoint)
         with keyed.context() as patched:
             patched.setattr(os, "pwrite", full)
+            patched.setattr("data_tools.storage.transfer.FULL", 2**62)
             patched.setattr("data_tools.storage.transfer.cores", lambda: 1)
             says(lambda: downloaded(Path("s3:/bucket/p")).__enter__(), tempfile.gettempdir(), "No space", "TMPDIR")
         with (

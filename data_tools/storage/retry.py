@@ -11,7 +11,8 @@ from botocore.exceptions import ClientError
 
 from data_tools.errors import UnreachableError
 from data_tools.storage.hurry import hurry
-from data_tools.storage.s3_answers import FAILURES, lasting, passes, reason, unknown_name, unreadable
+from data_tools.storage.s3_answers import FAILURES, lasting, passes, reason, unreadable
+from data_tools.storage.s3_way import unknown_name
 
 T = TypeVar("T")
 PATIENCE = 60.0

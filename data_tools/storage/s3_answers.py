@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import email.utils
-import http.client
 import os
 import re
-import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import urllib3.exceptions
@@ -22,13 +20,13 @@ from botocore.exceptions import (
     InvalidRegionError,
     PartialCredentialsError,
     ProfileNotFound,
-    ProxyConnectionError,
     SSLError,
 )
 from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
 
 from data_tools.errors import UserError
+from data_tools.storage.s3_way import all_within, no_http, of_tls, refused_by_proxy, unknown_name, within
 
 
 class NoStoreError(Exception):
@@ -100,13 +98,13 @@ def passes(error: Exception) -> bool:
     if isinstance(error, ClientError):
         status = _status(error)
         return (status >= 500 and status not in LASTING_STATUS) or status == 429 or _code(error) in BUSY
-    if isinstance(error, SSLError) or _within(error, ssl.SSLError):  # a connection that broke, or one that is refused
-        reasons = {found.reason for found in _all_within(error) if isinstance(found, ssl.SSLError)}
+    if isinstance(error, SSLError) or within(error, ssl.SSLError):  # a connection that broke, or one that is refused
+        reasons = {found.reason for found in all_within(error) if isinstance(found, ssl.SSLError)}
         return bool(reasons & {"UNEXPECTED_EOF_WHILE_READING", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"})
-    if _no_http(error) or _refused_by_proxy(error):
+    if no_http(error) or refused_by_proxy(error):
         return False
     if type(error) is HTTPClientError:  # what botocore does not know: header values, addresses, but also broken sockets
-        return _within(error, urllib3.exceptions.ProtocolError, ConnectionError, TimeoutError)
+        return within(error, urllib3.exceptions.ProtocolError, ConnectionError, TimeoutError)
     if isinstance(error, BotoCoreError):
         return isinstance(error, (HTTPClientError, NoConnection, IncompleteReadError))
     return not isinstance(error, (NoStoreError, ValueError))
@@ -117,17 +115,6 @@ def unreadable(error: Exception) -> bool:
     if isinstance(error, ClientError):
         return _code(error) == "500" and _is_page(error)
     return isinstance(error, ResponseParserError)
-
-
-def unknown_name(error: Exception) -> str:
-    """The host that no name server knows, or "": such a name may come back with its store, or be a slip."""
-    for found in _all_within(error):
-        if isinstance(found, urllib3.exceptions.NameResolutionError):
-            causes = [cause for cause in _all_within(found) if isinstance(cause, socket.gaierror)]
-            if any(cause.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)) for cause in causes):
-                host = re.search(r"resolve '([^']*)'", str(found))
-                return host[1] if host else "its host"
-    return ""
 
 
 def reason(error: Exception) -> str:
@@ -162,7 +149,7 @@ def _refusal(error: ClientError, what: str) -> Exception:
     if code == "RequestTimeTooSkewed" or (code in DENIED and abs(ahead) > 900):
         by = f"{abs(ahead) / 60:.0f} min {'ahead of' if ahead > 0 else 'behind'}" if ahead else "too far from"
         return UserError(f"{what}: this machine's clock is {by} the storage's ({code}) - set the clock")
-    region = headers.get("x-amz-bucket-region") or error.response["Error"].get("Region") or _expected(error)
+    region = _region(error)
     if code in REGION and (region or code != "AuthorizationHeaderMalformed"):
         where = f"in region {region}" if region else "in another region"
         remedy = f"AWS_REGION={region}" if region else "AWS_REGION, or AWS_ENDPOINT_URL,"
@@ -185,12 +172,12 @@ def _failure(error: Exception) -> str:
         return f"no S3 endpoint answers there: {error} - {ELSEWHERE}"
     if isinstance(error, ResponseParserError):
         return f"no S3 endpoint answers there: the answer is no XML of S3's - {ELSEWHERE}"
-    if _no_http(error):
+    if no_http(error):
         return "no S3 endpoint answers there: what answers speaks no HTTP - check the port in AWS_ENDPOINT_URL"
-    if refusal := _refused_by_proxy(error):
+    if refusal := refused_by_proxy(error):
         return f"the proxy refuses ({refusal}) - mend HTTPS_PROXY, or name the storage's host in NO_PROXY"
-    if isinstance(error, SSLError) or _within(error, ssl.SSLError):
-        return _of_tls(error)
+    if isinstance(error, SSLError) or within(error, ssl.SSLError):
+        return of_tls(error)
     if isinstance(error, SELF_EXPLAINING):
         return f"{' '.join(str(error).split())} - mend the AWS variables or files"
     if "NoCredentials" in name:
@@ -204,21 +191,8 @@ def _failure(error: Exception) -> str:
         return f"the AWS keys cannot be had ({name}) - check the profile in the AWS files and what it runs or asks"
     if isinstance(error, ValueError) and not isinstance(error, BotoCoreError):
         return "the endpoint is no address - set AWS_ENDPOINT_URL to one like http://HOST:PORT"
-    inner = next((f" {type(each).__name__}" for each in _all_within(error) if each is not error), "")
+    inner = next((f" {type(each).__name__}" for each in all_within(error) if each is not error), "")
     return f"the request cannot be sent ({name}{inner}) - check the URL and the AWS variables and files"
-
-
-def _of_tls(error: Exception) -> str:
-    for found in _all_within(error):
-        if isinstance(found, ssl.SSLCertVerificationError):
-            said = found.verify_message.rstrip(".")
-            return f"its certificate is not trusted ({said}) - set AWS_CA_BUNDLE to the file of who signed it"
-        if isinstance(found, ssl.SSLError) and found.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-            return "it speaks no TLS - write http:// instead of https:// in AWS_ENDPOINT_URL"
-        if isinstance(found, OSError) and not isinstance(found, ssl.SSLError) and found.errno:
-            return f"the certificates of AWS_CA_BUNDLE cannot be read ({found.strerror}) - mend the path"
-    names = [found.reason for found in _all_within(error) if isinstance(found, ssl.SSLError) and found.reason]
-    return f"no secure connection ({next(iter(names), 'TLS')}) - check AWS_ENDPOINT_URL and AWS_CA_BUNDLE"
 
 
 def _is_foreign(error: ClientError) -> bool:
@@ -263,10 +237,12 @@ def _said(error: ClientError) -> str:
     return f": {re.sub(r'[A-Za-z0-9/+=_-]{16,}', '…', text)[:160]}" if text else ""
 
 
-def _expected(error: ClientError) -> str:
-    """The region that a store names in its sentence: the region 'us-east-1' is wrong; expecting 'eu-central-1'."""
-    found = re.search(r"expecting '([a-z0-9-]{2,40})'", str(error.response["Error"].get("Message", "")))
-    return found[1] if found else ""
+def _region(error: ClientError) -> str:
+    """The region that a store names, if need be in its sentence: the region 'a' is wrong; expecting 'eu-central-1'."""
+    said = error.response["Error"]
+    expected = re.search(r"expecting '([^']*)'", str(said.get("Message", "")))
+    named = (_headers(error).get("x-amz-bucket-region"), said.get("Region"), expected[1] if expected else "")
+    return next((region for region in map(str, named) if re.fullmatch(r"[a-z0-9-]{2,40}", region)), "")
 
 
 def _ahead(headers: Mapping[str, str]) -> float:
@@ -275,35 +251,3 @@ def _ahead(headers: Mapping[str, str]) -> float:
         return time.time() - email.utils.parsedate_to_datetime(headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError):
         return 0.0
-
-
-def _no_http(error: Exception) -> bool:
-    """Whether something answered that is no HTTP; an answer that broke off before its first line is another thing."""
-    return any(
-        isinstance(found, http.client.BadStatusLine) and not isinstance(found, http.client.RemoteDisconnected)
-        for found in _all_within(error)
-    )
-
-
-def _refused_by_proxy(error: Exception) -> str:
-    """The status with which a proxy refuses the way, or ""; 5xx of a proxy pass."""
-    if not isinstance(error, ProxyConnectionError):
-        return ""
-    found = re.search(r"Tunnel connection failed: (4\d\d)", " ".join(map(str, _all_within(error))))
-    return found[1] if found else ""
-
-
-def _within(error: BaseException, *kinds: type[BaseException]) -> bool:
-    return any(isinstance(found, kinds) for found in _all_within(error))
-
-
-def _all_within(error: BaseException) -> Iterator[BaseException]:
-    """An error and all that it was made of."""
-    seen: list[BaseException] = []
-    left: list[Any] = [error]
-    while left:
-        found = left.pop(0)
-        if isinstance(found, BaseException) and not any(found is each for each in seen):
-            seen.append(found)
-            left += [getattr(found, "kwargs", {}).get("error"), *found.args, found.__cause__, found.__context__]
-    return iter(seen)

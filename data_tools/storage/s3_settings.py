@@ -56,8 +56,8 @@ def _settings(session: boto3.Session) -> Settings:
         variables[UNSIGNED] = "1"
     else:
         found, frozen = s3_client.keys(session)
-        if found is None:  # the cluster may have keys and files of its own
-            return Settings(variables, files, tuple(notes))
+        if found is None:  # the cluster may have keys and files of its own, and a store that they are for
+            return Settings(variables, files, tuple(notes)) if "AWS_ENDPOINT_URL_S3" in variables else Settings()
         variables |= {**dict.fromkeys(EARLIER, ""), UNSIGNED: "", "AWS_SHARED_CREDENTIALS_FILE": KEYS}
         token = {"aws_session_token": frozen.token}
         pair = {"aws_access_key_id": frozen.access_key, "aws_secret_access_key": frozen.secret_key}
@@ -79,7 +79,9 @@ def _places(session: boto3.Session) -> dict[str, str]:
     if endpoint:
         if "@" in endpoint:  # not shown, and variables are
             raise UserError(f"{WHAT}: the endpoint holds a user or a password - leave them out, or give --no-keys")
-        variables |= {"AWS_ENDPOINT_URL_S3": endpoint, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false"}
+        variables["AWS_ENDPOINT_URL_S3"] = endpoint
+    # Where this machine asks AWS itself, the nodes' own endpoint is another store.
+    variables["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] = "false" if endpoint else "true"
     for variable, name in VARIABLES.items():
         value = ours.get_config_variable(name)
         if value is not None:
@@ -109,7 +111,7 @@ def _text_of(bundle: str) -> str:
     if Path(bundle).is_dir():
         raise UserError(f"{bundle}: is a folder of certificates, which cannot go along - give AWS_CA_BUNDLE one file")
     try:
-        return Path(bundle).read_text(encoding="utf-8")
+        return Path(bundle).read_bytes().decode("ascii", "ignore")  # what is no ASCII there is a comment
     except OSError as error:
         raise UserError(f"AWS_CA_BUNDLE {describe(error)}") from None
 

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from data_tools.walk import walk
 
 FILES_A_JOB = 256
 THREADS = 16
+FULL = 2**20
+"""Bytes that are left on a disk that somebody has just filled."""
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
@@ -50,12 +53,11 @@ def downloaded(place: Path) -> Iterator[Path]:
     _check_names(url, [name for name, _ in found])
     with _scratch("stratagan-downloaded-", url) as scratch:
         folder = scratch / (url.rstrip("/").rpartition("/")[2] or "bucket")
-        with _named(folder, url, alone=True):
+        with _named(folder, url):
             jobs = [found[i : i + FILES_A_JOB] for i in range(0, len(found), FILES_A_JOB)]
             done = in_processes(_download, (url, folder), jobs, min(cores(), len(jobs)))
             for _ in progress(done, f"downloading {len(found):,} files", "portions", len(jobs)):
                 pass
-        with _named(folder, url):
             yield folder
 
 
@@ -66,7 +68,7 @@ def uploaded(place: Path) -> Iterator[Path]:
     if not url:
         yield place
         return
-    with _scratch("stratagan-uploaded-", url) as scratch, _named(folder := scratch / "files", url, alone=True):
+    with _scratch("stratagan-uploaded-", url) as scratch, _named(folder := scratch / "files", url):
         yield folder
         files = walk(folder).files if folder.is_dir() else []
         storage = open_storage(url)
@@ -89,15 +91,16 @@ def _scratch(prefix: str, url: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _named(folder: Path, url: str, alone: bool = False) -> Iterator[None]:
-    """What goes wrong with a copy in `folder` is said of the object at the URL. alone: nothing else is written."""
+def _named(folder: Path, url: str) -> Iterator[None]:
+    """What goes wrong with a copy in `folder` is said of the object at the URL."""
     try:
         yield
     except UserError as error:
         raise type(error)(str(error).replace(str(folder), url)) from None
     except OSError as error:
         inside = str(error.filename or "").startswith(str(folder))
-        if error.errno in OF_THE_DISK and (inside or (alone and not error.filename)):
+        nameless = not error.filename and shutil.disk_usage(folder.parent).free < FULL  # a write names no file
+        if error.errno in OF_THE_DISK and (inside or nameless):
             raise _no_room(error, url) from None
         if not inside:
             raise

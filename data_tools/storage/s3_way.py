@@ -1,0 +1,70 @@
+"""The way to a store: names, proxies, TLS, and what is no HTTP at all, found in what the libraries raise."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import urllib3.exceptions
+from botocore.exceptions import ProxyConnectionError
+
+
+def unknown_name(error: Exception) -> str:
+    """The host that no name server knows, or "": such a name may come back with its store, or be a slip."""
+    for found in all_within(error):
+        if isinstance(found, urllib3.exceptions.NameResolutionError):
+            causes = [cause for cause in all_within(found) if isinstance(cause, socket.gaierror)]
+            if any(cause.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)) for cause in causes):
+                host = re.search(r"resolve '([^']*)'", str(found))
+                return host[1] if host else "its host"
+    return ""
+
+
+def of_tls(error: Exception) -> str:
+    """Why no secure connection comes about, and what helps."""
+    for found in all_within(error):
+        if isinstance(found, ssl.SSLCertVerificationError):
+            said = found.verify_message.rstrip(".")
+            return f"its certificate is not trusted ({said}) - set AWS_CA_BUNDLE to the file of who signed it"
+        if isinstance(found, ssl.SSLError) and found.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+            return "it speaks no TLS - write http:// instead of https:// in AWS_ENDPOINT_URL"
+        if isinstance(found, OSError) and not isinstance(found, ssl.SSLError) and found.errno:
+            return f"the certificates of AWS_CA_BUNDLE cannot be read ({found.strerror}) - mend the path"
+    names = [found.reason for found in all_within(error) if isinstance(found, ssl.SSLError) and found.reason]
+    return f"no secure connection ({next(iter(names), 'TLS')}) - check AWS_ENDPOINT_URL and AWS_CA_BUNDLE"
+
+
+def no_http(error: Exception) -> bool:
+    """Whether something answered that is no HTTP; an answer that broke off before its first line is another thing."""
+    return any(
+        isinstance(found, http.client.BadStatusLine) and not isinstance(found, http.client.RemoteDisconnected)
+        for found in all_within(error)
+    )
+
+
+def refused_by_proxy(error: Exception) -> str:
+    """The status with which a proxy refuses the way, or ""; 5xx of a proxy pass."""
+    if not isinstance(error, ProxyConnectionError):
+        return ""
+    found = re.search(r"Tunnel connection failed: (4\d\d)", " ".join(map(str, all_within(error))))
+    return found[1] if found else ""
+
+
+def within(error: BaseException, *kinds: type[BaseException]) -> bool:
+    return any(isinstance(found, kinds) for found in all_within(error))
+
+
+def all_within(error: BaseException) -> Iterator[BaseException]:
+    """An error and all that it was made of."""
+    seen: list[BaseException] = []
+    left: list[Any] = [error]
+    while left:
+        found = left.pop(0)
+        if isinstance(found, BaseException) and not any(found is each for each in seen):
+            seen.append(found)
+            left += [getattr(found, "kwargs", {}).get("error"), *found.args, found.__cause__]
+    return iter(seen)
