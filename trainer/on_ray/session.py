@@ -40,7 +40,7 @@ def ray_session(cpus: int) -> Iterator[None]:
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     address = cluster_address()
     check_open_files()
-    with _joined(address) if address else _started(cpus), _ended_by_sigterm():
+    with _joined(address) if address else _started(cpus):
         yield
 
 
@@ -55,7 +55,8 @@ def _joined(address: str) -> Iterator[None]:
         ray.shutdown()
         raise refused(address, str(error.__cause__ or error)) from error
     try:
-        yield
+        with _ended_by_sigterm():
+            yield
     finally:
         ray.shutdown()
 
@@ -73,8 +74,9 @@ def _started(cpus: int) -> Iterator[None]:
                 ray.init("local", num_cpus=max(os.cpu_count() or 1, cpus), _temp_dir=str(place), **own, **QUIET)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise _not_started(place, " ".join(str(error).split())[:200]) from error
-            _check_a_worker_starts(place)
-            yield
+            with _ended_by_sigterm():
+                _check_a_worker_starts(place)
+                yield
         finally:
             ray.shutdown()
 
