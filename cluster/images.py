@@ -16,7 +16,7 @@ import pyarrow.parquet
 
 from cluster import tars
 from data_tools.errors import ChangedError, IrregularError, UserError
-from data_tools.sources.images import IMAGE_ENDINGS
+from data_tools.sources.formats import IMAGE_ENDINGS, UNREAD_ENDINGS
 from data_tools.storage import Storage
 from data_tools.text import readable
 from data_tools.walk import has_left_behind
@@ -30,14 +30,6 @@ ROWS = 64
 KEY_COLUMNS, IMAGE_COLUMNS = ("key", "__key__", "path", "file"), ("image", "bytes", "png", "jpg", "content")
 MASKS = frozenset(("mask", "masks", "seg", "segmentation", "label", "labels", "gt"))
 """The last part of a mask's name, as in a.mask.png beside a.png."""
-UNREAD = frozenset(
-    f".{name}"
-    for name in (
-        *("heic", "heif", "jfif", "jpe", "jxl", "dcm", "dng", "nd2", "czi", "lif"),
-        *("svs", "ndpi", "vsi", "exr", "hdr", "npy", "svg"),
-    )
-)
-"""Endings of images, as far as they are not in `IMAGE_ENDINGS`, which are counted and not scored."""
 OF_THE_MACHINE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ESTALE, errno.ETIMEDOUT))
 """Errors that are not the file's: with these, nothing can be said of it."""
 
@@ -232,7 +224,7 @@ def _is_mask(path: str) -> bool:
 
 
 def _is_unread(path: str) -> bool:
-    return _ending(path) in UNREAD - IMAGE_ENDINGS
+    return _ending(path) in UNREAD_ENDINGS
 
 
 def _of_table(path: Path, name: str, scratch: Path) -> Iterator[Item]:

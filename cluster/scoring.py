@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
 import time
 from collections import Counter
@@ -177,6 +178,7 @@ def _score_on_ray(
     from ray.exceptions import RayError
 
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # how far it is, we say
     gpus = 1 if has_gpus(1) else 0
     most = min(config.actors or room("GPU" if gpus else "CPU"), len(waiting))
     # As ASCII: names may be no UTF-8, which Arrow's texts have to be.
