@@ -44,8 +44,8 @@ def client_of(address: str) -> Iterator[Any]:
     from ray.util.state.exception import RayStateApiException, ServerUnavailable
 
     shown = re.sub(r"//[^/@]*@", "//", address)  # without a password
-    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # what there is to say is said by us
-    logging.getLogger("ray._private.runtime_env").setLevel(logging.WARNING)
+    for talker in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env"):
+        logging.getLogger(talker).setLevel(logging.WARNING)  # what there is to say is said by us
     try:
         try:
             if not re.match("https?://[^/]", address):  # Ray would look for other things there, some for minutes

@@ -289,7 +289,8 @@ def test_trainer(place: Place, capsys: pytest.CaptureFixture[str], prepare, comm
 def small_disk(folder: Path, size: str) -> Iterator[None]:
     """A file system of `size` at `folder`; where one may not be mounted, a limit on the size of a file instead."""
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", folder]
+    if subprocess.run(words, capture_output=True).returncode:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
         try:
