@@ -48,7 +48,7 @@ speed: .venv/ready
 equality: .venv/ready
 	$(BIN)/python -m tests.equality $(REV) $(if $(ONLY),--only $(ONLY))
 
-# Files and requests that others made, exchanged here and there: nothing but a line of error. SECONDS for each of eight.
+# Files and requests that others made, exchanged here and there: nothing but a line of error. SECONDS for each of ten.
 fuzz: .venv/ready
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 

@@ -13,9 +13,11 @@ import asyncio
 import contextlib
 import copy
 import dataclasses
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import shutil
 import sys
 import tarfile
@@ -278,7 +280,8 @@ def forms(place: Path) -> Target:
 
     service: Any = object.__new__(DetectorService.func_or_class)  # type: ignore[attr-defined]
     service.settings = Settings(run="x", max_bytes=10**5, max_pixels=10**5)
-    service.detector = SimpleNamespace(resolution=8, channels=1)
+    service.detector = SimpleNamespace(resolution=8, channels=1, intensity=None)
+    service.reading = service.held = 0
     file = io.BytesIO()
     Image.new("L", (16, 16), 9).save(file, "PNG")
     head = b'--b\r\nContent-Disposition: form-data; name="f"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
@@ -306,8 +309,48 @@ def forms(place: Path) -> Target:
     return st.tuples(kinds | st.text(max_size=40), edited(whole, head, file.getvalue())), read
 
 
+def archives(place: Path) -> Target:
+    """Other people's tars and tables of images, as `cluster score` reads them: every image or a row with an error."""
+    import pyarrow
+    import pyarrow.parquet
+
+    from cluster.images import Unit, items
+
+    table = pyarrow.table({"key": ["a", "b"], "image": [{"bytes": b"1"}, {"bytes": b"2"}]})
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(table, file)
+    tars = [_tar(tarfile.GNU_FORMAT), _tar(tarfile.PAX_FORMAT)]
+    packed_tars = [gzip.compress(tars[0]), lzma.compress(tars[0])]
+
+    def read(sent: tuple[str, bytes]) -> None:
+        kind, content = sent
+        (place / "x").write_bytes(content)
+        found = list(items(open_storage(str(place)), Unit(kind, ("x",))))
+        assert found and all("\n" not in item.error for item in found)
+        keys = [item.key for item in found if item.kind == "image"]
+        assert len(set(keys)) == len(keys)
+
+    tar = st.tuples(st.just("tar"), edited(*tars, *packed_tars))
+    return tar | st.tuples(st.just("parquet"), edited(file.getvalue())), read
+
+
+def images(place: Path) -> Target:
+    """Image files of every kind: a picture, or one line."""
+    from data_tools.sources import formats
+    from data_tools.sources.images import decode_image
+    from tests.test_troubles_sources import whole_files
+
+    formats.MOST_PIXELS = 2**16  # or some would take seconds
+
+    def read(content: bytes) -> None:
+        only_user_errors(lambda: decode_image(io.BytesIO(content), "a.png", 8, 1))
+
+    return edited(*whole_files()), read
+
+
 TARGETS: dict[str, Callable[[Path], Target]] = {
-    each.__name__: each for each in (tar, manifest, checkpoint, weights, tracks, ctc, exclusion, forms)
+    each.__name__: each
+    for each in (tar, manifest, checkpoint, weights, tracks, ctc, exclusion, forms, archives, images)
 }
 
 
