@@ -77,7 +77,8 @@ class Paused:
     def __init__(self, moment: str, *words: str, limit: float = 60) -> None:
         command = [sys.executable, "-c", "from tests.paused import main; main()", moment, *words]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+        alike = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in the tests' own process: other sums round differently
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, env=alike)
         deadline = time.monotonic() + limit
         while psutil.Process(self.process.pid).status() != psutil.STATUS_STOPPED:
             assert self.process.poll() is None, self.process.communicate()
