@@ -398,3 +398,13 @@ def test_nothing_outlives_a_killed_command(
     finally:
         for process in command.family():
             process.kill()
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_sweep_in_order(dataset: Path, run: Path, videos: Path, tmp_path: Path, short: Path) -> None:
+    command = begun("sweep", tmp_path, short, data=dataset, run=run, images=videos)
+    command.process.send_signal(signal.SIGTERM)
+    assert command.process.wait(60) == 143
+    said = command.log.read_text()
+    assert said.rstrip().endswith("terminated") and "Traceback" not in said
+    assert not command.left_after(20)

@@ -104,9 +104,20 @@ def _ended_by_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    told = threading.Event()
+
+    def take(*_: object) -> None:
+        told.set()
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, take)
     try:
         yield
+    except SystemExit:  # which Ray's C++ makes one of status 1
+        if not told.is_set():
+            raise
+        print("terminated", file=sys.stderr)
+        raise SystemExit(TERMINATED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
