@@ -99,12 +99,12 @@ class Answer(BaseModel):
 class Facts(BaseModel):
     """What is served."""
 
-    run: str
-    resolution: int
-    channels: int
-    by: str
-    lam: float
-    threshold: float | None
+    run: str = Field(description="URL of the checkpoint")
+    resolution: int = Field(description="side of the square that images are brought to, in pixels")
+    channels: int = Field(description="1: images are made grey; 3: coloured")
+    by: str = Field(description="the score: fused, a, or one term")
+    lam: float = Field(description="lambda, where by is a")
+    threshold: float | None = Field(description="above this an image is called anomalous; null for none")
     meaning: str = Field(description="what the threshold means; empty where none was derived from training images")
 
 
