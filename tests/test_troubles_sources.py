@@ -871,3 +871,15 @@ def test_damaged_files_are_a_picture_or_one_line(
         assert decode_image(io.BytesIO(content), "a", 8, 1).shape == (8, 8, 1)
     except UserError as error:
         assert str(error).startswith("a: ") and " - " in str(error) and "\n" not in str(error)
+
+
+def test_eight_bits_beside_more_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(2):
+        tifffile.imwrite(tmp_path / f"{i}.tif", np.arange(256, dtype=np.uint16).reshape(16, 16) * 16)
+        Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / f"{i}.png")
+    plan = Images(tmp_path, resolution=16).plan()
+    assert "2 of 4 images that were looked at have 8 bits and stay as they are" in capsys.readouterr().err
+    images = {patch.provenance["file"]: patch.image.ravel() for patch in plan.patches()}
+    assert np.array_equal(images["0.png"], np.arange(256))
+    line = plan.intensity
+    assert line and np.array_equal(images["0.tif"], line.eight_bit(np.arange(256, dtype=np.uint16) * 16))

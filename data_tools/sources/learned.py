@@ -56,15 +56,21 @@ def learned(option: str, paths: Sequence[Path], values_of: Callable[[Path], np.n
     fixed = asked(option)
     places = np.linspace(0, len(paths) - 1, min(len(paths), SAMPLED)).round().astype(int)
     found: list[tuple[Path, np.ndarray]] = []
-    shallow: Path | None = None
+    shallow: list[Path] = []
     for path in (paths[place] for place in places.tolist()):
         with contextlib.suppress(UserError):
             values = values_of(path)
             if values is None:
-                shallow = path
+                shallow.append(path)
             elif values.dtype.kind != "f" or np.isfinite(values).all():
                 flat = values.ravel()
                 found.append((path, flat[:: -(-len(flat) // VALUES)]))
+    if shallow and (found or fixed):
+        print(
+            f"intensity: {len(shallow)} of {len(shallow) + len(found)} images that were looked at have 8 bits and stay"
+            " as they are",
+            file=sys.stderr,
+        )
     if not found:
         return Rule(fixed)
     if fixed is None:
@@ -91,12 +97,12 @@ def _kind(values: np.ndarray) -> str:
     return KINDS.get(values.dtype.kind, str(values.dtype))
 
 
-def _check_alike(found: list[tuple[Path, np.ndarray]], shallow: Path | None) -> None:
+def _check_alike(found: list[tuple[Path, np.ndarray]], shallow: list[Path]) -> None:
     first, values = found[0]
     others = [(path, str(other.dtype)) for path, other in found if _kind(other) != _kind(values)]
     # 8 bits beside 16 are usual: some of the images were saved by another program.
     if values.dtype != np.uint16 and shallow:
-        others.append((shallow, "8-bit"))
+        others.append((shallow[0], "8-bit"))
     if others:
         raise UserError(
             f"{first}: holds {values.dtype} values, {others[0][0].name} {others[0][1]} ones, and no one line fits both"
