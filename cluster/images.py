@@ -250,6 +250,10 @@ def _of_table(path: Path, name: str, scratch: Path) -> Iterator[Item]:
                 else:
                     what = f"more than {IMAGE_BYTES:,} bytes" if isinstance(content, bytes) else content
                     yield Item(label, b"", f"{name}: {label} holds {what}")
+        if row != file.metadata.num_rows:
+            yield Item(name, b"", f"{name}: has {row:,} rows of the {file.metadata.num_rows:,} that it says", "end")
+        elif not row:
+            yield Item(name, b"", f"{name}: holds no images")
 
 
 def _holds_bytes(kind: Any) -> bool:

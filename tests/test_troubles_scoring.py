@@ -402,6 +402,11 @@ def test_parquet_struct_and_other_odd_rows(tmp_path: Path, column: list) -> None
     assert item.kind == "image" and item.key == "a.parquet-00000000" and "holds no" in item.error and not item.content
 
 
+def test_parquet_without_rows_is_said(tmp_path: Path) -> None:
+    (item,) = table_items(tmp_path, image=pyarrow.array([], pyarrow.binary()))
+    assert item.error == "a.parquet: holds no images"
+
+
 def test_parquet_keys_differ_and_bytes_win_over_paths(tmp_path: Path) -> None:
     contents = [png(i) for i in range(6)]
     found = table_items(tmp_path, image=["a.png"] * 6, bytes=contents, key=["a", "a", None, "", "a (2)", "a"])
