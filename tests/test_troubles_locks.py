@@ -115,7 +115,7 @@ MOMENTS = {
     "at the manifest": r"write manifest\.json 1",
     "with the manifest's request left": r"sent manifest\.json 1",
 }
-QUICK = [("between shards", True), ("in an upload", False), ("at the manifest", False)]
+QUICK = [("at the manifest", False)]
 CASES = [
     pytest.param(moment, interrupt, marks=[] if (moment, interrupt) in QUICK else [pytest.mark.slow])
     for moment in MOMENTS
@@ -149,6 +149,7 @@ def test_a_paused_sharder_leaves_its_successors_dataset_alone(
     assert found.marks[-1] == ".writer-000001", "the successor's stays"
 
 
+@pytest.mark.slow
 def test_who_is_paused_after_its_manifest_has_written_a_dataset(url: str, short: None) -> None:
     found = paused_and_followed(url, r"after manifest\.json 1", False)
     assert "holds a dataset already" in found.refused
@@ -156,6 +157,7 @@ def test_who_is_paused_after_its_manifest_has_written_a_dataset(url: str, short:
     Verify(url)()
 
 
+@pytest.mark.slow
 def test_one_request_that_was_under_way_adds_an_object_and_changes_none(url: str, short: None) -> None:
     """What no question can shut out: all is asked, the process is paused, and then the request goes out."""
     found = paused_and_followed(url, r"sent .*-000005\.tar 1", False)
@@ -185,9 +187,16 @@ def test_the_processes_of_a_paused_sharder_notice_as_well(url: str, short: None)
     assert contents(url) == before
 
 
-@pytest.mark.parametrize("interrupt", [False, True])
+@pytest.mark.parametrize("interrupt", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "moment", [r"write .*\.tar 1", r"write .*\.tar 3", r"write manifest\.json 1", r"after manifest\.json 1"]
+    "moment",
+    [
+        r"write .*\.tar 1",
+        *(
+            pytest.param(moment, marks=pytest.mark.slow)
+            for moment in (r"write .*\.tar 3", r"write manifest\.json 1", r"after manifest\.json 1")
+        ),
+    ],
 )
 def test_in_a_folder_a_paused_sharder_holds_its_lock(tmp_path: Path, short: None, moment: str, interrupt: bool) -> None:
     out = tmp_path / "d"

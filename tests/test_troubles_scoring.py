@@ -738,6 +738,7 @@ def test_latin1_audit(scored: Path, tmp_path: Path) -> None:
 # ---- the whole of cluster score ----
 
 
+@pytest.mark.slow
 def test_tars_that_end_early_count_and_are_the_exit_status(
     scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

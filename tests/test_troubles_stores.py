@@ -442,8 +442,8 @@ def settings_in(way: str, endpoint: str, home: Path, patched: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     "way",
     [
-        *("endpoint_in_file", "profile", "variables"),
-        *(pytest.param(way, marks=pytest.mark.slow) for way in ("other files", "process")),
+        "endpoint_in_file",
+        *(pytest.param(way, marks=pytest.mark.slow) for way in ("profile", "variables", "other files", "process")),
     ],
 )
 def test_a_job_asks_the_store_that_the_shell_asks(way: str, clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -548,6 +548,7 @@ def test_without_keys_a_cluster_keeps_its_own(clean: pytest.MonkeyPatch) -> None
     says(lambda: package(with_storage=True).__enter__(), "the endpoint holds", "--no-keys")
 
 
+@pytest.mark.slow
 def test_certificates_go_along(keyed: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made_by, key = tmp_path / "home/ca.pem", tmp_path / "key.pem"
     kind = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
