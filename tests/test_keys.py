@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -30,6 +31,8 @@ def test_planted_keys_appear_nowhere(
     environment |= {"RAY_TMPDIR": str(ray_folder)}
     shards, run, printed, seen = f"{store.url}/keys", f"{store.url}/keys-run", [], []
 
+    logged = dict[str, bytes]()
+
     def command(words: list[str]) -> int:
         with subprocess.Popen(
             [sys.executable, "-m", *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -38,6 +41,10 @@ def test_planted_keys_appear_nowhere(
             for line in process.stdout:
                 printed.append(line)
                 seen.append(subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True).stdout)
+                for path in ray_folder.rglob("*"):  # which go with the command
+                    with contextlib.suppress(OSError):
+                        if path.is_file():
+                            logged[str(path)] = path.read_bytes()
         return process.returncode
 
     cut = f"data_tools baxter {videos} --out {shards} --resolution 32 --test-size 12 --rotations 1 --processes 2"
@@ -56,9 +63,7 @@ def test_planted_keys_appear_nowhere(
         for url in (shards, run)
         for name, _ in open_storage(url).tree()
     }
-    places |= {
-        str(path): path.read_bytes() for top in (tmp_path, ray_folder) for path in top.rglob("*") if path.is_file()
-    }
+    places |= {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} | logged
     places |= {"what was printed": "".join(printed).encode(), "ps": "".join(seen).encode()}
     assert any("train-normal" in name for name in places) and any("checkpoint" in name for name in places)
     assert any(name.startswith(str(ray_folder)) for name in places), "Ray's logs are among them"
