@@ -17,6 +17,7 @@ import pyarrow.parquet
 from cluster import tars
 from data_tools.errors import ChangedError, IrregularError, UserError
 from data_tools.sources.formats import IMAGE_ENDINGS, UNREAD_ENDINGS
+from data_tools.sources.layout import MASKS
 from data_tools.storage import Storage
 from data_tools.text import readable
 from data_tools.walk import has_left_behind
@@ -28,8 +29,6 @@ IMAGE_BYTES = 2**29
 ROWS = 64
 """Rows of a table that are read at a time."""
 KEY_COLUMNS, IMAGE_COLUMNS = ("key", "__key__", "path", "file"), ("image", "bytes", "png", "jpg", "content")
-MASKS = frozenset(("mask", "masks", "seg", "segmentation", "label", "labels", "gt"))
-"""The last part of a mask's name, as in a.mask.png beside a.png."""
 OF_THE_MACHINE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ESTALE, errno.ETIMEDOUT))
 """Errors that are not the file's: with these, nothing can be said of it."""
 
@@ -220,6 +219,7 @@ def _ending(path: str) -> str:
 
 
 def _is_mask(path: str) -> bool:
+    """Whether the last part of a name says so, as in a.mask.png beside a.png."""
     return _base(path).lower().split(".")[-2] in MASKS and _base(path).count(".") > 1
 
 

@@ -7,19 +7,15 @@ Nothing that a header says is believed beyond the size of the file itself, and n
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
-import lzma
 import posixpath
 import tarfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
-import pyarrow
+from cluster.unpacking import unpacked, unpacker
 
 BLOCK, RECORD, CHUNK = tarfile.BLOCKSIZE, tarfile.RECORDSIZE, 2**20
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
@@ -29,10 +25,6 @@ LONGEST = 2**20
 """Bytes of a header that goes on in blocks of its own: a long name, or pax records."""
 MOST = 4_000_000
 """Files in one tar."""
-UNPACKED, RATIO = 2**30, 20
-"""What a compressed tar may become, in bytes or as a multiple of its own: whatever is more. Images hardly shrink."""
-XZ_MEMORY = 2**28
-"""Bytes that unpacking .xz may take; its highest level takes a quarter."""
 WITHOUT_CONTENT = b"123456"
 """Kinds of members whose header nothing follows: links, devices, folders, FIFOs."""
 SPECIAL = {b"3": "a device", b"4": "a device", b"6": "a FIFO", b"S": "a sparse file"}
@@ -78,17 +70,16 @@ def opened(path: Path, scratch: Path) -> Iterator[tuple[IO[bytes], Contents]]:
     """A tar, compressed or not, to read from, and its contents; what is wrong with it is among these.
 
     OSError as the file or the disk has it.
-    scratch: a folder for what is unpacked, which takes `UNPACKED` or `RATIO` at most.
+    scratch: a folder for what is unpacked, whose size `unpacked` bounds.
     """
     with path.open("rb") as file:
-        unpack = _unpacker(file.read(6))
+        unpack = unpacker(file.read(6))
         file.seek(0)
         if unpack is None:
             yield file, contents(file)
             return
         with (scratch / "unpacked.tar").open("w+b") as plain:
-            most = max(UNPACKED, RATIO * path.stat().st_size)
-            trouble = _unpacked(unpack(file), plain, most)
+            trouble = unpacked(unpack(file), plain, path.stat().st_size)
             plain.seek(0)
             found = contents(plain)
             yield plain, Contents(found.files, [trouble] if trouble else found.troubles)
@@ -267,46 +258,3 @@ def _text(field: bytes) -> str:
 
 def _shown(text: str) -> str:
     return ascii(text[:100])[1:-1]
-
-
-def _unpacker(first: bytes) -> Callable[[IO[bytes]], Iterator[bytes]] | None:
-    """What unpacks a compressed file that begins so, by chunks, in bounded memory; None for a plain one."""
-    if first.startswith(b"\x1f\x8b"):
-        return lambda file: _chunks(gzip.GzipFile(fileobj=file))
-    if first.startswith(b"BZh"):
-        return lambda file: _chunks(bz2.BZ2File(file))
-    if first.startswith(b"\x28\xb5\x2f\xfd"):
-        return lambda file: _chunks(pyarrow.CompressedInputStream(file, "zstd"))
-    return _of_xz if first.startswith(b"\xfd7zXZ\0") else None
-
-
-def _chunks(stream: Any) -> Iterator[bytes]:
-    while chunk := stream.read(CHUNK):
-        yield chunk
-
-
-def _of_xz(file: IO[bytes]) -> Iterator[bytes]:
-    """Python's own LZMAFile takes as much memory as the file asks for."""
-    packed = file.read(CHUNK)
-    while packed:
-        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, XZ_MEMORY)
-        while not unpacker.eof:
-            yield unpacker.decompress(packed, CHUNK)
-            packed = file.read(CHUNK) if unpacker.needs_input else b""
-            if unpacker.needs_input and not packed:
-                raise EOFError("it is cut off")
-        packed = (unpacker.unused_data or file.read(CHUNK)).lstrip(b"\0")  # streams may follow, and be padded
-
-
-def _unpacked(chunks: Iterator[bytes], plain: IO[bytes], most: int) -> str:
-    """Write out what a compressed file holds, and say what hindered it; what came before that is there."""
-    try:
-        for chunk in chunks:
-            if plain.tell() + len(chunk) > most:
-                return f"unpacks to more than {most:,} bytes, of which the first are read: unpack it yourself"
-            plain.write(chunk)
-    except (EOFError, zlib.error, lzma.LZMAError, pyarrow.ArrowException, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's; those of the formats have none
-            raise
-        return f"cannot be unpacked further ({' '.join(str(error).split())})"
-    return ""

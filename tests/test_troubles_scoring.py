@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cluster import images, tars
+from cluster import images, tars, unpacking
 from cluster.__main__ import main as cluster
 from cluster.images import Item, find, find_units, items, tar_keys
 from data_tools.__main__ import main as data_tools
@@ -303,9 +303,9 @@ def test_compressed_tars(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(ends(short)) == 1 and whole(short).items() < whole(found).items()
     assert not whole(found_in(b"\x1f\x8b" + bytes(50), name))
     if name != "f.TAR":
-        monkeypatch.setattr(tars, "UNPACKED", 20_000)
-        monkeypatch.setattr(tars, "RATIO", 0)
-        monkeypatch.setattr(tars, "CHUNK", 5000)
+        monkeypatch.setattr(unpacking, "UNPACKED", 20_000)
+        monkeypatch.setattr(unpacking, "RATIO", 0)
+        monkeypatch.setattr(unpacking, "CHUNK", 5000)
         bomb = found_in(packed, name)
         assert "unpacks to more than 20,000 bytes" in ends(bomb)[0] and 0 < len(whole(bomb)) < 30
 
@@ -313,7 +313,7 @@ def test_compressed_tars(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_joined_and_padded_xz_and_one_that_asks_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = lzma.compress(tar_of(numbered(3))) + bytes(8) + lzma.compress(tar_of([("x.png", png(9))]))
     assert len(whole(found_in(packed, "a.tar.xz"))) == 4
-    monkeypatch.setattr(tars, "XZ_MEMORY", 10_000)
+    monkeypatch.setattr(unpacking, "XZ_MEMORY", 10_000)
     assert "emory" in ends(found_in(packed, "a.tar.xz"))[0]
 
 

@@ -13,9 +13,6 @@ from data_tools.errors import UserError
 from data_tools.storage import Guarded, open_storage, write_bytes
 from data_tools.storage.transfer import as_url
 
-DESKTOP = re.compile(r"(.+/)?(\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini)")
-"""What file managers leave anywhere."""
-
 
 @dataclass(frozen=True)
 class Made:
@@ -33,7 +30,7 @@ class Made:
     def former(self, place: Path | str) -> set[str]:
         """The names of what was made there before; UserError when anything else is there."""
         url = as_url(place) or str(place)
-        names = {name for name, _ in open_storage(url).tree() if not DESKTOP.fullmatch(name)}
+        names = {name for name, _ in open_storage(url).tree()}
         foreign = sorted(name for name in names if not self.names.fullmatch(name))
         if foreign or (names and self.always and self.always not in names):
             raise UserError(

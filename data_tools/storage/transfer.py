@@ -98,11 +98,11 @@ def _named(folder: Path, url: str) -> Iterator[None]:
     except UserError as error:
         raise type(error)(str(error).replace(str(folder), url)) from None
     except OSError as error:
-        inside = str(error.filename or "").startswith(str(folder))
+        ours = str(error.filename or "").startswith(str(folder))
         nameless = not error.filename and shutil.disk_usage(folder.parent).free < FULL  # a write names no file
-        if error.errno in OF_THE_DISK and (inside or nameless):
+        if error.errno in OF_THE_DISK and (ours or nameless):
             raise _no_room(error, url) from None
-        if not inside:
+        if not ours:
             raise
         raise UserError(describe(error).replace(str(folder), url)) from None
 
