@@ -13,16 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.conftest import refuses
-from tuning.label_free import (
-    CORRUPTIONS,
-    chosen_lambda,
-    corrupted,
-    excess_mass,
-    mass_volume,
-    rank_agreement,
-    separation,
-    uniform_images,
-)
+from trainer.scoring.made_anomalies import CORRUPTIONS, corrupted, separation
+from tuning.label_free import chosen_lambda, excess_mass, mass_volume, rank_agreement, uniform_images
 
 shapes = st.tuples(st.integers(8, 33), st.sampled_from([1, 3]))
 seeds = st.one_of(st.integers(0, 99), st.integers(0, 2**63 - 1))

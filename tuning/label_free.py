@@ -1,73 +1,16 @@
-"""What scores tell without labels: against corrupted images, against uniform ones, and from run to run."""
+"""What scores tell without labels: against uniform images, and from run to run."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.stats import rankdata
-from sklearn.metrics import roc_auc_score
 
-from data_tools.errors import UserError
 from tuning.baselines import PrincipalSpace
 
-NOISE_SIGMA = 0.15 * 255
 LEAST_MASS = 0.9  # excess mass: the curve is followed down to here
 MASS_RANGE = (0.9, 0.999)  # mass volume: the shares of the data that the level sets hold
 CURVE_POINTS = 1001
 TIE = 1e-12
-
-
-def _cut_paste(image: np.ndarray, draw: np.random.Generator) -> None:
-    side = min(image.shape[:2])
-    size, stretch = side * draw.uniform(1 / 8, 1 / 3), np.exp(draw.uniform(-0.5, 0.5) * np.log(3))
-    height, width = max(1, round(size * stretch)), max(1, round(size / stretch))
-    across = image.shape[1] - width + 1
-    places = (image.shape[0] - height + 1) * across
-    source = draw.integers(places)
-    target = (source + draw.integers(1, places)) % places  # any place but the source
-    (top, left), (to_top, to_left) = divmod(source, across), divmod(target, across)
-    piece = image[top : top + height, left : left + width]
-    image[to_top : to_top + height, to_left : to_left + width] = piece  # numpy minds the overlap
-
-
-def _noise(image: np.ndarray, draw: np.random.Generator) -> None:
-    side = min(image.shape[:2]) // 2
-    top, left = draw.integers(image.shape[0] - side + 1), draw.integers(image.shape[1] - side + 1)
-    square = image[top : top + side, left : left + side]
-    square[...] = (square + draw.normal(0, NOISE_SIGMA, square.shape)).round().clip(0, 255)
-
-
-def _blot(image: np.ndarray, draw: np.random.Generator) -> None:
-    height, width = image.shape[:2]
-    centre_y, centre_x = draw.uniform(0, height - 1), draw.uniform(0, width - 1)
-    radius_y, radius_x = min(height, width) * draw.uniform(1 / 8, 1 / 4, 2)
-    y, x = np.ogrid[:height, :width]
-    spot = ((y - centre_y) / radius_y) ** 2 + ((x - centre_x) / radius_x) ** 2 <= 1
-    low, high = int(image.min()), int(image.max())
-    image[spot] = low + int(draw.random() * (high - low + 1))  # one draw, whatever the image holds
-
-
-_CORRUPT = {"cut-paste": _cut_paste, "noise": _noise, "blot": _blot}
-CORRUPTIONS = tuple(_CORRUPT)
-
-
-def corrupted(images: np.ndarray, kind: str, seed: int) -> np.ndarray:
-    """Images with a made anomaly each: uint8 N x H x W x C, 8x8 and up -> a new array of the same shape.
-
-    "cut-paste": a rectangle of the image copied to another place of it (Li et al. 2021); its size, the geometric mean
-    of height and width, is 1/8 to 1/3 of the side and its aspect 1/3 to 3 before rounding to pixels. "noise": Gaussian,
-    sigma 0.15 of the full range, in a square of half the side. "blot": an ellipse with radii of 1/8 to 1/4 of the side,
-    centred in the image, in one value from the image's own range.
-
-    What is drawn for image i depends on the seed, the kind, i and the shape alone, so more images change nothing.
-    UserError for an unknown kind.
-    """
-    if kind not in _CORRUPT:
-        raise UserError(f"corruption {kind} is unknown - give one of {', '.join(CORRUPTIONS)}")
-    draw = np.random.default_rng((seed, CORRUPTIONS.index(kind)))
-    result = images.copy()
-    for image in result:
-        _CORRUPT[kind](image, draw)
-    return result
 
 
 def uniform_images(reference: np.ndarray, count: int, components: int, seed: int) -> np.ndarray:
@@ -118,12 +61,6 @@ def mass_volume(scores: np.ndarray, uniform_scores: np.ndarray) -> float:
     alpha = np.linspace(*MASS_RANGE, CURVE_POINTS)
     volume = _share_up_to(uniform_scores, np.quantile(scores, alpha, method="inverted_cdf"))
     return float(np.trapezoid(volume, alpha) / (MASS_RANGE[1] - MASS_RANGE[0]))
-
-
-def separation(scores: np.ndarray, corrupted_scores: np.ndarray) -> float:
-    """AUC of the corrupted images' scores against the originals', greater = more anomalous; 0.5 tells nothing."""
-    labels = np.arange(len(scores) + len(corrupted_scores)) >= len(scores)
-    return float(roc_auc_score(labels, np.concatenate([scores, corrupted_scores])))
 
 
 def rank_agreement(scores: np.ndarray) -> float:

@@ -11,7 +11,8 @@ import numpy as np
 
 from data_tools.storage import Storage, open_storage, write_bytes
 from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED, anomaly
-from tuning.label_free import CORRUPTIONS, chosen_lambda, excess_mass, mass_volume, rank_agreement, separation
+from trainer.scoring.made_anomalies import CORRUPTIONS, separation
+from tuning.label_free import chosen_lambda, excess_mass, mass_volume, rank_agreement
 from tuning.score_names import in_order, main_scores
 from tuning.sweep_files import checked, csv_text
 from tuning.sweep_tables import CHOICE, MEASURES, Sweep, Trial, read_sweep

@@ -18,8 +18,9 @@ from trainer.scoring.calibration import compared, kept_of
 from trainer.scoring.evaluation import provenance_columns, summary
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import WEIGHTED, fused, has_a
+from trainer.scoring.made_anomalies import CORRUPTIONS, corrupted
 from trainer.scoring.terms.base import Compared
-from tuning.label_free import CORRUPTIONS, corrupted, uniform_images
+from tuning.label_free import uniform_images
 from tuning.scored import ScoredImages, scored_images
 from tuning.sweep_files import csv_text
 
