@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.multiprocessing.spawn import spawn
 
 from data_tools.errors import run_command
-from tests.runs import bits, config_of, cut_back, lines, said, unhurried, words_of
+from tests.runs import bits, config_of, cut_back, leave_group, lines, said, unhurried, words_of
 from trainer.__main__ import main as trainer
 from trainer.config import TrainConfig
 from trainer.methods.proposed import step as growing
@@ -154,7 +154,7 @@ def _poisoned_rank(rank: int, world: int, place: str, config: TrainConfig) -> No
     with pytest.MonkeyPatch.context() as patch:
         poisoned_weight(patch, 80, 1)
         train(config, Hooks(log=lambda line: None))
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 @pytest.mark.slow
@@ -312,7 +312,7 @@ def _agree(rank: int, world: int, place: str, folder: str) -> None:
     except RuntimeError as error:
         said["count"] = str(error)
     Path(folder, f"{rank}.json").write_text(json.dumps(said))
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 def test_workers_whose_weights_differ_in_one_bit_stop_and_name_each_other(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.multiprocessing.spawn import spawn
 
+from tests.runs import leave_group
 from trainer.config import Distance
 from trainer.methods.proposed.losses import GeneratorEncoderLoss
 from trainer.networks.progressive import Critic, Encoder, Generator, wake
@@ -156,7 +157,7 @@ def _worker(rank: int, port: int, path: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     torch.save(_gradients(rank, 2), f"{path}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 def test_reduction_over_two_workers_equals_one_process_on_the_joined_batch(tmp_path):

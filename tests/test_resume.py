@@ -21,7 +21,20 @@ from torch.multiprocessing.spawn import spawn
 from data_tools.errors import UserError, run_command
 from data_tools.storage import open_storage, read_bytes
 from tests.conftest import refuses
-from tests.runs import COUNTS, OFTEN, TINY, bits, config_of, cut_back, lines, said, unhurried, upload, words_of
+from tests.runs import (
+    COUNTS,
+    OFTEN,
+    TINY,
+    bits,
+    config_of,
+    cut_back,
+    leave_group,
+    lines,
+    said,
+    unhurried,
+    upload,
+    words_of,
+)
 from trainer.__main__ import main as trainer
 from trainer.config import TrainConfig
 from trainer.run.checkpoint import checkpoint_names, chosen_checkpoint, newest_checkpoint, read_info
@@ -129,7 +142,7 @@ def _rank(rank: int, world: int, place: str, jobs: list[tuple[TrainConfig, int]]
         asked = itertools.count(1)
         around = Hooks(stopped=lambda: next(asked) == stop_after, log=lambda line: None)  # noqa: B023
         train(config, around)
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 def together(world: int, place: Path, *jobs: tuple[TrainConfig, int]) -> None:

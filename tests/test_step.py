@@ -16,6 +16,7 @@ from torch.multiprocessing.spawn import spawn
 
 from tests.hardware_bf16 import HardwareBf16
 from tests.plain import PlainStep
+from tests.runs import leave_group
 from trainer.bench.made_up import MadeUpImages
 from trainer.config import TrainConfig
 from trainer.methods.proposed import step as growing
@@ -149,7 +150,7 @@ def _worker(rank: int, port: int, place: str) -> None:
         step.run(500 + count * BATCH)
     if rank == 0:
         torch.save(gradients(step.networks), f"{place}/gradients.pt")  # type: ignore[arg-type]
-    dist.destroy_process_group()
+    leave_group()
 
 
 def test_two_workers_in_two_passes_each_do_what_one_does_in_one(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ def _worker(rank: int, work: Work, place: Path) -> None:
         raise
     if rank == 0:
         (place / RESULT).write_text(json.dumps(result), encoding="utf-8")
+    if work.workers > 1:
+        os._exit(0)  # threads of gloo that outlive the interpreter's end abort the process now and then
 
 
 def _measured(rank: int, work: Work, place: Path) -> dict[str, Any]:
