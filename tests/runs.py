@@ -94,7 +94,7 @@ def upload(run: Path, url: str) -> None:
 def leave_group() -> NoReturn:
     """Leave the process group and end a worker that a test started, at once and well.
 
-    Threads of gloo that outlive the interpreter's end abort the process, once in some thousands of times.
+    A thread of gloo that lets go of a tensor while the interpreter ends aborts the process (PyTorch's issue 190489).
     """
     torch.distributed.destroy_process_group()
     os._exit(0)
