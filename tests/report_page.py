@@ -17,6 +17,9 @@ class StandIn:
 
     resolution = SIDE
 
+    def seen(self, images: np.ndarray) -> np.ndarray:
+        return (images / 127.5 - 1).astype(np.float32)
+
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         return (images / 127.5 - 1).astype(np.float32) * 0.5
 

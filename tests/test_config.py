@@ -50,6 +50,9 @@ OTHER_VALUES: dict[str, tuple[list[str], Any]] = {  # words on the command line,
     "distance": (["--distance", "latent"], "latent"),
     "coupling": (["--coupling", "encoder-only"], "encoder-only"),
     "distance_weight": (["--distance-weight", "0.5"], 0.5),
+    "contrast": (["--contrast", "learned"], "learned"),
+    "generator_rate": (["--generator-rate", "0.5"], 0.5),
+    "final_decay": (["--final-decay", "0.5"], 0.5),
     "precision": (["--precision", "bf16"], "bf16"),
     "compile": (["--compile"], True),
     "log_images": (["--log-images", "13"], 13),
@@ -89,6 +92,7 @@ def test_the_papers_presets_are_the_papers(config: TrainConfig, resolution: int,
     assert (config.learning_rate, config.ema_decay) == (0.001, 0.999)
     assert (config.penalty, config.drift, config.seed) == (10, 0.001, 1000)
     assert (config.distance, config.coupling, config.distance_weight) == ("image", "joint", 1)
+    assert (config.contrast, config.generator_rate, config.final_decay) == ("full", 1, 0)
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -19,10 +19,12 @@ from data_tools.errors import run_command
 from tests.runs import bits, config_of, cut_back, leave_group, lines, said, unhurried, words_of
 from trainer.__main__ import main as trainer
 from trainer.config import TrainConfig
+from trainer.contrast import Contrast
 from trainer.methods.proposed import step as growing
 from trainer.networks.progressive import STDDEV_GROUP, Networks
 from trainer.run.checkpoint import checkpoint_names, read_info, read_tensors
 from trainer.run.folder import prepare
+from trainer.training import step as shared
 from trainer.training.group import Group, check_agreement, fitting_size
 from trainer.training.health import FiniteWatch, NotFiniteError, warnings
 from trainer.training.loop import Hooks, train
@@ -34,20 +36,20 @@ CPU = torch.device("cpu")
 def poisoned_batch(monkeypatch: pytest.MonkeyPatch, at: int, times: int) -> list[int]:
     """One pixel of the batch at a count becomes no number, so many times; returns where steps ran."""
     seen: list[int] = []
-    original, to_float = growing.GrowingStep.run, growing.to_float
+    original, to_float = growing.GrowingStep.run, shared.to_float
 
     def run(step: growing.GrowingStep, images_seen: int) -> dict[str, torch.Tensor]:
         seen.append(images_seen)
         return original(step, images_seen)
 
-    def one_pixel(images: torch.Tensor) -> torch.Tensor:
-        result = to_float(images).clone()
+    def one_pixel(images: torch.Tensor, contrast: Contrast) -> torch.Tensor:
+        result = to_float(images, contrast).clone()
         if seen[-1] == at and seen.count(at) <= times:
             result[0, 0, 0, 0] = NAN
         return result
 
     monkeypatch.setattr(growing.GrowingStep, "run", run)
-    monkeypatch.setattr(growing, "to_float", one_pixel)
+    monkeypatch.setattr(shared, "to_float", one_pixel)
     return seen
 
 

@@ -19,11 +19,13 @@ from tests.plain import PlainStep
 from tests.runs import leave_group
 from trainer.bench.made_up import MadeUpImages
 from trainer.config import TrainConfig
+from trainer.contrast import FULL
 from trainer.methods.proposed import step as growing
 from trainer.methods.proposed.step import GrowingStep
 from trainer.networks.progressive import Networks
 from trainer.schedule import Phase
 from trainer.training import random as counter_random
+from trainer.training import step as shared
 from trainer.training.group import Group, form_group
 
 CPU = torch.device("cpu")
@@ -57,8 +59,8 @@ def gradients(networks: Networks) -> dict[str, Tensor]:
 @pytest.fixture
 def in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """The step's images and random numbers come in double precision."""
-    to_float = growing.to_float
-    monkeypatch.setattr(growing, "to_float", lambda images: to_float(images).double())
+    to_float = shared.to_float
+    monkeypatch.setattr(shared, "to_float", lambda images, contrast=FULL: to_float(images, contrast).double())
     monkeypatch.setattr(GrowingStep, "_drawn", lambda self, positions: drawn_in_float64(positions))
 
 
@@ -75,7 +77,7 @@ def test_a_step_has_the_gradients_of_plain_code(kind: str) -> None:
     step.run(at)
     alpha = torch.tensor(phase.alpha(at)) if phase.fading else None
     positions = torch.arange(at, at + BATCH)
-    real = growing.faded(growing.to_float(torch.from_numpy(step.data.at(positions.numpy()))), alpha)
+    real = growing.faded(shared.to_float(torch.from_numpy(step.data.at(positions.numpy()))), alpha)
     z, again, u = drawn_in_float64(positions)
     plain.update_critic(real, z, u, alpha)
     theirs = gradients(plain.networks)

@@ -24,6 +24,7 @@ else:
 Distance = Literal["image", "latent"]
 Coupling = Literal["joint", "encoder-only"]
 Precision = Literal["auto", "float32", "bf16"]
+ContrastName = Literal["full", "learned"]
 MOST_SIDE, MOST_WIDTH = 2**15, 2**16
 PAPER_MINIBATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4}
 OPERATIONAL = (
@@ -99,10 +100,16 @@ class TrainConfig:
     """Images shown at the last resolution after its fade."""
     minibatch: dict[int, int] = field(default_factory=lambda: dict(PAPER_MINIBATCH))
     """Global minibatch per resolution."""
+    contrast: ContrastName = "full"
+    """What networks see as -1 and 1. full: black and white; learned: the 0.5 and 99.5 percentiles of the set."""
     microbatch: int = 0
     """Images that a worker takes in one pass, for less memory: a step's gradient is then summed up; 0 takes all."""
     learning_rate: float = 0.001
     """Adam's step size (the paper's schedule raises it to 0.0015 at 1024x1024)."""
+    generator_rate: float = 1.0
+    """That of generator and encoder of a growing network, as a multiple of the critic's, which is the learning rate."""
+    final_decay: float = 0.0
+    """Over this share of the last phase of a growing network the learning rate falls to 0 by a straight line."""
     ema_decay: float = 0.999
     """Decay of the generator's moving average, per critic step."""
 
@@ -158,24 +165,29 @@ class TrainConfig:
             "patience",
         ):
             if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{_option(name)} {getattr(self, name)} is not positive - give at least 1")
+                raise UserError(f"{flag(name)} {getattr(self, name)} is not positive - give at least 1")
         for name in ("fade_images", "window", "seed", "penalty", "drift", "distance_weight"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"{_option(name)} {getattr(self, name)} is negative or not finite - give 0 or more")
+                raise UserError(f"{flag(name)} {getattr(self, name)} is negative or not finite - give 0 or more")
         if self.seed >= 2**63:
             raise UserError(f"--seed {self.seed} needs more than 63 bits - give less than {2**63}")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"--ema-decay {self.ema_decay} is outside [0, 1) - give e.g. 0.999")
+        if not 0 < self.generator_rate < math.inf:
+            raise UserError(f"--generator-rate {self.generator_rate} is not positive and finite - give e.g. 0.5")
+        if not 0 <= self.final_decay <= 1:
+            raise UserError(f"--final-decay {self.final_decay} is outside [0, 1] - give e.g. 1, or 0 for none")
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"--learning-rate {self.learning_rate} is not positive and finite - give e.g. 0.001")
         for name, choices in (
             ("distance", Distance),
             ("coupling", Coupling),
             ("precision", Precision),
+            ("contrast", ContrastName),
         ):
             if getattr(self, name) not in get_args(choices):
                 raise UserError(
-                    f"{_option(name)} {getattr(self, name)} is unknown - give {' or '.join(get_args(choices))}"
+                    f"{flag(name)} {getattr(self, name)} is unknown - give {' or '.join(get_args(choices))}"
                 )
         method = method_of(self)
         known = (*(term.name for term in method.terms() if term.is_quick), *A_SCORES)
@@ -255,11 +267,12 @@ class TrainConfig:
         return config
 
 
-def _option(name: str) -> str:
+def flag(name: str) -> str:
+    """A field of TrainConfig as it is typed."""
     return "--from" if name == "start_from" else "--" + name.replace("_", "-")
 
 
 def differing_options(a: TrainConfig, b: TrainConfig) -> list[str]:
     """The options, as typed, in which two runs' computations differ."""
     names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in OPERATIONAL]
-    return [_option(name) for name in names if getattr(a, name) != getattr(b, name)]
+    return [flag(name) for name in names if getattr(a, name) != getattr(b, name)]

@@ -22,6 +22,7 @@ class Phase:
     kind: "fade", in which the newest layers blend in by alpha, or whatever else the method tells its phases apart by.
     start, end: images seen; the phase holds the steps that begin in [start, end).
     critic_steps: batches, one after the other, that the critic sees in a step.
+    decay: over this share of the phase, its last one, the learning rate falls to 0 by a straight line.
     """
 
     index: int
@@ -32,6 +33,7 @@ class Phase:
     batch: int
     learning_rate: float
     critic_steps: int = 1
+    decay: float = 0.0
 
     @property
     def name(self) -> str:
@@ -49,6 +51,11 @@ class Phase:
         """The fade factor at this count, in [0, 1]; 1 outside a fade."""
         return min((images_seen - self.start) / (self.end - self.start), 1.0) if self.fading else 1.0
 
+    def rate(self, images_seen: int) -> float:
+        """The learning rate of the step that begins at this count."""
+        falling = self.decay * (self.end - self.start)
+        return self.learning_rate * min((self.end - images_seen) / falling, 1.0) if falling else self.learning_rate
+
 
 def resolutions(final: int) -> list[int]:
     """4, 8, ... up to `final`."""
@@ -64,7 +71,9 @@ def grown(config: TrainConfig) -> tuple[Phase, ...]:
         rate = config.learning_rate * (1.5 if r >= 1024 else 1.0)
         for kind, images in (("fade", config.fade_images if r > 4 else 0), ("stable", stable)):
             if images:
-                phases.append(Phase(len(phases), r, kind, seen, seen + images, config.minibatch[r], rate))
+                last = r == config.resolution and kind == "stable"
+                about = (len(phases), r, kind, seen, seen + images, config.minibatch[r], rate)
+                phases.append(Phase(*about, decay=config.final_decay if last else 0.0))
                 seen += images
     return tuple(phases)
 

@@ -11,7 +11,7 @@ from data_tools.errors import UserError
 from data_tools.storage import open_storage, write_bytes
 from trainer.on_ray.session import has_gpus
 from trainer.on_ray.worker import fit_on_ray
-from trainer.run.folder import prepare, withdraw
+from trainer.run.folder import as_begun, prepare, withdraw
 from tuning.config import SweepConfig
 from tuning.plan import Trial, trial_of
 from tuning.trial_tables import write_tables
@@ -62,7 +62,7 @@ def _train(trial: Trial, cpus: int, supervisor: Any) -> None:
     import ray
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    config = trial.config
+    config = as_begun(trial.config)
     state = prepare(config)
     if state == "finished":
         return

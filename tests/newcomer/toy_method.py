@@ -13,7 +13,6 @@ from trainer.methods.base import Method, Trained
 from trainer.networks.base import NetworkSet
 from trainer.schedule import Phase
 from trainer.scoring.terms.base import Term
-from trainer.training.batches import at_resolution, to_float
 from trainer.training.step import Step
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ class ToyStep(Step):
         self.optimisers = {"adam": torch.optim.Adam(self.trained, lr=phase.learning_rate)}
 
     def run(self, images_seen: int) -> dict[str, Tensor]:
-        images = to_float(self._images(*self._places(images_seen)))
-        loss, parts = self.loss(at_resolution(images, self.phase.resolution))
+        loss, parts = self.loss(self._real(*self._places(images_seen)))
         self._update(self.optimisers["adam"], loss)
         self.finite.look(self.trained, images_seen)
         return parts

@@ -28,13 +28,14 @@ HEADINGS = (
     Heading(
         "schedule",
         "Sizes of images, networks and batches, and how long each phase lasts.",
-        ("resolution", "width", "fade_images", "stable_images", "final_images", "microbatch", "minibatch"),
+        ("resolution", "width", "fade_images", "stable_images", "final_images", "microbatch", "minibatch", "contrast"),
     ),
     Heading(
         "loss",
         "Optimisation and losses.",
         (
-            *("learning_rate", "ema_decay", "penalty", "drift", "distance", "coupling", "distance_weight"),
+            *("learning_rate", "generator_rate", "final_decay", "ema_decay"),
+            *("penalty", "drift", "distance", "coupling", "distance_weight"),
             *("precision", "compile"),
         ),
     ),

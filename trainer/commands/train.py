@@ -28,11 +28,12 @@ def train(config: TrainConfig) -> None:
 
     In this process, or on Ray workers where `config.workers` says so.
     """
-    from trainer.run.folder import prepare, withdraw
+    from trainer.run.folder import as_begun, prepare, withdraw
 
     # Ray's workers run in folders of their own, and an evaluation may be started from another one.
     places = ("data", "out", "cache", "start_from", "exclude")
     config = dataclasses.replace(config, **{name: absolute(getattr(config, name)) for name in places})
+    config = as_begun(config) if config.out else config
     state = prepare(config)
     if state == "finished":
         print(f"{config.out}: this run is finished - evaluate it with: python -m trainer evaluate {config.out}")

@@ -26,7 +26,7 @@ class ScoringGraph(nn.Module):
         self.networks = nn.ModuleDict({name: copy.deepcopy(each).cpu() for name, each in inference.networks.items()})
         self.alpha = None if inference.alpha is None else inference.alpha.cpu()
         named, device = dict(self.networks.items()), torch.device("cpu")
-        self.method, self.terms = inference.method, inference.joined
+        self.method, self.terms, self.contrast = inference.method, inference.joined, inference.contrast
         self.trained = replace(inference.trained, networks=named, alpha=self.alpha, device=device)
         self.kept = nn.ParameterDict(
             {name: nn.Parameter(torch.from_numpy(rows), requires_grad=False) for name, rows in calibration.kept.items()}
@@ -43,7 +43,7 @@ class ScoringGraph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """images: float32 N x r x r x C in [0, 255]. Returns a term of length N each, then heat maps N x r x r."""
-        queries = faded(images.permute(0, 3, 1, 2) / 127.5 - 1, self.alpha)
+        queries = faded(self.contrast.seen(images.permute(0, 3, 1, 2)), self.alpha)
         response = Response(self.method, self.trained, queries)
         found = []
         for term in self.terms:

@@ -28,7 +28,7 @@ def beside_match(detector: Detector, images: np.ndarray, maps: np.ndarray | None
     maps: uint8 N x H x W x 3 as of `overlaid`; without them |w(Q) - w(R)| in colour, 0 dark and 1 bright.
     """
     side = images.shape[1]
-    matches = np.clip(np.rint((detector.reconstruct(images) + 1) * 127.5), 0, 255).astype(np.uint8)
+    matches = detector.inference.contrast.pixels(detector.reconstruct(images))
     if maps is None:
         maps = (matplotlib.colormaps["magma"](detector.inference.heatmap(images))[..., :3] * 255).astype(np.uint8)
     times = [side // matches.shape[1], side // maps.shape[1]]

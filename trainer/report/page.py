@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
-import torch
 
 from data_tools.dataset.reader import Dataset
 from data_tools.storage import open_storage, read_bytes
@@ -19,7 +18,6 @@ from trainer.run.checkpoint import CheckpointInfo
 from trainer.scoring.evaluation import ScoreTable, auc, summary, test_images
 from trainer.scoring.inference import Inference
 from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED
-from trainer.training.batches import at_resolution, to_float
 
 EVALUATION = Made("an evaluation", re.compile(r"index\.html|scores\.csv|summary\.json|[a-z-]+\.png"))
 SHOWN = 10  # queries per picture of closest matches
@@ -110,7 +108,7 @@ def _matches(out: Path, inference: Inference, dataset: Dataset, labels: np.ndarr
     }
     for name, (chosen, title) in draws.items():
         part = images[chosen]
-        queries = at_resolution(to_float(torch.from_numpy(part)), inference.resolution).permute(0, 2, 3, 1).numpy()
+        queries = inference.seen(part)
         picture = out / f"matches-{name}.png"
         matches_figure(queries, inference.reconstruct(part), inference.heatmap(part), scores[chosen], picture, title)
 

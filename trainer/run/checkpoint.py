@@ -35,10 +35,11 @@ from data_tools.storage import (
 )
 from data_tools.untrusted import whole
 from trainer.config import TrainConfig
+from trainer.contrast import FULL, Contrast
 from trainer.methods import network_names
 
-FORMAT_VERSION = 3
-"""Since 3 there is the dataset's intensity; a checkpoint without one stays readable for programs that know of 2."""
+FORMAT_VERSION = 4
+"""Since 3 there is the dataset's intensity, since 4 the run's contrast; one that has neither is written as 2 was."""
 FACTS, BEST = "checkpoint.json", "best.json"
 NAME = "images-[0-9]{9,15}"
 FILE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\.safetensors")
@@ -63,6 +64,7 @@ class CheckpointInfo:
     versions: dict[str, str]
     sha256: dict[str, str]
     intensity: Intensity | None = None  # how the dataset's values of more than 8 bits became 8
+    contrast: Contrast = FULL  # how its pixels become what the networks see
 
     @property
     def name(self) -> str:
@@ -87,6 +89,7 @@ class Snapshot:
     config: TrainConfig
     files: dict[str, dict[str, Tensor]]
     intensity: Intensity | None = None
+    contrast: Contrast = FULL
 
     @property
     def name(self) -> str:
@@ -111,7 +114,7 @@ def write_checkpoint(
         write_bytes(storage, f"{name}.safetensors", content)
         sha256[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
     facts = {
-        "format_version": FORMAT_VERSION if snapshot.intensity else 2,
+        "format_version": 4 if snapshot.contrast != FULL else 3 if snapshot.intensity else 2,
         "images_seen": snapshot.images_seen,
         "resolution": snapshot.resolution,
         "alpha": snapshot.alpha,
@@ -123,6 +126,8 @@ def write_checkpoint(
     }
     if snapshot.intensity:
         facts["intensity"] = snapshot.intensity.to_json()
+    if snapshot.contrast != FULL:
+        facts["contrast"] = snapshot.contrast.to_json()
     before_it_counts()
     still_ours(now=True)
     write_bytes(storage, FACTS, (json.dumps(facts | {"checksum": checksum(facts)}, indent=2) + "\n").encode())
@@ -219,6 +224,7 @@ def _info(url: str, facts: dict[str, Any]) -> CheckpointInfo:
         {str(name): str(version) for name, version in versions.items()},
         sha256,
         Intensity.from_json(facts.get("intensity")),
+        Contrast.from_json(facts.get("contrast")),
     )
 
 

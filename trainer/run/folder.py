@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +28,7 @@ from data_tools.storage import Guarded, StillOurs, local_path, open_storage, rea
 from data_tools.storage.folder import meant
 from data_tools.storage.hurry import hurried
 from data_tools.untrusted import JSON_BYTES
-from trainer.config import TrainConfig, differing_options
+from trainer.config import TrainConfig, differing_options, flag
 from trainer.run.checkpoint import (
     DamagedError,
     check_checkpoint,
@@ -186,6 +188,23 @@ def run_images(run: str, config: TrainConfig, dataset: Dataset) -> TrainingSet:
     except ValueError as error:
         raise UserError(f"{run}/{EXCLUDED}: {error} - train anew into another --out") from None
     return training_set(dataset, config.gamma, config.seed, config.window, excluded)
+
+
+def as_begun(config: TrainConfig) -> TrainConfig:
+    """The same, with an older run's values of what was no option yet when it began, so that its command goes on.
+
+    A preset may have gained such an option, or another default for it.
+    """
+    try:
+        values = read_document(open_storage(config.out), CONFIG)
+    except (FileNotFoundError, ValueError):
+        return config
+    younger = [each.name for each in dataclasses.fields(TrainConfig) if each.name not in values]
+    former = {name: getattr(TrainConfig(), name) for name in younger}
+    for name, value in former.items():
+        if getattr(config, name) != value:
+            print(f"note: {config.out} is older than {flag(name)}: it goes on with {value}", file=sys.stderr)
+    return dataclasses.replace(config, **former)
 
 
 def check_begun(config: TrainConfig) -> None:

@@ -133,8 +133,8 @@ def unsettled(start: Start, run: str, networks: NetworkSet) -> Snapshot | None:
     i = start.info
     if not i or not i.url.startswith(f"{run}/"):
         return None
-    files = networks.weights()
-    return Snapshot(i.images_seen, i.resolution, i.alpha, i.channels, i.dataset_digest, i.config, files, i.intensity)
+    about = (i.channels, i.dataset_digest, i.config, networks.weights(), i.intensity, i.contrast)
+    return Snapshot(i.images_seen, i.resolution, i.alpha, *about)
 
 
 def _ends_a_phase(config: TrainConfig, images_seen: int) -> bool:

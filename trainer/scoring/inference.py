@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from data_tools.dataset.intensity import Intensity
 from data_tools.errors import UserError
 from trainer.config import TrainConfig
+from trainer.contrast import FULL, Contrast
 from trainer.methods import method_of
 from trainer.methods.base import Trained
 from trainer.run.checkpoint import CheckpointInfo, Snapshot, check_finite, load_weights, newest_checkpoint, read_info
@@ -58,13 +59,15 @@ class Inference:
         alpha: float | None = None,
         device: str | torch.device = "cpu",
         intensity: Intensity | None = None,
+        contrast: Contrast = FULL,
     ) -> None:
-        """intensity: how images of more than 8 bits are brought to the 8 that are scored.
+        """intensity: how images of more than 8 bits are brought to the 8 that are scored; contrast: how these are seen.
 
         networks: by name, those that score or all of a training's, in eval mode on the device.
         """
         self.device = torch.device(device)
         self.config, self.resolution, self.channels, self.intensity = config, resolution, channels, intensity
+        self.contrast = contrast
         self.alpha = None if alpha is None else torch.tensor(alpha, device=self.device)
         self.networks, self.method = networks, method_of(config)
         self.trained = Trained(config, networks, resolution, self.alpha, self.device)
@@ -79,7 +82,8 @@ class Inference:
         networks = _unallocated(info.config, info.channels)
         load_weights(info, networks)
         check_finite(info, networks)
-        return Inference.of(info.config, networks, info.resolution, info.channels, info.alpha, device, info.intensity)
+        where = (info.resolution, info.channels, info.alpha, device)
+        return Inference.of(info.config, networks, *where, info.intensity, info.contrast)
 
     @staticmethod
     def from_snapshot(snapshot: Snapshot) -> Inference:
@@ -88,7 +92,7 @@ class Inference:
         for name, network in networks.items():
             network.to_empty(device="cpu").load_state_dict(snapshot.files[name])
         s = snapshot
-        return Inference.of(s.config, networks, s.resolution, s.channels, s.alpha, intensity=s.intensity)
+        return Inference.of(s.config, networks, s.resolution, s.channels, s.alpha, None, s.intensity, s.contrast)
 
     @staticmethod
     def of(
@@ -99,12 +103,13 @@ class Inference:
         alpha: float | None,
         device: str | torch.device | None = None,
         intensity: Intensity | None = None,
+        contrast: Contrast = FULL,
     ) -> Inference:
         """Has networks, just loaded, to itself; on the GPU where there is one."""
         device = device or best_device()
         for network in networks.values():
             network.to(device).requires_grad_(False).eval()
-        return Inference(config, networks, resolution, channels, alpha, device, intensity)
+        return Inference(config, networks, resolution, channels, alpha, device, intensity, contrast)
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
@@ -148,6 +153,10 @@ class Inference:
         maps = [residual_map(q, self._matches(q)) for q in self.batches(images, batch)]
         return torch.cat(maps).cpu().numpy() if maps else np.zeros((0, self.resolution, self.resolution), np.float32)
 
+    def seen(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
+        """The images as the networks see them: float32, N x r x r x C, about [-1, 1]."""
+        return torch.cat([q.permute(0, 2, 3, 1) for q in self.batches(images, batch)]).cpu().numpy()
+
     def reconstruct(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
         """The closest matches R = G(E(Q)): float32, N x r x r x C, about [-1, 1]."""
         self.method.check_reconstructs()
@@ -174,7 +183,7 @@ class Inference:
             )
         for start in range(0, len(images), batch):
             part = torch.from_numpy(np.array(images[start : start + batch])).to(self.device)  # a copy, writable
-            yield faded(at_resolution(to_float(part), self.resolution), self.alpha)
+            yield faded(at_resolution(to_float(part, self.contrast), self.resolution), self.alpha)
 
     @torch.no_grad()
     def _matches(self, queries: Tensor) -> Tensor:

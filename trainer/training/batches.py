@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.contrast import FULL, Contrast
 from trainer.networks.layers import downsample, upsample
 
 
@@ -16,9 +17,9 @@ def worker_positions(images_seen: int, batch: int, rank: int, world: int) -> np.
     return np.arange(start, start + share)
 
 
-def to_float(images: Tensor) -> Tensor:
-    """uint8 N x H x W x C to float32 N x C x H x W in [-1, 1], channels last in memory."""
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+def to_float(images: Tensor, contrast: Contrast = FULL) -> Tensor:
+    """uint8 N x H x W x C to float32 N x C x H x W as networks see them, about [-1, 1]; channels last in memory."""
+    return contrast.seen(images.permute(0, 3, 1, 2).float())
 
 
 def at_resolution(images: Tensor, resolution: int) -> Tensor:

@@ -21,7 +21,6 @@ from trainer.run.saving import Saver
 from trainer.schedule import Phase
 from trainer.scoring.inference import Inference
 from trainer.training import random
-from trainer.training.batches import at_resolution, faded, to_float
 from trainer.training.health import warnings
 from trainer.training.step import Step
 
@@ -68,10 +67,10 @@ class FirstWorker:
         """Real images, and generated and reconstructed ones where the method has them."""
         config, networks, method = self.config, step.networks, method_of(self.config)
         alpha = phase.alpha(images_seen) if phase.fading else None
-        inference = Inference(config, networks.by_name(), phase.resolution, self.dataset.channels, alpha, step.device)
+        about = (phase.resolution, self.dataset.channels, alpha, step.device)
+        inference = Inference(config, networks.by_name(), *about, contrast=step.contrast)
         with torch.no_grad(), networks.evaluating():
-            shown = to_float(torch.from_numpy(self.shown).to(step.device))
-            rows = {"real": faded(at_resolution(shown, phase.resolution), inference.alpha)}
+            rows = {"real": next(inference.batches(self.shown, SHOWN))}
             if "generate" in method.offers():
                 places = torch.arange(SHOWN)
                 z = random.latents(config.seed, random.LATENT_FOR_GENERATOR, places, config.latent_size)
@@ -118,5 +117,5 @@ def snapshot_of(config: TrainConfig, dataset: Dataset, step: Step, phase: Phase,
     files = step.networks.weights() | ({} if over else step.moments())
     alpha = phase.alpha(images_seen) if phase.fading and not over else None
     manifest = dataset.manifest
-    about = (manifest.channels, manifest.digest, config, files, manifest.intensity)
+    about = (manifest.channels, manifest.digest, config, files, manifest.intensity, step.contrast)
     return Snapshot(images_seen, phase.resolution, alpha, *about)

@@ -16,8 +16,10 @@ import torch
 
 from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import open_dataset
+from data_tools.dataset.training_set import TrainingSet
 from data_tools.errors import UserError
 from trainer.config import TrainConfig
+from trainer.contrast import FULL, Contrast, learned_contrast
 from trainer.methods import method_of
 from trainer.run.folder import check_begun, mark_finished, run_images
 from trainer.run.resume import Start, find_start, load_moments, load_start, sole_trainer, unsettled
@@ -174,6 +176,7 @@ def _set_up(config: TrainConfig, hooks: Hooks, trouble: str) -> Iterator[Run]:
         networks = method.networks(config, dataset.channels, len(data)).to(device)
         load_start(start, networks, dataset.channels)
         step = method.step(config, networks, data, device, group)
+        step.contrast = _contrast(config, start, data)
         wait_for_all(group)
         first = None
         if still_ours:
@@ -182,6 +185,13 @@ def _set_up(config: TrainConfig, hooks: Hooks, trouble: str) -> Iterator[Run]:
             first.introduce(step, start, trouble)
         hooks.begun(start.images_seen)
         yield Run(config, phases, start, step, first, hooks)
+
+
+def _contrast(config: TrainConfig, start: Start, data: TrainingSet) -> Contrast:
+    """That of the weights to start from, which know no other; else what the configuration asks for."""
+    if start.info:
+        return start.info.contrast
+    return learned_contrast(data) if config.contrast == "learned" else FULL
 
 
 def _picture_marks(phase: Phase, pictures: int) -> np.ndarray:

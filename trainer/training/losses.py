@@ -61,6 +61,7 @@ class CriticLoss(nn.Module):
         parts = {
             "critic/loss": loss,
             "critic/wasserstein": wasserstein,
+            "critic/losing": (wasserstein < 0).float(),  # its mean is a share of steps
             "critic/penalty": penalty,
             "critic/slope": norm.mean(),
             "critic/drift": drift,

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data_tools.dataset.training_set import TrainingSet
+from trainer.contrast import FULL, Contrast
 from trainer.networks.base import NetworkSet, copied
 from trainer.schedule import Phase
 from trainer.training import random
-from trainer.training.batches import worker_positions
+from trainer.training.batches import at_resolution, to_float, worker_positions
 from trainer.training.device import uses_bf16
 from trainer.training.group import Group, sum_of
 from trainer.training.health import FiniteWatch
@@ -32,6 +33,7 @@ class Step:
     phase: Phase
     optimisers: dict[str, torch.optim.Optimizer]
     trained: list[nn.Parameter]
+    contrast: Contrast = FULL  # the loop sets the run's before the first phase
 
     def __init__(
         self, config: TrainConfig, networks: NetworkSet, data: TrainingSet, device: torch.device, group: Group
@@ -102,6 +104,10 @@ class Step:
         """The positions of this worker's part of the batch that begins at a count, for data and for random numbers."""
         places = worker_positions(images_seen, self.phase.batch, self.group.rank, self.group.size)
         return places, torch.from_numpy(places).to(self.device)
+
+    def _real(self, places: np.ndarray, positions: Tensor) -> Tensor:
+        """Real images at the phase's resolution, as networks see them outside a fade: N x C x r x r."""
+        return at_resolution(to_float(self._images(places, positions), self.contrast), self.phase.resolution)
 
     def _images(self, places: np.ndarray, positions: Tensor) -> Tensor:
         """Real images, uint8 N x H x W x C."""

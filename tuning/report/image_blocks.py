@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import torch
 
 from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import open_dataset
@@ -139,7 +138,7 @@ def _matches(
     rows = {}
     for method, trial in corner.items():
         detector = _detector(sweep, trial)
-        rows.setdefault("query", _shrunk(images[chosen], detector.resolution))
+        rows.setdefault("query", detector.seen(images[chosen]))
         rows[method.partition(" (")[0]] = detector.reconstruct(images[chosen])
     caption = f"Test images, evenly drawn, above what each method makes of them; {_names(corner)}."
     headings = ["normal", *[""] * (len(normal) - 1), "anomalous", *[""] * (len(anomalous) - 1)]
@@ -157,7 +156,7 @@ def _extremes(sweep: Sweep, name: str, title: str, trial: Trial, images: np.ndar
         kinds = ["" if labels is None else "\nanomalous" if labels[i] else "\nnormal" for i in chosen]
         headings = [f"{score[i]:.3g}{kind}" for i, kind in zip(chosen, kinds)]
         part = images[chosen]
-        queries = _shrunk(part, detector.resolution)
+        queries = detector.seen(part)
         blocks[block] = (headings, queries, detector.reconstruct(part), detector.heatmap(part))
     top = max(float(heat.max()) for *_, heat in blocks.values())
     caption = (
@@ -176,13 +175,6 @@ def _detector(sweep: Sweep, trial: Trial):
     from trainer.scoring.inference import Inference
 
     return Inference.load(f"{sweep.url}/trials/{trial.name}/run")
-
-
-def _shrunk(images: np.ndarray, resolution: int) -> np.ndarray:
-    """uint8 N x H x W x C to float N x r x r x C in [-1, 1], as a detector of resolution r sees them."""
-    from trainer.training.batches import at_resolution, to_float
-
-    return at_resolution(to_float(torch.from_numpy(images.copy())), resolution).permute(0, 2, 3, 1).numpy()
 
 
 def _corners(sweep: Sweep, methods: list[str], gammas: list[float] | None = None) -> dict[tuple[str, str], Trial]:

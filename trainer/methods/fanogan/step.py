@@ -9,7 +9,6 @@ from trainer.methods.fanogan.networks import FAnoGanNetworks
 from trainer.schedule import Phase
 from trainer.scoring.terms.feature_residual import izi_f
 from trainer.training import random
-from trainer.training.batches import at_resolution, to_float
 from trainer.training.losses import CriticLoss, GeneratorLoss
 from trainer.training.step import Step
 
@@ -86,9 +85,6 @@ class FAnoGanStep(Step):
         loss, generator_parts = self.generator_loss(self._latents(random.LATENT_FOR_GENERATOR, positions))
         self._update(self.optimisers["generator_adam"], loss)
         return parts | generator_parts
-
-    def _real(self, places, positions: Tensor) -> Tensor:
-        return at_resolution(to_float(self._images(places, positions)), self.phase.resolution)
 
     def _settle_reduction(self) -> None:
         """A pass that leaves nothing behind but batch norm's averages of it, which are put back; see `GrowingStep`."""

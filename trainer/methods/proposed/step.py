@@ -14,7 +14,7 @@ from trainer.methods.proposed.losses import GeneratorEncoderLoss
 from trainer.networks.progressive import Networks, SearchNetworks, used_parameters, wake
 from trainer.private import lerp_all
 from trainer.schedule import Phase
-from trainer.training.batches import at_resolution, faded, to_float
+from trainer.training.batches import faded
 from trainer.training.losses import CriticLoss
 from trainer.training.step import Step
 from trainer.training.timing import (
@@ -60,6 +60,7 @@ class GrowingStep(Step):
         self.generator_loss = self._reduced(self._compiled(self.generator_objective()))
         # Adam works element by element, so one optimiser serves generator and encoder, joint or not.
         self.optimisers = {"critic_adam": self._adam(critic), "generator_adam": self._adam(learners)}
+        self.rates = {"critic_adam": 1.0, "generator_adam": c.generator_rate}  # multiples of the phase's
         self.trained = [*critic, *learners]
         if self.group.size > 1:
             self._settle_reduction()
@@ -70,9 +71,11 @@ class GrowingStep(Step):
         where = (phase.resolution, alpha)
         with part(DATA):
             places, positions = self._places(images_seen)
-            real = faded(at_resolution(to_float(self._images(places, positions)), phase.resolution), alpha)
+            real = faded(self._real(places, positions), alpha)
         with part(LATENTS):
             z, again, u = self._drawn(positions)
+        for name, adam in self.optimisers.items():
+            adam.param_groups[0]["lr"] = self.rates[name] * phase.rate(images_seen)
         critic_parts = self._descend("critic_adam", self.critic_loss, self._critic_pass, (real, z, u), where)
         with part(EMA):
             lerp_all(self.ema_parameters, self.generator_values, 1 - c.ema_decay)
