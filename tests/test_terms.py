@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from trainer.scoring.join import fused
+from trainer.scoring.terms.feature_distance import LEAST_VARIANCE, SHRINKAGE, gaussian
+from trainer.scoring.terms.feature_distance import TERM as L_M
 from trainer.scoring.terms.neighbours import TERM as L_K
 from trainer.scoring.terms.neighbours import unit_length
+from trainer.scoring.trust import weights_by
 
 RNG = np.random.default_rng(3)
-TERMS = ("L_n", "L_o", "D", "L_k")
+TERMS: tuple[str, ...] = ("L_n", "L_o", "D", "L_k")
+EQUAL: dict[str, float] = dict.fromkeys(TERMS, 1.0)
 
 
 def by_hand(z_hat: np.ndarray, reference: np.ndarray, leave_out: bool) -> list[float]:
@@ -77,8 +81,8 @@ def test_many_queries_are_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fused_is_fishers_sum_of_logarithms() -> None:
     known = {name: np.arange(99.0) * scale for name, scale in zip(TERMS, (1e-4, 1.0, 30.0, 0.1))}
     queries = {name: np.array([-1.0, column[49], 1e9]) for name, column in known.items()}  # p = 1, 51 / 100, 1 / 100
-    assert fused(queries, known) == pytest.approx([0.0, -4 * np.log(0.51), -4 * np.log(0.01)])
-    own = fused(known, known, np.full(99, True))  # each against the other 98: p = 99 / 99 ... 1 / 99
+    assert fused(queries, known, EQUAL) == pytest.approx([0.0, -4 * np.log(0.51), -4 * np.log(0.01)])
+    own = fused(known, known, EQUAL, np.full(99, True))  # each against the other 98: p = 99 / 99 ... 1 / 99
     np.testing.assert_allclose(own, -4 * np.log(np.arange(99, 0, -1) / 99))
 
 
@@ -87,8 +91,8 @@ def test_fused_does_not_let_one_term_excuse_another() -> None:
     usual = {name: np.zeros(1) for name in TERMS}
     odd = {**usual, "L_n": np.array([9.0])}
     excused = {**odd, "D": np.array([-9.0])}
-    assert fused(excused, known) > fused(usual, known) + 4
-    assert fused(odd, known) > fused(excused, known)
+    assert fused(excused, known, EQUAL) > fused(usual, known, EQUAL) + 4
+    assert fused(odd, known, EQUAL) > fused(excused, known, EQUAL)
 
 
 @pytest.mark.parametrize("name", list(TERMS))
@@ -96,22 +100,74 @@ def test_only_the_order_within_each_term_counts(name: str) -> None:
     known = {term: RNG.normal(size=200) for term in TERMS}
     queries = {term: RNG.normal(size=50) for term in TERMS}
     bent = {**known, name: np.exp(known[name])}, {**queries, name: np.exp(queries[name])}
-    np.testing.assert_array_equal(fused(queries, known), fused(bent[1], bent[0]))
+    np.testing.assert_array_equal(fused(queries, known, EQUAL), fused(bent[1], bent[0], EQUAL))
 
 
 def test_contamination_of_the_training_images_moves_fused_little() -> None:
     known = {name: RNG.normal(size=1000) for name in TERMS}
     spoilt = {name: np.concatenate([column, np.full(20, 1e6)]) for name, column in known.items()}
     queries = {name: RNG.normal(size=50) for name in TERMS}
-    clean, moved = fused(queries, known), fused(queries, spoilt)
+    clean, moved = fused(queries, known, EQUAL), fused(queries, spoilt, EQUAL)
     assert (moved < clean + 1e-9).sum() > 40 and np.corrcoef(clean, moved)[0, 1] > 0.98
 
 
 def test_a_term_that_says_nothing_adds_nothing() -> None:
     known = {name: RNG.normal(size=100) for name in TERMS}
     queries = {name: RNG.normal(size=10) for name in TERMS}
-    silent = fused({**queries, "D": np.zeros(10)}, {**known, "D": np.zeros(100)})
+    silent = fused({**queries, "D": np.zeros(10)}, {**known, "D": np.zeros(100)}, EQUAL)
     others = -sum(
         np.log([(1 + (known[name] >= q).sum()) / 101 for q in queries[name]]) for name in TERMS if name != "D"
     )
     np.testing.assert_allclose(silent, others)
+
+
+def test_a_term_of_weight_nothing_has_no_say() -> None:
+    known = {name: RNG.normal(size=100) for name in TERMS}
+    queries = {name: RNG.normal(size=10) for name in TERMS}
+    without = {name: column for name, column in known.items() if name != "L_o"}
+    found = fused(queries, known, {**EQUAL, "L_o": 0.0, "D": 2.0})
+    expected = fused(queries, without, EQUAL) + fused(queries, {"D": known["D"]}, EQUAL)
+    np.testing.assert_allclose(found, expected)
+
+
+def test_trust_is_in_proportion_to_what_a_term_tells_apart() -> None:
+    weights = weights_by({"L_n": 0.8, "L_o": 0.4, "D": 0.5, "L_k": 0.6})
+    assert weights == pytest.approx({"L_n": 3.0, "L_o": 0.0, "D": 0.0, "L_k": 1.0})
+    assert sum(weights.values()) == pytest.approx(len(weights))
+    assert weights_by({"L_n": 0.5, "L_o": 0.1}) == {"L_n": 1.0, "L_o": 1.0}  # nothing to choose by
+
+
+def mahalanobis_by_hand(query: np.ndarray, rows: np.ndarray, mean_variance: float, divisor: float) -> float:
+    centred = rows - rows.mean(axis=0)
+    shrunk = (1 - SHRINKAGE) * centred.T @ centred / divisor + SHRINKAGE * mean_variance * np.eye(rows.shape[1])
+    d = query - rows.mean(axis=0)
+    return float(np.sqrt(d @ np.linalg.solve(shrunk, d)))
+
+
+def mean_variance(rows: np.ndarray) -> float:
+    return float(((rows - rows.mean(axis=0)) ** 2).sum() / (len(rows) - 2) / rows.shape[1])
+
+
+def test_the_distance_of_features_is_mahalanobis_and_leaves_an_image_of_its_own_out() -> None:
+    """Against a covariance of the others, image by image, solved in float64."""
+    rows = RNG.normal(size=(40, 12)) @ RNG.normal(size=(12, 12))
+    kept, queries = gaussian(rows), RNG.normal(size=(5, 12))
+    others = [mahalanobis_by_hand(query, rows, mean_variance(rows), 38) for query in queries]
+    np.testing.assert_allclose(L_M.distances(queries.astype(np.float32), kept), others, rtol=1e-4)
+    found = L_M.distances(rows.astype(np.float32), kept, np.arange(40))
+    expected = [
+        mahalanobis_by_hand(row, np.delete(rows, i, axis=0), mean_variance(rows), 38) for i, row in enumerate(rows)
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert (found > L_M.distances(rows.astype(np.float32), kept)).all()
+    mixed = L_M.distances(rows[:2].astype(np.float32), kept, np.array([0, -1]))
+    np.testing.assert_allclose(mixed, [found[0], L_M.distances(rows[1:2].astype(np.float32), kept)[0]])
+
+
+def test_more_features_than_images_and_images_that_are_all_alike_have_finite_distances() -> None:
+    few = RNG.normal(size=(5, 20)).astype(np.float32)
+    assert np.isfinite(L_M.distances(few, gaussian(few), np.arange(5))).all()
+    for count in (1, 2, 9):
+        alike = np.full((count, 20), 20**-0.5, np.float32)
+        found = L_M.distances(alike, gaussian(alike), np.arange(count))
+        np.testing.assert_allclose(found, 0, atol=1e-3 / LEAST_VARIANCE**0.5 * np.finfo(np.float32).eps)

@@ -14,12 +14,13 @@ from data_tools.storage import open_storage, write_bytes
 from trainer.config import TrainConfig
 from trainer.run.checkpoint import CheckpointInfo, checkpoint_names, newest_checkpoint, read_info
 from trainer.run.folder import read_config, run_images
-from trainer.scoring.calibration import compared, kept_of
+from trainer.scoring.comparison import compared, kept_of
 from trainer.scoring.evaluation import provenance_columns, summary
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import WEIGHTED, fused, has_a
 from trainer.scoring.made_anomalies import CORRUPTIONS, corrupted
 from trainer.scoring.terms.base import Compared
+from trainer.scoring.trust import trusted
 from tuning.label_free import uniform_images
 from tuning.scored import ScoredImages, scored_images
 from tuning.sweep_files import csv_text
@@ -74,15 +75,19 @@ def _score(
         values = inference.values(judged.images, [term for term in inference.terms if not isinstance(term, Compared)])
         return values, values.terms
     values = known = inference.values(judged.images)
-    own = np.arange(len(judged.images))
+    images = judged.images
+    own = np.arange(len(images))
     if judged.labels is not None:
         data = run_images(config.out, config, dataset)
         own = np.arange(min(len(data), REFERENCE))
-        known = inference.values(data.at(own))
+        images = data.at(own)
+        known = inference.values(images)
     kept = kept_of(inference.terms, known)
     reference = compared(inference.joined, known, kept, own)
     scores = compared(inference.terms, values, kept, own if known is values else None)
-    return values, scores | {"fused": fused(scores, reference, np.full(len(own), True) if known is values else None)}
+    weights = trusted(inference, inference.joined, images, reference, kept)
+    is_known = np.full(len(own), True) if known is values else None
+    return values, scores | {"fused": fused(scores, reference, weights, is_known)}
 
 
 def _score_csv(scores: dict[str, np.ndarray], judged: ScoredImages) -> str:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from data_tools.commands.options import CacheOptions, Caching
-from data_tools.errors import UserError
+from data_tools.errors import UnreachableError, UserError
 from trainer.commands.shared import Best
+
+if TYPE_CHECKING:
+    from trainer.run.checkpoint import CheckpointInfo
+    from trainer.scoring.detector import Detector
+    from trainer.scoring.inference import Inference
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Evaluate:
                 f"{url}: has no labelled test images of both kinds, so there is no AUC "
                 f"- rank images with: python -m trainer score {self.run} IMAGES --out scores.csv"
             )
-        table = score_table(inference, dataset)
+        table = score_table(inference, dataset, detector=self._calibrated(inference, info))
         page = write_report(self.run, info, inference, dataset, table)
         lines = Table(title=f"AUC after {info.images_seen:,} images at {info.resolution}x{info.resolution}")
         for heading in ("score", "AUC", ""):
@@ -55,3 +61,19 @@ class Evaluate:
             lines.add_row(row.name, f"{row.auc:.3f}", row.note)
         Console(width=None if os.isatty(1) else 100).print(lines)
         print(f"report: {page}")
+
+    def _calibrated(self, inference: Inference, info: CheckpointInfo) -> Detector | None:
+        """With what the training images say, on which `fused` rests; None, with a note, where they are not had."""
+        from trainer.scoring.calibration import calibration_of
+        from trainer.scoring.detector import Detector
+
+        if not inference.method.ready(info.config, info.images_seen):
+            return None
+        cache = self.caching
+        try:
+            return Detector(inference, calibration=calibration_of(info, inference, cache.cache, cache.cache_limit))
+        except UnreachableError:
+            raise
+        except UserError as error:
+            print(f"note: without fused, which takes the run's training images: {error}", file=sys.stderr)
+            return None

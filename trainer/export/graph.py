@@ -26,7 +26,7 @@ class ScoringGraph(nn.Module):
         self.networks = nn.ModuleDict({name: copy.deepcopy(each).cpu() for name, each in inference.networks.items()})
         self.alpha = None if inference.alpha is None else inference.alpha.cpu()
         named, device = dict(self.networks.items()), torch.device("cpu")
-        self.method, self.terms, self.contrast = inference.method, inference.joined, inference.contrast
+        self.method, self.terms, self.contrast = inference.method, detector.joined, inference.contrast
         self.trained = replace(inference.trained, networks=named, alpha=self.alpha, device=device)
         self.kept = nn.ParameterDict(
             {name: nn.Parameter(torch.from_numpy(rows), requires_grad=False) for name, rows in calibration.kept.items()}

@@ -91,9 +91,11 @@ class Detector:
 
     def joined(self, terms: dict[str, np.ndarray]) -> np.ndarray:
         """One score from the terms, as detector.json says."""
-        if self.facts["by"] == "fused":
-            return -np.sum([np.log(_p_values(terms[name], self.known[name])) for name in self.terms], axis=0)
-        return np.sum([weight * terms[name] for name, weight in self.facts["weights"].items()], axis=0)
+        weights = self.facts["weights"]
+        if self.facts["by"] == "fused":  # folders of earlier versions name no weights then
+            logs = [weights.get(name, 1.0) * np.log(_p_values(terms[name], self.known[name])) for name in self.terms]
+            return -np.sum(logs, axis=0)
+        return np.sum([weight * terms[name] for name, weight in weights.items()], axis=0)
 
     def _prepared(self, images: np.ndarray) -> np.ndarray:
         """Checked and averaged down: float32 N x r x r x C in [0, 255]."""

@@ -52,7 +52,7 @@ def write_page(path: Path, ranking: Ranking, detector: Detector) -> None:
         (Path(__file__).parent / "audit.html").read_text(encoding="utf-8")
     )
     side = worst.shape[1] * -(-LEAST_SIDE // worst.shape[1])
-    terms = {term.name: term.meaning for term in detector.inference.joined}
+    terms = {term.name: term.meaning for term in detector.joined}
     page = template.render(
         items=items,
         count=len(ranking.origins),

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_curve
 
 from trainer.scoring.evaluation import auc, lambda_curve
 from trainer.scoring.inference import Values
-from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED
+from trainer.scoring.join import FUSED, PAPER_LAMBDA, WEIGHTED
 
 NORMAL, ANOMALY = "#2a78b5", "#d1495b"
 SHOWN_TERMS = 4
@@ -39,11 +39,14 @@ def save_picture(grid: np.ndarray, path: Path, scale: int = 1) -> None:
 
 
 def shown_scores(scores: Values, best_lambda: float | None) -> tuple[dict[str, np.ndarray], str]:
-    """The scores that figures show, by title, and which of them ranks.
+    """The scores that figures show, by title, and which of them ranks: `fused`, where it is there.
 
-    a with its terms where there is one, else the first terms, of which the method is known by the first. best_lambda:
-    of a; None where there is none.
+    Besides it a with its terms where there is one, else the first terms, of which the method is known by the first.
+    best_lambda: of a; None where there is none.
     """
+    if FUSED in scores.terms:
+        others = Values({name: each for name, each in scores.terms.items() if name != FUSED}, {}, None)
+        return {FUSED: scores[FUSED], **shown_scores(others, best_lambda)[0]}, FUSED
     if best_lambda is None:
         shown = dict(list(scores.terms.items())[:SHOWN_TERMS])
         return shown, next(iter(shown))

@@ -17,7 +17,7 @@ from trainer.report.figures import histogram_figure, lambda_figure, matches_figu
 from trainer.run.checkpoint import CheckpointInfo
 from trainer.scoring.evaluation import ScoreTable, auc, summary, test_images
 from trainer.scoring.inference import Inference
-from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED
+from trainer.scoring.join import FUSED, PAPER_LAMBDA, WEIGHTED
 
 EVALUATION = Made("an evaluation", re.compile(r"index\.html|scores\.csv|summary\.json|[a-z-]+\.png"))
 SHOWN = 10  # queries per picture of closest matches
@@ -36,10 +36,10 @@ PLAIN = {"minus_std": "standard deviation of the image, negated", "minus_max": "
 
 
 def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
-    """The AUCs: the method's terms, a at both lambdas where there is one, and what one number of the image does."""
+    """The AUCs, what needs no labels first: `fused`, the method's terms, a at both lambdas, one number of the image."""
     s = summary(table.scores, table.labels)
     meanings = {term.name: term.meaning for term in inference.terms}
-    rows = [Row(name, s[name], meanings[name]) for name in table.scores.terms]
+    rows = [Row(name, s[name], meanings[name]) for name in table.scores.terms if name != FUSED]
     if "a_paper" in s:
         mixed = [
             Row(f"a, lambda {PAPER_LAMBDA:g}", s["a_paper"], "the paper's lambda"),
@@ -50,7 +50,8 @@ def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
     plain = [
         Row(name, auc(table.labels, column), f"{PLAIN[name]}: no training") for name, column in table.plain.items()
     ]
-    return rows + plain
+    first = [Row(FUSED, s[FUSED], "all terms in one, each as far as it tells made anomalies")] if FUSED in s else []
+    return first + rows + plain
 
 
 def write_report(run: str, info: CheckpointInfo, inference: Inference, dataset: Dataset, table: ScoreTable) -> str:

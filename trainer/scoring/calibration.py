@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -26,10 +27,12 @@ from data_tools.untrusted import parse_json
 from trainer.methods import method_of
 from trainer.run.checkpoint import CheckpointInfo
 from trainer.run.folder import read_config, run_dataset, run_images
+from trainer.scoring.comparison import compared, kept_of
 from trainer.scoring.heat import HeatScale, heat_maps
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.kept import keep, own_folder
-from trainer.scoring.terms.base import Compared, Term
+from trainer.scoring.terms.base import Compared
+from trainer.scoring.trust import JUDGED, trusted
 
 MOST = 20_000
 """Training images, at most, that calibrate and among which latents' neighbours are found."""
@@ -45,13 +48,14 @@ class Calibration:
 
     terms: those that `fused` joins, float64 n, an image left out of its own neighbours. kept: what terms that compare
     with training images keep of them, by their `kept_as`. samples: int64 n, which of the training set's samples they
-    are. heat: of the kind HEAT; None where the method makes no closest matches.
+    are. heat: of the kind HEAT; None where the method makes no closest matches. weights: of the terms in `fused`.
     """
 
     terms: dict[str, np.ndarray]
     kept: dict[str, np.ndarray]
     samples: np.ndarray
     heat: HeatScale | None
+    weights: dict[str, float]
 
     def rows_of(self, samples: np.ndarray) -> np.ndarray:
         """Which rows here samples of the training set are, -1 where they are none: int64."""
@@ -59,31 +63,6 @@ class Calibration:
         places = np.minimum(np.searchsorted(self.samples[order], samples), len(order) - 1)
         found = order[places]
         return np.where(self.samples[found] == samples, found, -1)
-
-
-def kept_of(terms: Sequence[Term], values: Values) -> dict[str, np.ndarray]:
-    """What terms that compare with training images keep of them, by their `kept_as`; values: of these images."""
-    return {term.kept_as: term.kept(values.rows[term.name]) for term in terms if isinstance(term, Compared)}
-
-
-def compared(
-    terms: Sequence[Term], values: Values, kept: Mapping[str, np.ndarray], own: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
-    """All terms of N images, in their order, those that compare with training images included.
-
-    own: int64 N, which of the kept rows the image itself is; -1 where none is. UserError for rows of other networks.
-    """
-    try:
-        return {
-            term.name: term.distances(values.rows[term.name], kept[term.kept_as], own)
-            if isinstance(term, Compared)
-            else values[term.name]
-            for term in terms
-        }
-    except RuntimeError as error:
-        if not any(word in str(error) for word in ("size", "shape", "dimension", "dtype")):
-            raise
-        raise UserError("the run's calibration is of other networks - delete the folder calibration in it") from None
 
 
 def calibrated(inference: Inference, data: TrainingSet) -> Calibration:
@@ -99,7 +78,9 @@ def calibrated(inference: Inference, data: TrainingSet) -> Calibration:
     values = _joined(parts)
     kept = kept_of(terms, values)
     heat = HeatScale.of(np.concatenate(maps)) if maps else None
-    return Calibration(compared(terms, values, kept, np.arange(count)), kept, data.samples(np.arange(count)), heat)
+    usual = compared(terms, values, kept, np.arange(count))
+    weights = trusted(inference, terms, data.at(np.arange(min(count, JUDGED))), usual, kept)
+    return Calibration(usual, kept, data.samples(np.arange(count)), heat, weights)
 
 
 def calibration_of(
@@ -149,6 +130,7 @@ def _digest(info: CheckpointInfo) -> str:
 
 def _written(made: Calibration, digest: str) -> bytes:
     tensors = {f"terms.{name}": column for name, column in made.terms.items()} | made.kept | {"samples": made.samples}
+    tensors["weights"] = np.array([made.weights[name] for name in made.terms])
     if made.heat:
         tensors |= {"heat.middle": made.heat.middle, "heat.spread": made.heat.spread}
     return safetensors.numpy.save(tensors, {"checkpoint": digest, "heat": HEAT})
@@ -160,23 +142,30 @@ def _read(content: bytes, url: str, digest: str, inference: Inference) -> Calibr
         tensors = safetensors.numpy.load(content)
         length = int.from_bytes(content[:8], "little")
         facts = parse_json(content[8 : 8 + length])["__metadata__"]
-        names = [term.name for term in inference.joined]
-        kept = [term.kept_as for term in inference.joined if isinstance(term, Compared)]
-        made_for = {name.removeprefix("terms.") for name in tensors if name.startswith("terms.")}
-        if facts != {"checkpoint": digest, "heat": HEAT} or made_for != set(names) or not set(kept) <= set(tensors):
+        names = [name.removeprefix("terms.") for name in tensors if name.startswith("terms.")]
+        joined = [term for term in inference.joined if term.name in names]
+        compare = [term for term in joined if isinstance(term, Compared)]
+        others = set(names) - {term.name for term in joined}
+        if "weights" in tensors:  # else it is of a version that knew of fewer terms and weighed none: it stays
+            others |= {term.name for term in inference.joined} - set(names)
+        if facts != {"checkpoint": digest, "heat": HEAT} or others or not {t.kept_as for t in compare} <= set(tensors):
             raise FileNotFoundError(url)
         heat = HeatScale(tensors["heat.middle"], tensors["heat.spread"]) if inference.reconstructs else None
-        terms = {name: tensors[f"terms.{name}"] for name in names}
-        found = Calibration(terms, {name: tensors[name] for name in kept}, tensors["samples"], heat)
-        _check(found, inference.resolution)
+        terms = {term.name: tensors[f"terms.{term.name}"] for term in joined}
+        numbers = tensors["weights"].tolist() if "weights" in tensors else [1.0] * len(terms)
+        weights = dict(zip(terms, numbers, strict=True))
+        kept = {term.kept_as: tensors[term.kept_as] for term in compare}
+        found = Calibration(terms, kept, tensors["samples"], heat, weights)
+        row_each = {term.kept_as for term in compare if term.row_each}
+        _check(found, inference.resolution, row_each)
         return found
     except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
         reason = " ".join(repr(error).split())[:200]
         raise UserError(f"{url}: damaged ({reason}) - delete {PurePosixPath(url).name}, it is made anew") from None
 
 
-def _check(found: Calibration, side: int) -> None:
-    """ValueError for numbers that no calibration gives."""
+def _check(found: Calibration, side: int, row_each: Collection[str]) -> None:
+    """ValueError for numbers that no calibration gives. row_each: what is kept that has a row for each sample."""
     samples = found.samples
     if samples.ndim != 1 or samples.dtype != np.int64 or not 0 < len(samples) <= MOST:
         raise ValueError(f"samples of type {samples.dtype} and shape {samples.shape}")
@@ -185,10 +174,13 @@ def _check(found: Calibration, side: int) -> None:
     heat = {"heat.middle": found.heat.middle, "heat.spread": found.heat.spread} if found.heat else {}
     shapes = dict.fromkeys(found.terms, (len(samples),)) | dict.fromkeys(heat, (side, side))
     for name, values in (found.terms | found.kept | heat).items():
-        wanted = shapes.get(name, (len(samples), *values.shape[1:2]))
+        rows = len(samples) if name in row_each else values.shape[:1]
+        wanted = shapes.get(name, (*np.atleast_1d(rows), *values.shape[1:2]))
         if values.dtype.kind != "f" or values.ndim != len(wanted) or values.shape != wanted:
             raise ValueError(f"{name} of type {values.dtype} and shape {values.shape}")
         if not np.isfinite(values).all():
             raise ValueError(f"{name} holds NaN or infinite numbers")
+    if not all(type(weight) is float and 0 <= weight < math.inf for weight in found.weights.values()):
+        raise ValueError("weights that are below 0 or no finite numbers")
     if found.heat and not (found.heat.spread > 0).all():
         raise ValueError("heat.spread is not above 0")

@@ -11,12 +11,14 @@ import numpy as np
 from data_tools.dataset.cache import DEFAULT_LIMIT
 from data_tools.dataset.intensity import Intensity
 from trainer.run.checkpoint import chosen_checkpoint, read_info
-from trainer.scoring.calibration import HEAT, Calibration, calibration_of, compared
+from trainer.scoring.calibration import HEAT, Calibration, calibration_of
+from trainer.scoring.comparison import compared
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.heat import full_size, heat_maps, strength
 from trainer.scoring.inference import Inference
 from trainer.scoring.join import fused, weights
 from trainer.scoring.p_values import p_values
+from trainer.scoring.terms.base import Term
 from trainer.scoring.thresholds import Kind, Threshold, threshold
 
 
@@ -96,7 +98,13 @@ class Detector:
         """The names of `Scored.columns`, in their order."""
         if self.calibration is None:
             return tuple(term.name for term in self.inference.quick)
-        return ("p_value", *(term.name for term in self.inference.joined))
+        return ("p_value", *(term.name for term in self.joined))
+
+    @property
+    def joined(self) -> tuple[Term, ...]:
+        """The terms that `fused` joins here: those of the calibration, which in an old run are fewer."""
+        known = self.calibration.terms if self.calibration else ()
+        return tuple(term for term in self.inference.joined if term.name in known)
 
     def score(self, images: np.ndarray, samples: np.ndarray | None = None) -> Scored:
         """images: uint8, N x H x W x C; H = W = a whole multiple of the detector's resolution.
@@ -111,9 +119,8 @@ class Detector:
         known = rows >= 0
         terms = {name: column[rows] for name, column in self.calibration.terms.items()}
         if not known.all() or not len(rows):
-            joined = self.inference.joined
-            values = self.inference.values(images[~known], joined)
-            for name, column in compared(joined, values, self.calibration.kept).items():
+            values = self.inference.values(images[~known], self.joined)
+            for name, column in compared(self.joined, values, self.calibration.kept).items():
                 terms[name][~known] = column
         score = self.score_of(terms, known)
         return self._verdicts(score, terms, p_values(score, self.known, known))
@@ -122,7 +129,7 @@ class Detector:
         """One score from terms, N; is_known (bool N): those of an image that is in the calibration."""
         if self.criterion.by == "fused":
             assert self.calibration
-            return fused(terms, self.calibration.terms, is_known)
+            return fused(terms, self.calibration.terms, self.calibration.weights, is_known)
         parts = [weight * terms[name] for name, weight in weights(self.criterion.by, self.criterion.lam).items()]
         return np.sum(parts, axis=0)
 

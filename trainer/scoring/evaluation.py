@@ -14,8 +14,10 @@ from sklearn.metrics import roc_auc_score
 from data_tools.dataset.reader import Dataset
 from data_tools.errors import UserError
 from data_tools.text import CsvWriter
+from trainer.scoring.comparison import compared
+from trainer.scoring.detector import Detector
 from trainer.scoring.inference import Inference, Values
-from trainer.scoring.join import PAPER_LAMBDA, has_a, lambda_grid
+from trainer.scoring.join import FUSED, PAPER_LAMBDA, has_a, lambda_grid
 from trainer.scoring.terms.base import Compared, Term
 
 PROVENANCE = ("key", "source", "sequence", "frame", "object", "track", "angle", "event", "class")
@@ -29,11 +31,15 @@ def provenance_columns(origins: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores of the test pools with labels (True = anomalous) and provenance, one row an image."""
+    """Scores of the test pools with labels (True = anomalous) and provenance, one row an image.
+
+    scores: `fused`, where the training images were at hand, and the method's terms. plain: what one number of the
+    image does; a detector should beat these.
+    """
 
     scores: Values
     labels: np.ndarray
-    plain: dict[str, np.ndarray]  # what one number of the image does: a detector should beat these
+    plain: dict[str, np.ndarray]
     provenance: list[dict[str, Any]]
 
     def write_csv(self, path: Path) -> None:
@@ -70,12 +76,24 @@ def check_fits(inference: Inference, dataset: Dataset, url: str) -> None:
         )
 
 
-def score_table(inference: Inference, dataset: Dataset, terms: Sequence[Term] | None = None) -> ScoreTable:
-    """Score the dataset's test pools by some terms (default: all that need no training images)."""
+def score_table(
+    inference: Inference, dataset: Dataset, terms: Sequence[Term] | None = None, detector: Detector | None = None
+) -> ScoreTable:
+    """Score the dataset's test pools by some terms (default: all that need no training images).
+
+    detector: with these networks and a calibration, by which all terms and `fused` are there.
+    """
     images, labels = test_images(dataset)
     flat = images.reshape(len(images), -1)
     plain = {"minus_std": -flat.std(axis=1, dtype=np.float64), "minus_max": -flat.max(axis=1).astype(np.float64)}
     provenance = dataset.provenance("test-normal") + dataset.provenance("test-anomaly")
+    if detector and detector.calibration:
+        values = inference.values(images)
+        by = {term.name for term in detector.joined}
+        there = [term for term in inference.terms if term.name in by or not isinstance(term, Compared)]
+        known = compared(there, values, detector.calibration.kept)
+        scores = Values({FUSED: detector.score_of(known), **known}, {}, values.z_hat)
+        return ScoreTable(scores, labels, plain, provenance)
     wanted = [term for term in inference.terms if not isinstance(term, Compared)] if terms is None else terms
     return ScoreTable(inference.values(images, wanted), labels, plain, provenance)
 

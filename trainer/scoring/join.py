@@ -10,6 +10,8 @@ import numpy as np
 from trainer.scoring import PAPER_LAMBDA
 from trainer.scoring.p_values import p_values
 
+FUSED = "fused"
+"""What `fused` is called in tables, and by --by."""
 WEIGHTED = ("L_n", "L_o")
 """The terms of a."""
 
@@ -36,12 +38,17 @@ def weights(by: str, lam: float) -> dict[str, float]:
 
 
 def fused(
-    terms: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray], is_known: np.ndarray | None = None
+    terms: Mapping[str, np.ndarray],
+    known: Mapping[str, np.ndarray],
+    weights: Mapping[str, float],
+    is_known: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The sum of -log p over the known terms, with the p-value of each among the training images (Fisher's method), N.
+    """The weighted sum of -log p over the known terms, with the p-value of each among the training images, N.
 
-    What is usual in one term does not excuse what is unusual in another; scales do not matter, and contamination
-    moves ranks as little as its share. terms: of N queries; known: of the training images; is_known (bool N): a query
-    is one of these, and is compared with the others.
+    Fisher's method where all weights are 1 (with others, Good 1955). What is usual in one term does not excuse what
+    is unusual in another; scales do not matter, and contamination moves ranks as little as its share. terms: of N
+    queries; known: of the training images; weights: at least 0, see trust.py; is_known (bool N): a query is one of
+    these, and is compared with the others.
     """
-    return -np.sum([np.log(p_values(terms[name], column, is_known)) for name, column in known.items()], axis=0)
+    logs = [weights[name] * np.log(p_values(terms[name], column, is_known)) for name, column in known.items()]
+    return -np.sum(logs, axis=0)

@@ -16,6 +16,7 @@ NAMES = (
     "feature_residual",
     "critic",
     "neighbours",
+    "feature_distance",
 )
 
 

@@ -73,16 +73,18 @@ class Term:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared(Term):
-    """A term that compares a query with the training images, of each of which a row is kept.
+    """A term that compares a query with the training images, of which something is kept.
 
     of: the rows of N queries, N x K. kept_as: the name of what is kept in a calibration's file. kept: rows of n
-    training images to what is kept of them, n x K'. distance: of rows N x K and what is kept, N; the third argument,
-    int64 N, says which kept row is the query itself, -1 where none is; `distances` are those of arrays of any length.
+    training images to what is kept of them, a matrix; row_each: it has a row for each of them. distance: of rows
+    N x K and what is kept, N; the third argument, int64 N, says which of the n images the query itself is, -1 where it
+    is none; `distances` are those of arrays of any length.
     """
 
     kept_as: str
     kept: Callable[[np.ndarray], np.ndarray]
     distance: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    row_each: bool = True
 
     @property
     def is_quick(self) -> bool:
