@@ -95,7 +95,7 @@ def test_a_run_goes_back_once_and_ends_as_if_nothing_had_been(
 
 
 @pytest.mark.parametrize("poison", [poisoned_batch, poisoned_weight])
-def test_the_second_time_the_run_ends_with_advice_and_keeps_what_is_good(
+def test_in_the_end_the_run_ends_with_advice_and_keeps_what_is_good(
     poison: Callable[..., list[int]],
     full: Path,
     dataset: Path,
@@ -107,9 +107,9 @@ def test_the_second_time_the_run_ends_with_advice_and_keeps_what_is_good(
     ran = poison(monkeypatch, 112, 99)
     with unhurried():
         assert run_command(trainer, words_of(dataset, out, dataset.parent / "cache")) == 2
-    assert ran == [64, 80, 96, 112, 96, 112]
+    assert ran == [64, 80, 96, 112, *[96, 112] * 3], "once at the same rate, then twice at lower ones"
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and "112 images" in line and "--learning-rate" in line and "--from" in line
+    assert line.startswith("error: ") and "112 images" in line and "--learning-rate" in line and "--out" in line
     assert checkpoint_names(out) == [f"images-{count:09d}" for count in (48, 64, 96)]
     for name in checkpoint_names(out):
         info = read_info(f"{out}/checkpoints/{name}")
@@ -179,13 +179,15 @@ def test_several_workers_go_back_together(dataset: Path, tmp_path: Path, world: 
     assert checkpoint_names(config.out)[-1] == "images-000000224"
 
 
-def test_a_new_run_that_fails_before_its_first_checkpoint_leaves_no_folder(
+def test_a_new_run_that_fails_before_its_first_checkpoint_says_so_again(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran = poisoned_batch(monkeypatch, 16, 99)
     assert run_command(trainer, words_of(dataset, tmp_path / "run", dataset.parent / "cache")) == 2
-    assert ran == [0, 16, 0, 16] and "16 images" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    said_first = capsys.readouterr().err
+    assert ran == [0, 16] * 4 and "16 images" in said_first
+    assert run_command(trainer, words_of(dataset, tmp_path / "run", dataset.parent / "cache")) == 2
+    assert ran == [0, 16] * 4 and capsys.readouterr().err == said_first
 
 
 # What a watch finds

@@ -65,6 +65,8 @@ class CheckpointInfo:
     sha256: dict[str, str]
     intensity: Intensity | None = None  # how the dataset's values of more than 8 bits became 8
     contrast: Contrast = FULL  # how its pixels become what the networks see
+    ailing: int = 0  # marks in a row, up to this one, at which the training looked dead
+    recoveries: int = 0  # how often the run had gone back by then
 
     @property
     def name(self) -> str:
@@ -90,6 +92,8 @@ class Snapshot:
     files: dict[str, dict[str, Tensor]]
     intensity: Intensity | None = None
     contrast: Contrast = FULL
+    ailing: int = 0
+    recoveries: int = 0
 
     @property
     def name(self) -> str:
@@ -128,6 +132,7 @@ def write_checkpoint(
         facts["intensity"] = snapshot.intensity.to_json()
     if snapshot.contrast != FULL:
         facts["contrast"] = snapshot.contrast.to_json()
+    facts |= {name: value for name in ("ailing", "recoveries") if (value := getattr(snapshot, name))}
     before_it_counts()
     still_ours(now=True)
     write_bytes(storage, FACTS, (json.dumps(facts | {"checksum": checksum(facts)}, indent=2) + "\n").encode())
@@ -225,6 +230,8 @@ def _info(url: str, facts: dict[str, Any]) -> CheckpointInfo:
         sha256,
         Intensity.from_json(facts.get("intensity")),
         Contrast.from_json(facts.get("contrast")),
+        whole(facts.get("ailing", 0), 0, 2**31, "ailing"),
+        whole(facts.get("recoveries", 0), 0, 2**31, "recoveries"),
     )
 
 

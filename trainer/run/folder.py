@@ -38,6 +38,7 @@ from trainer.run.checkpoint import (
     newest_checkpoint,
     read_info,
 )
+from trainer.run.recoveries import RECOVERIES, check_not_given_up
 from trainer.run.resume import OWN, check_fits, sole_trainer
 
 State = Literal["new", "unfinished", "finished"]
@@ -60,6 +61,7 @@ def prepare(config: TrainConfig) -> State:
                 _begin(config, dataset, excluded, still_ours)
                 return "new"
     _check_same(config, dataset, excluded)
+    check_not_given_up(config.out)
     return "finished" if _is_finished(config) else "unfinished"
 
 
@@ -225,7 +227,7 @@ def withdraw(run: str, error: Exception) -> None:
     """Remove a run that `prepare` made new and that ended by this error without a checkpoint.
 
     Nothing is removed while another process has the run, or may have: it may have begun there meanwhile. Nor where a
-    checkpoint is, or anything that no training writes.
+    checkpoint is, or anything that no training writes, or where it says why the run is given up.
     """
     if isinstance(error, (BusyError, TakenOverError)):
         return
@@ -233,7 +235,8 @@ def withdraw(run: str, error: Exception) -> None:
         with open_storage(run).sole_writer(follow=False) as still_ours:
             storage, last = Guarded(open_storage(run), still_ours), (EXCLUDED, CONFIG)
             names = [name for name, _ in storage.tree()]
-            if checkpoint_names(run) or not all(name in last or OWN.fullmatch(meant(name)) for name in names):
+            foreign = [name for name in names if name not in last and not OWN.fullmatch(meant(name))]
+            if checkpoint_names(run) or RECOVERIES in names or foreign:
                 return
             # config.json last: while it is there, nobody begins anew in what is being removed.
             for name in sorted(names, key=lambda name: last.index(name) if name in last else -1):

@@ -124,6 +124,13 @@ class Monitor:
             self.metrics(images_seen, {name: warning})
         self.say(f"warning: {warning}")
 
+    def once(self, images_seen: int, name: str, text: str) -> None:
+        """Say a line that a restart says again, in TensorBoard too; recorded once."""
+        self.say(f"warning: {text}")
+        with self.lock:
+            if not any(name in line for line in self.kept):
+                self.metrics(images_seen, {name: text})
+
     def _show(self, line: dict[str, Any]) -> None:
         self.kept.append(line)
         for name, value in line.items():

@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from data_tools.errors import BusyError, UserError
 from data_tools.storage import StillOurs, open_storage
@@ -25,11 +25,12 @@ from trainer.run.checkpoint import (
     read_info,
     read_tensors,
 )
+from trainer.run.recoveries import Recoveries, check_not_given_up
 from trainer.schedule import phase_at
 from trainer.training.step import Step
 
 OWN = re.compile(
-    r"checkpoints/images-\d+/[^/]+|(events|pictures)/[^/]+|(best|finished)\.json|metrics\.jsonl(\.partial)?|log\.txt"
+    r"checkpoints/images-\d+/[^/]+|(events|pictures)/[^/]+|(best|finished|recoveries)\.json|metrics\.jsonl(\.partial)?|log\.txt"
 )
 """The names of what only the training that holds the run writes."""
 HANDOVER = 30.0
@@ -38,12 +39,17 @@ HANDOVER = 30.0
 
 @dataclass(frozen=True)
 class Start:
-    """A count of images, the checkpoint to load, if any, and what to say about it."""
+    """A count of images, the checkpoint to load, if any, and what to say about it.
+
+    ailing: as of that checkpoint, where it is the run's own; recoveries: all of the run.
+    """
 
     images_seen: int = 0
     info: CheckpointInfo | None = None
     has_moments: bool = False
     notes: tuple[str, ...] = ()
+    ailing: int = 0
+    recoveries: Recoveries = field(default_factory=Recoveries)
 
 
 @contextlib.contextmanager
@@ -67,23 +73,29 @@ def _is_own(name: str) -> bool:
 
 
 def find_start(config: TrainConfig) -> Start:
-    """Where the run goes on; checkpoints that are damaged are passed over with a note, the older ones last."""
-    notes = []
+    """Where the run goes on; checkpoints that are damaged are passed over with a note, the older ones last.
+
+    UserError for a run that is given up.
+    """
+    recoveries, notes = check_not_given_up(config.out), []
     for name in reversed(checkpoint_names(config.out)):
         try:
             info = read_info(f"{config.out}/checkpoints/{name}")
+            if recoveries.abandoned(info):
+                continue
             check_checkpoint(info)
             has_moments = bool(info.optimisers)
             if not has_moments and not _ends_a_phase(config, info.images_seen):
                 raise DamagedError(f"{info.url}: lacks the optimisers' states in the middle of a phase - {REMEDY}")
-            return Start(info.images_seen, info, has_moments, tuple(notes))
+            return Start(info.images_seen, info, has_moments, tuple(notes), info.ailing, recoveries)
         except DamagedError as error:
             notes.append(f"warning: passed over a damaged checkpoint: {error}")
     if not config.start_from:
-        return Start(notes=tuple(notes))
+        return Start(notes=tuple(notes), recoveries=recoveries)
     info = read_info(newest_checkpoint(config.start_from))
     check_fits(config, info)
-    return Start(info.images_seen, info, False, (*notes, f"starting from the weights of {info.url}"))
+    notes.append(f"starting from the weights of {info.url}")
+    return Start(info.images_seen, info, False, tuple(notes), recoveries=recoveries)
 
 
 def check_fits(config: TrainConfig, info: CheckpointInfo) -> None:
@@ -134,6 +146,7 @@ def unsettled(start: Start, run: str, networks: NetworkSet) -> Snapshot | None:
     if not i or not i.url.startswith(f"{run}/"):
         return None
     about = (i.channels, i.dataset_digest, i.config, networks.weights(), i.intensity, i.contrast)
+    about = (*about, i.ailing, i.recoveries)
     return Snapshot(i.images_seen, i.resolution, i.alpha, *about)
 
 

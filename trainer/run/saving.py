@@ -18,6 +18,7 @@ from trainer.config import TrainConfig
 from trainer.methods import method_of
 from trainer.run.checkpoint import BEST, Snapshot, checkpoint_names, images_of, remove_checkpoint, write_checkpoint
 from trainer.run.monitor import Monitor
+from trainer.run.recoveries import newest_healthy_of
 from trainer.scoring.evaluation import has_labels, score_table, summary
 from trainer.scoring.inference import Inference
 
@@ -136,7 +137,7 @@ class Saver:
         self.monitor.metrics(snapshot.images_seen, {f"validation/{name}": value for name, value in values.items()})
 
     def _thin_out(self, newest: Snapshot) -> None:
-        """Remove all but the newest ones and the best, and what is left of broken attempts."""
+        """Remove all but the newest ones, the best and one to go back to, and what is left of broken attempts."""
         run = self.config.out
         whole = checkpoint_names(run)
         aucs = self.monitor.validations(self.best_by)
@@ -147,6 +148,8 @@ class Saver:
             kept.add(best)
             said = {"checkpoint": best, self.best_by: aucs[best]}
             write_bytes(Guarded(open_storage(run), self.still_ours), BEST, (json.dumps(said, indent=2) + "\n").encode())
+        if newest.ailing and (healthy := newest_healthy_of(run, whole)):
+            kept.add(healthy)
         for name in checkpoint_names(run, whole=False):
             if name not in kept and images_of(name) <= newest.images_seen:
                 remove_checkpoint(run, name, self.still_ours)

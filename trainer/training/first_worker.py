@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from trainer.config import TrainConfig
 from trainer.methods import method_of
 from trainer.run.checkpoint import Snapshot
 from trainer.run.monitor import Monitor
+from trainer.run.recoveries import Recoveries
 from trainer.run.resume import Start
 from trainer.run.saving import Saver
 from trainer.schedule import Phase
@@ -23,6 +25,7 @@ from trainer.scoring.inference import Inference
 from trainer.training import random
 from trainer.training.health import warnings
 from trainer.training.step import Step
+from trainer.training.vitals import Vitals, vitals
 
 SHOWN = 32
 """Images in a picture."""
@@ -37,12 +40,21 @@ class FirstWorker:
     monitor: Monitor
     saver: Saver
     shown: np.ndarray
+    recoveries: Recoveries
 
     def introduce(self, step: Step, start: Start, trouble: str) -> None:
         """Say what begins, where and in which precision, and what happened before."""
         for line in [trouble, *start.notes]:
             if line:
                 self.monitor.say(line)
+        if self.recoveries.past and start.images_seen == self.recoveries.past[-1].back_to:
+            last = self.recoveries.past[-1]
+            self.monitor.once(
+                start.images_seen,
+                f"warning/recovery {len(self.recoveries.past)}",
+                f"{last.why}, at {last.at:,} images: back at {last.back_to:,} with learning rates times"
+                f" {self.recoveries.rate:g}",
+            )
         everybody, size = step.group.everybody, step.group.size
         idle = f", {everybody - size} standing by since the batches do not divide among {everybody}"
         numbers = f"{precision_taken(step)}, {'compiled' if step.config.compile else 'eager'}"
@@ -59,16 +71,26 @@ class FirstWorker:
             self.monitor.warn(images_seen, phase, kind, warning)
         return self.monitor.phase_validated(self.config.judged_by)
 
-    def save(self, step: Step, phase: Phase, images_seen: int, must: bool) -> None:
+    def save(self, step: Step, phase: Phase, images_seen: int, must: bool, ailing: int) -> None:
         """Hand a copy of all that the next step depends on to the thread that saves."""
-        self.saver.save(snapshot_of(self.config, self.dataset, step, phase, images_seen), must)
+        snapshot = snapshot_of(self.config, self.dataset, step, phase, images_seen)
+        past = len(self.recoveries.past)
+        self.saver.save(dataclasses.replace(snapshot, ailing=ailing, recoveries=past), must)
+
+    def examine(self, step: Step, phase: Phase, images_seen: int) -> Vitals:
+        """Whether the training is alive."""
+        with step.networks.evaluating():
+            return vitals(self._inference(step, phase, images_seen), self.shown)
+
+    def _inference(self, step: Step, phase: Phase, images_seen: int) -> Inference:
+        alpha = phase.alpha(images_seen) if phase.fading else None
+        about = (phase.resolution, self.dataset.channels, alpha, step.device)
+        return Inference(self.config, step.networks.by_name(), *about, contrast=step.contrast)
 
     def draw(self, step: Step, phase: Phase, images_seen: int) -> None:
         """Real images, and generated and reconstructed ones where the method has them."""
         config, networks, method = self.config, step.networks, method_of(self.config)
-        alpha = phase.alpha(images_seen) if phase.fading else None
-        about = (phase.resolution, self.dataset.channels, alpha, step.device)
-        inference = Inference(config, networks.by_name(), *about, contrast=step.contrast)
+        inference = self._inference(step, phase, images_seen)
         with torch.no_grad(), networks.evaluating():
             rows = {"real": next(inference.batches(self.shown, SHOWN))}
             if "generate" in method.offers():
@@ -100,7 +122,8 @@ def first_worker(
         stack.callback(monitor.close)
         saver = Saver(config, dataset, monitor, still_ours, unsettled)
         stack.callback(saver.abandon)
-        yield FirstWorker(config, dataset, monitor, saver, data.at(np.arange(min(SHOWN, len(data)))))
+        shown = data.at(np.arange(min(SHOWN, len(data))))
+        yield FirstWorker(config, dataset, monitor, saver, shown, start.recoveries)
 
 
 def precision_taken(step: Step) -> str:

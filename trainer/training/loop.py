@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,10 +18,12 @@ from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import TrainingSet
 from data_tools.errors import UserError
+from data_tools.storage import StillOurs
 from trainer.config import TrainConfig
 from trainer.contrast import FULL, Contrast, learned_contrast
 from trainer.methods import method_of
 from trainer.run.folder import check_begun, mark_finished, run_images
+from trainer.run.recoveries import MOST, clear_abandoned, read_recoveries, record_failure
 from trainer.run.resume import Start, find_start, load_moments, load_start, sole_trainer, unsettled
 from trainer.schedule import Phase
 from trainer.training.device import best_device
@@ -30,6 +32,7 @@ from trainer.training.group import check_agreement, check_in, form_group, told_b
 from trainer.training.health import NotFiniteError
 from trainer.training.means import RunningMeans
 from trainer.training.step import Step
+from trainer.training.vitals import MARKS, FailedError
 
 ASKED_EVERY = 32
 """Steps between two questions whether a machine is about to go: they cost a round of messages."""
@@ -49,7 +52,7 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Run:
-    """What a training works with; first: what the first worker does besides, None in the others."""
+    """What a training works with; first, still_ours: the first worker's, None in the others."""
 
     config: TrainConfig
     phases: tuple[Phase, ...]
@@ -57,31 +60,28 @@ class Run:
     step: Step
     first: FirstWorker | None
     hooks: Hooks
+    still_ours: StillOurs | None
 
 
 def train(config: TrainConfig, hooks: Hooks | None = None) -> None:
     """Train from the newest checkpoint of the run, or from the start, to the end of the schedule.
 
-    Every worker of a torch.distributed group calls this with the same config. When weights become infinite or NaN,
-    all go back to the newest checkpoint once; the second time it is a UserError.
+    Every worker of a torch.distributed group calls this with the same config. When weights become NaN or infinite, all
+    go back to the newest checkpoint once, since it may have been the machine. When that happens again, or the training
+    is found dead, all go back to a checkpoint that was well, with lower learning rates; twice, then it is a UserError.
     """
-    hooks = hooks or Hooks()
-    try:
-        _train(config, hooks)
-    except NotFiniteError as error:
-        trouble = f"warning: {error}; going back to the newest checkpoint"
-    else:
-        return
-    try:
-        _train(config, hooks, trouble)
-    except NotFiniteError as error:
-        raise UserError(
-            f"{config.out}: {error}, again after going back to the newest checkpoint"
-            " - lower --learning-rate or give --precision float32, in another --out --from this one"
-        ) from None
+    hooks, trouble, excused = hooks or Hooks(), "", True
+    while True:
+        try:
+            return _train(config, hooks, trouble, excused)
+        except NotFiniteError as error:
+            trouble, excused = f"warning: {error}; going back to the newest checkpoint", False
+        except FailedError:
+            trouble = ""  # what is done about it is written down in the run, by which it starts
 
 
-def _train(config: TrainConfig, hooks: Hooks, trouble: str = "") -> None:
+def _train(config: TrainConfig, hooks: Hooks, trouble: str, excused: bool) -> None:
+    """excused: weights that are NaN or infinite may still have been the machine."""
     torch.backends.cudnn.deterministic = True  # a run that was interrupted must end as one that was not
     with _set_up(config, hooks, trouble) as run:
         try:
@@ -92,7 +92,13 @@ def _train(config: TrainConfig, hooks: Hooks, trouble: str = "") -> None:
                 check_in(run.step.group, error.images_seen)
             if run.first:
                 run.first.saver.finish()  # what waits is good, and is what all go back to
-            raise
+            if excused:
+                raise
+            raise _written_down(run, FailedError(error.images_seen, "the weights are no finite numbers")) from None
+        except FailedError as error:
+            if run.first:
+                run.first.saver.finish()
+            raise _written_down(run, error) from None
         if run.first:
             run.first.saver.finish()
             if finished:
@@ -108,7 +114,7 @@ def _to_the_end(run: Run) -> bool:
     alone, so an interrupted run says the same things.
     """
     config, step, first, hooks, images_seen = run.config, run.step, run.first, run.hooks, run.start.images_seen
-    trains = not step.group.stands_by
+    trains, ailing, trouble = not step.group.stands_by, run.start.ailing, ""
     for phase in run.phases:
         if images_seen >= phase.end:
             continue
@@ -128,7 +134,8 @@ def _to_the_end(run: Run) -> bool:
             last, stopped = images_seen >= phase.end, hooks.stopped()
             leave = stopped or (steps % ASKED_EVERY == 0 and hooks.ending_soon())
             save = last or leave or _crossed(before, images_seen, config.checkpoint_images)
-            log = save or _crossed(before, images_seen, config.log_images)
+            mark = last or _crossed(before, images_seen, config.log_images)
+            log = save or mark
             draw = last or any(before < mark <= images_seen for mark in _picture_marks(phase, config.pictures))
 
             # Logging.
@@ -136,9 +143,18 @@ def _to_the_end(run: Run) -> bool:
                 check_in(step.group, None)
                 values = means.read(step.group) | {"fingerprint": step.fingerprint()} if trains else {}
                 values |= _progress(phase, images_seen, since, time.monotonic() - clock)
+                if mark:
+                    found = told_by_first(step.group, first.examine(step, phase, images_seen) if first else None)
+                    values |= found.metrics()
+                    trouble = found.trouble
+                    ailing = ailing + 1 if trouble else 0
                 judged = first.log(images_seen, phase, values) if first else {}
                 hooks.report({"images_seen": images_seen, **values, **judged})
                 since = images_seen
+
+            # A training that is dead.
+            if ailing >= MARKS or (ailing and images_seen >= run.phases[-1].end):
+                raise FailedError(images_seen, trouble)
 
             # Pictures.
             if first and draw:
@@ -151,7 +167,7 @@ def _to_the_end(run: Run) -> bool:
             if first:
                 first.saver.check()
                 if save:
-                    first.save(step, phase, images_seen, must=last or leave)
+                    first.save(step, phase, images_seen, must=last or leave, ailing=ailing)
             if log:
                 clock = time.monotonic()  # pictures and copies for checkpoints do not count as training time
 
@@ -171,6 +187,9 @@ def _set_up(config: TrainConfig, hooks: Hooks, trouble: str) -> Iterator[Run]:
         if still_ours:
             check_begun(config)
         start = told_by_first(group, find_start(config) if still_ours else None)
+        phases = tuple(replace(each, learning_rate=each.learning_rate * start.recoveries.rate) for each in phases)
+        if still_ours:
+            clear_abandoned(config.out, start.recoveries, still_ours)
         dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
         data = run_images(config.out, config, dataset)
         networks = method.networks(config, dataset.channels, len(data)).to(device)
@@ -184,7 +203,7 @@ def _set_up(config: TrainConfig, hooks: Hooks, trouble: str) -> Iterator[Run]:
             first = stack.enter_context(first_worker(config, dataset, data, start, hooks.log, still_ours, waits))
             first.introduce(step, start, trouble)
         hooks.begun(start.images_seen)
-        yield Run(config, phases, start, step, first, hooks)
+        yield Run(config, phases, start, step, first, hooks, still_ours)
 
 
 def _contrast(config: TrainConfig, start: Start, data: TrainingSet) -> Contrast:
@@ -192,6 +211,20 @@ def _contrast(config: TrainConfig, start: Start, data: TrainingSet) -> Contrast:
     if start.info:
         return start.info.contrast
     return learned_contrast(data) if config.contrast == "learned" else FULL
+
+
+def _written_down(run: Run, failed: FailedError) -> FailedError | UserError:
+    """Write down that the training is dead and what is done about it, before that is done.
+
+    Returns the same error, or the UserError by which a run ends that has gone back often enough.
+    """
+    if run.still_ours:
+        rate = run.config.schedule()[0].learning_rate
+        record_failure(run.config.out, failed.images_seen, failed.why, rate, run.still_ours)
+    if len(run.start.recoveries.past) < MOST:
+        return failed
+    said = read_recoveries(run.config.out).given_up if run.still_ours else f"{run.config.out}: {failed}"
+    return UserError(said)
 
 
 def _picture_marks(phase: Phase, pictures: int) -> np.ndarray:

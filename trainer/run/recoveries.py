@@ -1,0 +1,134 @@
+"""recoveries.json: when a run was found dead, and which checkpoint it went back to, with lower learning rates.
+
+Written before the run goes back, so that it does whatever ends the process then. What a run computes is a function of
+its configuration, its data and this file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass
+
+from data_tools.errors import UserError
+from data_tools.storage import Guarded, StillOurs, open_storage, read_document, write_bytes
+from data_tools.untrusted import whole
+from trainer.run.checkpoint import (
+    BEST,
+    CheckpointInfo,
+    DamagedError,
+    check_checkpoint,
+    checkpoint_names,
+    images_of,
+    read_info,
+    remove_checkpoint,
+)
+
+RECOVERIES = "recoveries.json"
+MOST = 2
+"""Times that a run goes back; what fails once more does so at any rate."""
+FACTOR = 0.5
+"""What learning rates are multiplied by each time."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """at: the count of images at which the run was found dead; back_to: that of the checkpoint it went back to."""
+
+    at: int
+    back_to: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Recoveries:
+    """All of a run in order; given_up: what is said of it from then on, where the last one was one too many."""
+
+    past: tuple[Recovery, ...] = ()
+    given_up: str = ""
+
+    def abandoned(self, info: CheckpointInfo) -> bool:
+        """Whether a checkpoint lies on a way that was left."""
+        return any(info.images_seen > each.back_to for each in self.past[info.recoveries :])
+
+    @property
+    def rate(self) -> float:
+        """What learning rates are multiplied by now."""
+        return FACTOR ** len(self.past)
+
+
+def read_recoveries(run: str) -> Recoveries:
+    """Of a run; UserError where the file is damaged."""
+    try:
+        values = read_document(open_storage(run), RECOVERIES)
+        past = [
+            Recovery(whole(x["at"], 0, 10**15, "at"), whole(x["back_to"], 0, 10**15, "back_to"), str(x["why"]))
+            for x in values["past"]
+        ]
+        if len(past) > MOST:
+            raise ValueError(f"{len(past)} recoveries")
+        return Recoveries(tuple(past), str(values["given_up"]))
+    except FileNotFoundError:
+        return Recoveries()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{run}/{RECOVERIES}: damaged ({error!r:.200}) - train anew into another --out") from None
+
+
+def check_not_given_up(run: str) -> Recoveries:
+    """A run's recoveries; UserError where it is given up."""
+    found = read_recoveries(run)
+    if found.given_up:
+        raise UserError(found.given_up)
+    return found
+
+
+def record_failure(run: str, at: int, why: str, learning_rate: float, still_ours: StillOurs) -> None:
+    """Write down that a run is found dead at a count of images, and where it goes back to; or that it is given up."""
+    before = read_recoveries(run)
+    if len(before.past) < MOST:
+        after = Recoveries((*before.past, Recovery(at, _newest_healthy(run, before), why)))
+    else:
+        rates = ", ".join(f"{learning_rate * FACTOR**n:.2g}" for n in range(MOST + 1))
+        after = Recoveries(
+            before.past,
+            f"{run}: {why}, at {at:,} images, at the learning rates {rates} alike"
+            f" - give a --learning-rate of {learning_rate * FACTOR ** (MOST + 2):.2g} or less, in another --out",
+        )
+    still_ours(now=True)
+    content = json.dumps(asdict(after), indent=2) + "\n"
+    write_bytes(Guarded(open_storage(run), still_ours), RECOVERIES, content.encode())
+
+
+def _newest_healthy(run: str, recoveries: Recoveries) -> int:
+    """The count of images of the newest checkpoint that was well; 0 where none is."""
+    for name in reversed(checkpoint_names(run)):
+        with contextlib.suppress(DamagedError):
+            info = read_info(f"{run}/checkpoints/{name}")
+            if not info.ailing and not recoveries.abandoned(info):
+                check_checkpoint(info)
+                return info.images_seen
+    return 0
+
+
+def clear_abandoned(run: str, recoveries: Recoveries, still_ours: StillOurs) -> None:
+    """Remove checkpoints of ways that were left, and best.json where it names one of them."""
+    gone = set()
+    for name in checkpoint_names(run) if recoveries.past else []:
+        with contextlib.suppress(DamagedError):
+            if recoveries.abandoned(read_info(f"{run}/checkpoints/{name}")):
+                remove_checkpoint(run, name, still_ours)
+                gone.add(name)
+    if gone:
+        storage = Guarded(open_storage(run), still_ours)
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if read_document(open_storage(run), BEST).get("checkpoint") in gone:
+                storage.remove(BEST)
+
+
+def newest_healthy_of(run: str, names: list[str]) -> str | None:
+    """The name of the newest of these checkpoints that was well; None where none was."""
+    for name in sorted(names, key=images_of, reverse=True):
+        with contextlib.suppress(DamagedError):
+            if not read_info(f"{run}/checkpoints/{name}").ailing:
+                return name
+    return None
