@@ -14,6 +14,7 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cluster.store import local_store
@@ -27,7 +28,7 @@ from trainer.methods.proposed.step import GrowingStep
 from trainer.networks.progressive import Networks
 from trainer.presets import preset
 from trainer.run.monitor import Monitor
-from trainer.run.saving import Saver
+from trainer.run.saving import PROBES, Saver
 from trainer.training.first_worker import snapshot_of
 from trainer.training.group import Group
 
@@ -38,8 +39,9 @@ STEPS, CHECKPOINTS = 60, 4
 def measure(folder: Path, url: str) -> str:
     config = dataclasses.replace(preset("cells-small"), out=url)
     dataset, phases = open_dataset(str(folder / "shards"), open_cache(folder / "cache")), config.schedule()
+    images = training_set(dataset, 0.0, 0)
     networks, phase = Networks.build(config.resolution, dataset.channels, config.width, 0), phases[-1]
-    step = GrowingStep(config, networks, training_set(dataset, 0.0, 0), torch.device("cpu"), Group())
+    step = GrowingStep(config, networks, images, torch.device("cpu"), Group())
     step.begin(phase)
     step.run(phase.start)
     begun, used = time.perf_counter(), time.process_time()
@@ -48,7 +50,7 @@ def measure(folder: Path, url: str) -> str:
     share = config.checkpoint_images / (STEPS * phase.batch)
     between, cpu_between = ((now - then) * share for now, then in _since(begun, used))
     monitor = Monitor(config.out, phases, 0, lambda line: None)
-    saver, held = Saver(config, dataset, monitor, always_ours, None), 0.0
+    saver, held = Saver(config, dataset, images.at(np.arange(PROBES)), monitor, always_ours, None), 0.0
     begun, used = time.perf_counter(), time.process_time()
     for number in range(1, CHECKPOINTS + 1):
         started = time.perf_counter()

@@ -375,7 +375,7 @@ def test_the_newest_and_the_best_checkpoints_stay_and_broken_ones_go(
     assert summary["a_paper"] == pytest.approx(aucs[best])
 
 
-@pytest.mark.parametrize("by", ["L_n", "L_r", "a_best"])
+@pytest.mark.parametrize("by", ["L_n", "L_r", "a_best", "separation"])
 def test_the_best_is_the_best_by_what_was_asked_for(
     full: Path, dataset: Path, tmp_path: Path, by: str, again: Callable[..., None]
 ) -> None:

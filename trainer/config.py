@@ -43,6 +43,8 @@ OPERATIONAL = (
 )
 """Options that say where and how a run runs, not what it computes."""
 METHOD_HELP = "; ".join(f"{name}: {each.meaning()}" for name, each in METHODS.items())
+SEPARATION = "separation"
+"""Of made anomalies from their originals: a measure of a checkpoint that needs no labels."""
 A_SCORES = ("a_paper", "a_best")
 """AUCs of a at the paper's lambda, and at the best one on the test images."""
 
@@ -138,9 +140,10 @@ class TrainConfig:
     """Images between two checkpoints, each of which is validated; there is one at each phase's end as well."""
     keep: int = 3
     """Checkpoints to keep, the newest ones; the best one stays besides."""
-    best_by: str = "a_paper"
-    """The AUC that makes a checkpoint the best: a term's that needs no critic, a_paper or a_best (where there is no a,
-    that of the method's first term); needs labelled test images."""
+    best_by: str = "auto"
+    """What makes a checkpoint the best. separation: how well it tells made anomalies, which needs no labels; or an AUC
+    on labelled test images: a_paper, a_best, or that of a term that needs no critic. auto: a_paper (where there is no
+    a, the method's first term) with labels, separation without."""
     patience: float = 300.0
     """Seconds after which workers that wait for one another give up, and start again from the newest checkpoint."""
     cache: str = ""
@@ -190,7 +193,7 @@ class TrainConfig:
                     f"{flag(name)} {getattr(self, name)} is unknown - give {' or '.join(get_args(choices))}"
                 )
         method = method_of(self)
-        known = (*(term.name for term in method.terms() if term.is_quick), *A_SCORES)
+        known = ("auto", SEPARATION, *A_SCORES, *(term.name for term in method.terms() if term.is_quick))
         if self.best_by not in known:
             raise UserError(f"--best-by {self.best_by} is unknown - give one of {', '.join(known)}")
         fewest, most = self.worker_range()
@@ -236,13 +239,18 @@ class TrainConfig:
         """N_z; 0 where the method has no latent vectors."""
         return method_of(self).z_size(self)
 
-    @property
-    def judged_by(self) -> str:
-        """The AUC that --best-by means: where the method has no a, the first of its terms that validates."""
+    def judged_by(self, labelled: bool) -> str:
+        """What --best-by means; labelled: there are labelled test images.
+
+        An AUC of a is that of the first term that validates, where the method has no a.
+        """
         from trainer.scoring.join import has_a
 
+        if self.best_by == SEPARATION or (self.best_by == "auto" and not labelled):
+            return SEPARATION
         names = [term.name for term in method_of(self).terms() if term.is_quick]
-        return self.best_by if not names or self.best_by in names or has_a(names) else names[0]
+        asked = A_SCORES[0] if self.best_by == "auto" else self.best_by
+        return asked if not names or asked in names or has_a(names) else names[0]
 
     def worker_range(self) -> tuple[int, int]:
         """The fewest and the most workers; UserError when the option says neither N nor MIN:MAX."""

@@ -186,7 +186,7 @@ def chosen_checkpoint(run: str, best: bool) -> str:
         if not re.fullmatch(NAME, name):
             raise ValueError(f"{name[:40]!r} is no checkpoint's name")
     except FileNotFoundError:
-        raise UserError(f"{run}: has no {BEST}, which takes labelled test images - leave out --best") from None
+        raise UserError(f"{run}: has no {BEST}: no checkpoint was judged by its --best-by - leave out --best") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{run}/{BEST}: damaged ({error!r}) - leave out --best, or give a checkpoint's URL") from None
     return f"{run.rstrip('/')}/checkpoints/{name}"

@@ -11,17 +11,22 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from data_tools.dataset.reader import Dataset
 from data_tools.errors import TakenOverError, UserError
 from data_tools.storage import Guarded, StillOurs, open_storage, write_bytes
-from trainer.config import TrainConfig
+from trainer.config import SEPARATION, TrainConfig
 from trainer.methods import method_of
 from trainer.run.checkpoint import BEST, Snapshot, checkpoint_names, images_of, remove_checkpoint, write_checkpoint
 from trainer.run.monitor import Monitor
 from trainer.run.recoveries import newest_healthy_of
 from trainer.scoring.evaluation import has_labels, score_table, summary
 from trainer.scoring.inference import Inference
+from trainer.scoring.made_anomalies import CORRUPTIONS, LEAST_SIDE, corrupted, separation
 
+PROBES = 256
+"""Training images that are corrupted to tell how good a checkpoint is."""
 LAST_ATTEMPTS, PAUSE = 10, 5.0
 """How often a run that is over tries to save its end, and seconds between."""
 
@@ -36,13 +41,21 @@ class Saver:
         self,
         config: TrainConfig,
         dataset: Dataset,
+        probes: np.ndarray,
         monitor: Monitor,
         still_ours: StillOurs,
         unsettled: Snapshot | None,
     ) -> None:
-        """still_ours: raises TakenOverError once the run is another process's. unsettled: what to catch up on."""
+        """probes: the first PROBES training images, which say without labels how good a checkpoint is.
+
+        still_ours: raises TakenOverError once the run is another process's. unsettled: what to catch up on.
+        """
         self.config, self.dataset, self.monitor, self.still_ours = config, dataset, monitor, still_ours
-        self.best_by = config.judged_by
+        self.labelled = has_labels(dataset)
+        self.best_by = config.judged_by(self.labelled)
+        self.probes = {"": probes}
+        if min(probes.shape[1:3]) >= LEAST_SIDE:
+            self.probes |= {kind: corrupted(probes, kind, seed=0) for kind in CORRUPTIONS}
         self.news, self.over = threading.Condition(), False
         self.waiting: list[tuple[Snapshot, bool]] = []
         self.failure: BaseException | None = None
@@ -123,18 +136,31 @@ class Saver:
 
     def _settle(self, snapshot: Snapshot) -> None:
         """What remains to be done for a checkpoint that is there."""
-        scores = has_labels(self.dataset) and method_of(snapshot.config).ready(snapshot.config, snapshot.images_seen)
-        if scores and snapshot.name not in self.monitor.validations(self.best_by):
+        ready = method_of(snapshot.config).ready(snapshot.config, snapshot.images_seen)
+        if ready and snapshot.name not in self.monitor.validations(self.best_by):
             self._validate(snapshot)
         self._thin_out(snapshot)
         self.unsettled = None
 
     def _validate(self, snapshot: Snapshot) -> None:
-        """Record a snapshot's AUCs on the labelled test images."""
-        inference = Inference.from_snapshot(snapshot)
-        table = score_table(inference, self.dataset, inference.quick)
-        values = summary(table.scores, table.labels)
-        self.monitor.metrics(snapshot.images_seen, {f"validation/{name}": value for name, value in values.items()})
+        """Record how well a snapshot tells made anomalies, and its AUCs on labelled test images."""
+        inference, values = Inference.from_snapshot(snapshot), dict[str, float]()
+        if len(self.probes) > 1 and inference.quick:
+            values[SEPARATION] = self._separation(inference)
+        if self.labelled:
+            table = score_table(inference, self.dataset, inference.quick)
+            values |= summary(table.scores, table.labels)
+        if values:
+            self.monitor.metrics(snapshot.images_seen, {f"validation/{name}": value for name, value in values.items()})
+
+    def _separation(self, inference: Inference) -> float:
+        """Of the quick term that tells made anomalies best: the AUC against their originals, mean over their kinds."""
+        scores = {kind: inference.values(images, inference.quick) for kind, images in self.probes.items()}
+        usual = scores.pop("")
+        return max(
+            float(np.mean([separation(usual[term.name], made[term.name]) for made in scores.values()]))
+            for term in inference.quick
+        )
 
     def _thin_out(self, newest: Snapshot) -> None:
         """Remove all but the newest ones, the best and one to go back to, and what is left of broken attempts."""

@@ -8,6 +8,8 @@ from sklearn.metrics import roc_auc_score
 from data_tools.errors import UserError
 
 NOISE_SIGMA = 0.15 * 255
+LEAST_SIDE = 8
+"""Of images that can be corrupted."""
 
 
 def _cut_paste(image: np.ndarray, draw: np.random.Generator) -> None:

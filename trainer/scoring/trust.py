@@ -12,13 +12,11 @@ import numpy as np
 
 from trainer.scoring.comparison import compared
 from trainer.scoring.inference import Inference
-from trainer.scoring.made_anomalies import CORRUPTIONS, corrupted, separation
+from trainer.scoring.made_anomalies import CORRUPTIONS, LEAST_SIDE, corrupted, separation
 from trainer.scoring.terms.base import Term
 
 JUDGED = 512
 """Training images, at most, that are corrupted, once by each kind."""
-LEAST_SIDE = 8
-"""Of images that can be corrupted."""
 
 
 def trusted(

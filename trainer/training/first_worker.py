@@ -19,7 +19,7 @@ from trainer.run.checkpoint import Snapshot
 from trainer.run.monitor import Monitor
 from trainer.run.recoveries import Recoveries
 from trainer.run.resume import Start
-from trainer.run.saving import Saver
+from trainer.run.saving import PROBES, Saver
 from trainer.schedule import Phase
 from trainer.scoring.inference import Inference
 from trainer.training import random
@@ -69,7 +69,7 @@ class FirstWorker:
         self.monitor.progress(images_seen, phase, values)
         for kind, warning in warnings(values, self.config.latent_size).items():
             self.monitor.warn(images_seen, phase, kind, warning)
-        return self.monitor.phase_validated(self.config.judged_by)
+        return self.monitor.phase_validated(self.saver.best_by)
 
     def save(self, step: Step, phase: Phase, images_seen: int, must: bool, ailing: int) -> None:
         """Hand a copy of all that the next step depends on to the thread that saves."""
@@ -120,9 +120,10 @@ def first_worker(
     with contextlib.ExitStack() as stack:
         monitor = Monitor(config.out, config.schedule(), start.images_seen, log, still_ours)
         stack.callback(monitor.close)
-        saver = Saver(config, dataset, monitor, still_ours, unsettled)
+        first = data.at(np.arange(min(max(SHOWN, PROBES), len(data))))
+        saver = Saver(config, dataset, first[:PROBES], monitor, still_ours, unsettled)
         stack.callback(saver.abandon)
-        shown = data.at(np.arange(min(SHOWN, len(data))))
+        shown = first[:SHOWN]
         yield FirstWorker(config, dataset, monitor, saver, shown, start.recoveries)
 
 
