@@ -109,6 +109,21 @@ def test_noise_has_its_sigma_and_lies_anywhere() -> None:
 
 
 @quick
+@given(seeds)
+def test_a_faint_image_keeps_its_mean_and_grain_and_loses_its_structure(seed: int) -> None:
+    side, draw = 32, np.random.default_rng(seed % 1000)
+    y, x = np.mgrid[:side, :side]
+    spot = 80 * np.exp(-((x - 15.5) ** 2 + (y - 15.5) ** 2) / 50)
+    grain = 4 * draw.normal(size=(side, side))
+    images = (90 + spot + grain)[None, :, :, None].round().astype(np.uint8).repeat(4, axis=0)
+    for before, after in zip(images.astype(float), corrupted(images, "faint", seed).astype(float), strict=True):
+        assert abs(after.mean() - before.mean()) < 1
+        assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.1 and 0.15 < after.std() / before.std() < 0.8
+        fine = [np.diff(image[..., 0], axis=1).std() for image in (before, after)]
+        assert 0.6 < fine[1] / fine[0] < 1.1
+
+
+@quick
 @given(shapes, seeds)
 def test_a_blot_is_one_spot_of_one_value_from_the_images_own_range(shape: tuple[int, int], seed: int) -> None:
     side = shape[0]
@@ -152,7 +167,7 @@ def test_constant_images_are_corrupted_without_harm(kind: str) -> None:
 
 
 def test_an_unknown_corruption_is_refused() -> None:
-    refuses(lambda: corrupted(noise(1, 8, 1), "scratch", 0), "scratch", "cut-paste, noise, blot")
+    refuses(lambda: corrupted(noise(1, 8, 1), "scratch", 0), "scratch", "cut-paste, noise, blot, faint")
 
 
 @quick

@@ -54,7 +54,7 @@ def test_the_measure_is_what_public_functions_give(unlabelled: Path) -> None:
     by_term = []
     for term in inference.quick:
         made = [inference.values(corrupted(images, kind, 0), inference.quick)[term.name] for kind in CORRUPTIONS]
-        by_term.append(np.mean([separation(usual[term.name], scores) for scores in made]))
+        by_term.append(np.median([separation(usual[term.name], scores) for scores in made]))
     seen = int(newest_checkpoint(unlabelled)[-9:])
     (said,) = [
         line["validation/separation"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_tools.storage import Storage, open_storage, write_bytes
 from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED, anomaly
-from trainer.scoring.made_anomalies import CORRUPTIONS, separation
+from trainer.scoring.made_anomalies import LOCAL, separation
 from tuning.label_free import chosen_lambda, excess_mass, mass_volume, rank_agreement
 from tuning.score_names import in_order, main_scores
 from tuning.sweep_files import checked, csv_text
@@ -82,7 +82,7 @@ def read_probes(storage: Storage, trial: str) -> Probes | None:
             kind: np.array([[float(row[name]) for row in rows if row["kind"] == kind] for name in WEIGHTED])
             for kind in kinds
         }
-        if missing := {"reference", "uniform", *CORRUPTIONS} - set(found):
+        if missing := {"reference", "uniform", *LOCAL} - set(found):
             raise ValueError(f"has no {min(missing)}")
         return found
 
@@ -97,7 +97,7 @@ def label_free_figures(probes: Sequence[Probes], lam: float) -> dict[str, float]
     scores = [{kind: anomaly(parts[0], parts[1], lam) for kind, parts in each.items()} for each in probes]
     found = {
         f"separation_{kind}": float(np.mean([separation(each["reference"], each[kind]) for each in scores]))
-        for kind in CORRUPTIONS
+        for kind in LOCAL
     }
     pairs = [np.stack([each["reference"], each["before"]]) for each in scores if "before" in each]
     return {

@@ -18,7 +18,7 @@ from trainer.scoring.comparison import compared, kept_of
 from trainer.scoring.evaluation import provenance_columns, summary
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import WEIGHTED, fused, has_a
-from trainer.scoring.made_anomalies import CORRUPTIONS, corrupted
+from trainer.scoring.made_anomalies import LOCAL, corrupted
 from trainer.scoring.terms.base import Compared
 from trainer.scoring.trust import trusted
 from tuning.label_free import uniform_images
@@ -107,7 +107,7 @@ def _probe_csv(config: TrainConfig, info: CheckpointInfo, inference: Inference, 
     """
     data = training_set(dataset, 0.0, 0, config.window)
     images = data.at(np.arange(min(len(data), PROBED)))
-    probes = {"reference": images} | {kind: corrupted(images, kind, seed=0) for kind in CORRUPTIONS}
+    probes = {"reference": images} | {kind: corrupted(images, kind, seed=0) for kind in LOCAL}
     probes["uniform"] = uniform_images(images, 4 * PROBED, COMPONENTS, seed=0)
     terms = [term for term in inference.terms if term.name in WEIGHTED]
     scored = {kind: inference.values(each, terms) for kind, each in probes.items()}

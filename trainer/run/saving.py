@@ -23,7 +23,7 @@ from trainer.run.monitor import Monitor
 from trainer.run.recoveries import newest_healthy_of
 from trainer.scoring.evaluation import has_labels, score_table, summary
 from trainer.scoring.inference import Inference
-from trainer.scoring.made_anomalies import CORRUPTIONS, LEAST_SIDE, corrupted, separation
+from trainer.scoring.made_anomalies import CORRUPTIONS, LEAST_SIDE, corrupted, separation, told_apart
 
 PROBES = 256
 """Training images that are corrupted to tell how good a checkpoint is."""
@@ -154,11 +154,11 @@ class Saver:
             self.monitor.metrics(snapshot.images_seen, {f"validation/{name}": value for name, value in values.items()})
 
     def _separation(self, inference: Inference) -> float:
-        """Of the quick term that tells made anomalies best: the AUC against their originals, mean over their kinds."""
+        """Of the quick term that tells made anomalies best: the AUC against their originals, median of their kinds."""
         scores = {kind: inference.values(images, inference.quick) for kind, images in self.probes.items()}
         usual = scores.pop("")
         return max(
-            float(np.mean([separation(usual[term.name], made[term.name]) for made in scores.values()]))
+            told_apart([separation(usual[term.name], made[term.name]) for made in scores.values()])
             for term in inference.quick
         )
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer.scoring.comparison import compared
 from trainer.scoring.inference import Inference
-from trainer.scoring.made_anomalies import CORRUPTIONS, LEAST_SIDE, corrupted, separation
+from trainer.scoring.made_anomalies import CORRUPTIONS, LEAST_SIDE, corrupted, separation, told_apart
 from trainer.scoring.terms.base import Term
 
 JUDGED = 512
@@ -36,7 +36,7 @@ def trusted(
         return dict.fromkeys(usual, 1.0)
     made = [compared(terms, inference.values(corrupted(judged, kind, seed=0), terms), kept) for kind in CORRUPTIONS]
     return weights_by(
-        {name: float(np.mean([separation(usual[name][: len(judged)], each[name]) for each in made])) for name in usual}
+        {name: told_apart([separation(usual[name][: len(judged)], each[name]) for each in made]) for name in usual}
     )
 
 
