@@ -17,7 +17,7 @@ from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import training_set
 from tests.runs import words_of
 from trainer.__main__ import main as trainer
-from trainer.contrast import FULL, LEAST_WIDTH, Contrast, learned_contrast
+from trainer.contrast import FULL, LEAST_WIDTH, Contrast, contrast_of
 from trainer.run.checkpoint import newest_checkpoint, read_info
 from trainer.scoring.inference import Inference
 from trainer.training.batches import at_resolution, to_float
@@ -49,7 +49,7 @@ def test_the_full_range_is_what_it_was_to_the_bit(images: np.ndarray) -> None:
 
 @given(PIXELS)
 def test_the_learned_ends_are_percentiles_at_least_eight_levels_apart(images: np.ndarray) -> None:
-    found = learned_contrast(Images(images))
+    found = contrast_of(Images(images), learned=True)
     low, high = np.percentile(images, [0.5, 99.5], method="inverted_cdf").astype(float)
     assert 0 <= found.low < found.high <= 255
     if high - low >= LEAST_WIDTH:
@@ -61,9 +61,10 @@ def test_the_learned_ends_are_percentiles_at_least_eight_levels_apart(images: np
 def test_specks_and_junk_do_not_move_it() -> None:
     draw = np.random.default_rng(0)
     images = draw.integers(60, 120, (400, 8, 8, 1), np.uint8)
-    clean = learned_contrast(Images(images))
+    clean = contrast_of(Images(images), learned=True)
     images[::50, 3, 3] = 255  # dust: a pixel in every fiftieth image
-    assert learned_contrast(Images(images)) == clean
+    dusty = contrast_of(Images(images), learned=True)
+    assert (dusty.low, dusty.high) == (clean.low, clean.high)
 
 
 @given(PIXELS, st.integers(0, 100), st.integers(20, 155))
@@ -76,11 +77,23 @@ def test_pixels_come_back(images: np.ndarray, low: int, width: int) -> None:
 def test_a_darker_copy_of_a_set_looks_the_same_to_its_networks() -> None:
     images = np.random.default_rng(0).integers(0, 100, (300, 8, 8, 1), np.uint8)
     bright = (2 * images + 20).astype(np.uint8)
-    seen = [to_float(torch.from_numpy(x), learned_contrast(Images(x))) for x in (images, bright)]
+    seen = [to_float(torch.from_numpy(x), contrast_of(Images(x), learned=True)) for x in (images, bright)]
     torch.testing.assert_close(seen[0], seen[1])
 
 
-@pytest.mark.parametrize("value", [[1], [3, 3], [5, 2], ["0", "9"], "0,255", [0, float("inf")], [True, 9]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1, 2],
+        [3, 3, 0, 1],
+        [5, 2, 0, 1],
+        ["0", "9", 0, 1],
+        "0,255",
+        [0, 9, 0, float("inf")],
+        [0, 9, 0, 0],
+        [True, 9, 0, 1],
+    ],
+)
 def test_what_is_no_contrast_is_refused(value: object) -> None:
     with pytest.raises(ValueError):
         Contrast.from_json(value)
@@ -90,7 +103,7 @@ def test_a_run_records_it_and_scores_by_it(full: Path) -> None:
     info = read_info(newest_checkpoint(full))
     facts = json.loads((Path(info.url) / "checkpoint.json").read_text())
     data = training_set(open_dataset(info.config.data), info.config.gamma, info.config.seed)
-    assert info.contrast == learned_contrast(data) != FULL
+    assert info.contrast == contrast_of(data, learned=True) != FULL
     assert (facts["format_version"], facts["contrast"]) == (4, info.contrast.to_json())
     images = data.at(np.arange(8))
     queries = next(Inference.from_checkpoint(info).batches(images, 8))
@@ -109,7 +122,31 @@ def test_weights_to_start_from_bring_theirs(dataset: Path, full: Path, tmp_path:
     assert found == read_info(newest_checkpoint(full)).contrast != FULL
 
 
-def test_the_full_range_leaves_no_trace(dataset: Path, tmp_path: Path) -> None:
+def test_the_full_range_is_the_same_for_any_set(dataset: Path, tmp_path: Path) -> None:
     run = train(dataset, tmp_path / "run", "--contrast", "full")
-    facts = json.loads((Path(newest_checkpoint(run)) / "checkpoint.json").read_text())
-    assert facts["format_version"] == 2 and "contrast" not in facts
+    found = read_info(newest_checkpoint(run)).contrast
+    assert (found.low, found.high) == (FULL.low, FULL.high)
+
+
+@given(PIXELS, st.booleans())
+def test_what_is_usual_is_the_mean_and_the_median_spread_of_what_is_seen(images: np.ndarray, learned: bool) -> None:
+    contrast = contrast_of(Images(images), learned)
+    seen = to_float(torch.from_numpy(images), contrast).double().flatten(1)
+    assert contrast.mean == pytest.approx(float(seen.mean()), abs=1e-5)
+    assert contrast.spread == pytest.approx(
+        max(float(seen.std(1, correction=0).median()), 1e-3), abs=0.2
+    )  # even counts
+    if len(images) % 2:
+        assert contrast.spread == pytest.approx(max(float(seen.std(1, correction=0).median()), 1e-3), abs=1e-5)
+
+
+@given(PIXELS)
+def test_standardised_images_have_what_is_usual_whatever_their_light(images: np.ndarray) -> None:
+    contrast = Contrast(20, 200, -0.3, 0.4)
+    seen = to_float(torch.from_numpy(images), contrast).double()
+    found = contrast.standardised(seen)
+    flat = found.flatten(1)
+    torch.testing.assert_close(flat.mean(1), torch.full((len(images),), -0.3, dtype=torch.float64))
+    lively = seen.flatten(1).std(1, correction=0) > 1e-3
+    torch.testing.assert_close(flat.std(1, correction=0)[lively], torch.full((int(lively.sum()),), 0.4).double())
+    torch.testing.assert_close(contrast.standardised(3 * seen[lively] + 1), found[lively])

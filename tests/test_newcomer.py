@@ -315,7 +315,7 @@ def test_it_is_exported_and_scores_there(house: House, toy: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = rows_of(out.parent / "there.csv")
     assert list(found[0])[-3:] == JOINED
-    low, high = json.loads(Path(newest_checkpoint(toy), "checkpoint.json").read_text())["contrast"]
+    low, high, *_ = json.loads(Path(newest_checkpoint(toy), "checkpoint.json").read_text())["contrast"]
     contrast = (images * (2 / (high - low))).reshape(5, -1).std(axis=1, ddof=1)
     np.testing.assert_allclose([float(row[CONTRAST]) for row in found], contrast, rtol=1e-5)
 

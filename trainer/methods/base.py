@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from data_tools.errors import UserError
+from trainer.contrast import FULL, Contrast
 from trainer.schedule import Phase
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Trained:
     """Networks at test time: those of a checkpoint or of a training, in eval mode, and where in the schedule they are.
 
     networks: by name, of those that `Method.networks` draws the ones that score. alpha: the fade factor, None outside
-    a fade.
+    a fade. contrast: by which queries became what the networks see.
     """
 
     config: TrainConfig
@@ -50,6 +51,7 @@ class Trained:
     resolution: int
     alpha: Tensor | None
     device: torch.device
+    contrast: Contrast = FULL
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Inference:
         self.contrast = contrast
         self.alpha = None if alpha is None else torch.tensor(alpha, device=self.device)
         self.networks, self.method = networks, method_of(config)
-        self.trained = Trained(config, networks, resolution, self.alpha, self.device)
+        self.trained = Trained(config, networks, resolution, self.alpha, self.device, contrast)
 
     @staticmethod
     def load(url: str | Path, device: str | torch.device | None = None) -> Inference:

@@ -41,10 +41,10 @@ def trusted(
 
 
 def weights_by(separations: Mapping[str, float]) -> dict[str, float]:
-    """Separations of made anomalies (AUCs) to weights in proportion to what is above 0.5, whose mean is 1.
+    """Separations of made anomalies (AUCs) to weights that grow with the square of what is above 0.5, of mean 1.
 
     All are 1 where none is above.
     """
-    above = {name: max(value - 0.5, 0.0) for name, value in separations.items()}
+    above = {name: max(value - 0.5, 0.0) ** 2 for name, value in separations.items()}
     mean = sum(above.values()) / len(above)
     return {name: value / mean if mean else 1.0 for name, value in above.items()}

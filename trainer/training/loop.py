@@ -20,7 +20,7 @@ from data_tools.dataset.training_set import TrainingSet
 from data_tools.errors import UserError
 from data_tools.storage import StillOurs
 from trainer.config import TrainConfig
-from trainer.contrast import FULL, Contrast, learned_contrast
+from trainer.contrast import Contrast, contrast_of
 from trainer.methods import method_of
 from trainer.run.folder import check_begun, mark_finished, run_images
 from trainer.run.recoveries import MOST, clear_abandoned, read_recoveries, record_failure
@@ -210,7 +210,7 @@ def _contrast(config: TrainConfig, start: Start, data: TrainingSet) -> Contrast:
     """That of the weights to start from, which know no other; else what the configuration asks for."""
     if start.info:
         return start.info.contrast
-    return learned_contrast(data) if config.contrast == "learned" else FULL
+    return contrast_of(data, config.contrast == "learned")
 
 
 def _written_down(run: Run, failed: FailedError) -> FailedError | UserError:

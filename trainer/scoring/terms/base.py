@@ -30,6 +30,11 @@ class Response:
         """Latent vectors, N x N_z."""
         return self.method.encode(self.trained, self.queries)
 
+    @cached_property
+    def standardised(self) -> Tensor:
+        """The queries, each by itself at the usual mean and contrast, N x C x r x r."""
+        return self.trained.contrast.standardised(self.queries)
+
     @property
     def is_encoded(self) -> bool:
         """Whether a term has asked for the latent vectors."""
