@@ -4,33 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from trainer.methods import method_of
 from trainer.on_ray.session import on_a_worker
-from trainer.run.checkpoint import read_info
 from trainer.scoring.criterion import Criterion
 
 if TYPE_CHECKING:
-    from trainer.scoring.calibration import Calibration
+    from trainer.scoring.loading import Learned
 
 
 class Calibrated(NamedTuple):
-    """What the threshold means, for a person, or nothing; and the calibration, None where a criterion needs none."""
+    """What the threshold means, for a person, or nothing; and what the training images said."""
 
     meaning: str
-    calibration: Calibration | None
+    learned: Learned
 
 
-def calibrated_once(checkpoint: str, criterion: Criterion, data: str = "") -> Calibrated:
-    """Calibrate a checkpoint where nobody has.
+def calibrated_once(checkpoints: str, criterion: Criterion, data: str = "") -> Calibrated:
+    """Calibrate checkpoints, separated by commas, where nobody has.
 
-    Within a `ray_session`. data: where the run's dataset lies now. UserError as of `Detector.load`.
+    Within a `ray_session`. data: where the runs' dataset lies now. UserError as of `Detector.load`.
     """
-    criterion.check_fits(method_of(read_info(checkpoint).config))
-    return Calibrated("", None) if criterion.is_plain else on_a_worker(_calibrated, checkpoint, criterion, data)
+    from trainer.scoring.loading import Learned, check_fits, runs_in
+
+    check_fits(checkpoints, criterion)
+    if criterion.is_plain and len(runs_in(checkpoints)) == 1:
+        return Calibrated("", Learned((None,)))
+    return on_a_worker(_calibrated, checkpoints, criterion, data)
 
 
-def _calibrated(checkpoint: str, criterion: Criterion, data: str) -> Calibrated:
-    from trainer.scoring.detector import Detector
+def _calibrated(checkpoints: str, criterion: Criterion, data: str) -> Calibrated:
+    from trainer.scoring.loading import learned_by, load_detector
 
-    detector = Detector.load(checkpoint, criterion, data=data)
-    return Calibrated(detector.meaning, detector.calibration)
+    detector = load_detector(checkpoints, criterion, data=data)
+    return Calibrated(detector.meaning, learned_by(detector))

@@ -29,13 +29,11 @@ from data_tools.errors import UserError, describe
 from data_tools.sources.images import decode_image
 from data_tools.storage import Storage, absolute, open_storage, read_document, write_bytes
 from data_tools.text import readable
-from trainer.methods import method_of
 from trainer.on_ray.session import has_gpus, ray_session, room
-from trainer.run.checkpoint import chosen_checkpoint, read_info
-from trainer.scoring.calibration import Calibration
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector
-from trainer.scoring.inference import Inference
+from trainer.scoring.ensemble import Ensemble
+from trainer.scoring.loading import Learned, absolute_runs, check_fits, chosen_checkpoints, rebuilt
 
 PLAN = "plan.json"
 BATCH = 256
@@ -91,13 +89,14 @@ def score_images(config: ScoringConfig) -> Outcome:
     config.criterion.check()
     if config.actors < 0:
         raise UserError(f"--actors {config.actors} is below 0 - give 0 for as many as there is room for")
-    config = replace(config, **{name: absolute(getattr(config, name)) for name in ("run", "images", "out", "data")})
+    config = replace(config, **{name: absolute(getattr(config, name)) for name in ("images", "out", "data")})
+    config = replace(config, run=absolute_runs(config.run))
     units, unread = find(open_storage(config.images))
     if unread:
         print(f"warning: {config.images}: not read: {counted(unread)} - convert them to PNG or TIFF", file=sys.stderr)
     plan = _plan(config)
     if config.heatmaps:
-        method_of(read_info(plan["checkpoint"]).config).check_reconstructs()
+        check_fits(plan["checkpoint"], config.criterion, heat=True)
     there = set(open_storage(config.out).names())
     _check_same(config, units, there)
     waiting = [(i, unit) for i, unit in enumerate(units) if part_name(i, unit) not in there]
@@ -110,7 +109,7 @@ def score_images(config: ScoringConfig) -> Outcome:
             with suppress(FileExistsError):  # somebody has begun here, now or earlier: his plan is everybody's
                 write_bytes(open_storage(config.out), PLAN, (json.dumps(plan, indent=2) + "\n").encode(), new=True)
             plan = _plan(config)
-            for done in _score_on_ray(config, plan["checkpoint"], made.calibration, waiting):
+            for done in _score_on_ray(config, plan["checkpoint"], made.learned, waiting):
                 sums.update({name: int(count) for name, count in done.items()})
                 rate = sums["images"] / (time.monotonic() - begun)
                 print(f"{sums['images']:,} images, {sums['errors']:,} with errors, {rate:,.0f} images/s", flush=True)
@@ -152,7 +151,7 @@ def _plan(config: ScoringConfig, checkpoint: str = "") -> dict[str, Any]:
     except FileNotFoundError:
         if foreign := storage.names():
             raise UserError(f"--out {config.out}: holds {foreign[0]} - give an empty folder") from None
-        return wanted | {"checkpoint": checkpoint or chosen_checkpoint(config.run, config.best)}
+        return wanted | {"checkpoint": checkpoint or chosen_checkpoints(config.run, config.best)}
     except ValueError:
         raise UserError(f"{config.out}/{PLAN}: is damaged - give another --out") from None
     for key, value in wanted.items():
@@ -171,7 +170,7 @@ def _check_same(config: ScoringConfig, units: list[Unit], there: set[str]) -> No
 
 
 def _score_on_ray(
-    config: ScoringConfig, checkpoint: str, calibration: Calibration | None, waiting: list[tuple[int, Unit]]
+    config: ScoringConfig, checkpoint: str, learned: Learned, waiting: list[tuple[int, Unit]]
 ) -> Iterator[dict[str, Any]]:
     import ray
     import ray.data
@@ -185,7 +184,7 @@ def _score_on_ray(
     rows = [{"unit": json.dumps([number, *unit])} for number, unit in waiting]
     scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Scorer,
-        fn_constructor_args=[config, checkpoint, ray.put(calibration)],
+        fn_constructor_args=[config, checkpoint, ray.put(learned)],
         batch_size=1,
         num_cpus=1,
         num_gpus=gpus,
@@ -211,14 +210,13 @@ def _own_error(error: BaseException | None) -> UserError | None:
 class _Scorer:
     """An actor of Ray Data's: holds the detector, writes a unit's file."""
 
-    def __init__(self, config: ScoringConfig, checkpoint: str, calibration: Any) -> None:
-        """calibration: a reference to it, or to None; it may be kept nowhere that all nodes see."""
+    def __init__(self, config: ScoringConfig, checkpoint: str, learned: Any) -> None:
+        """learned: a reference to what the training images said; it may be kept nowhere that all nodes see."""
         import ray
         import torch
 
         torch.set_num_threads(1)
-        inference = Inference.from_checkpoint(read_info(checkpoint))
-        self.config, self.detector = config, Detector(inference, config.criterion, ray.get(calibration))
+        self.config, self.detector = config, rebuilt(checkpoint, config.criterion, ray.get(learned))
         self.images, self.out = open_storage(config.images), open_storage(config.out)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
@@ -235,7 +233,7 @@ class _Scorer:
         return {name: [count] for name, count in counts.items()}
 
 
-def score_unit(storage: Storage, unit: Unit, detector: Detector, heatmaps: bool) -> ScoredUnit:
+def score_unit(storage: Storage, unit: Unit, detector: Detector | Ensemble, heatmaps: bool) -> ScoredUnit:
     """A unit's table: source, key, score, `detector.columns`, anomalous (with a threshold), heatmap, error.
 
     A broken image has an error and no numbers; so has a row for what kept the unit from being read to its end.
@@ -263,7 +261,7 @@ def score_unit(storage: Storage, unit: Unit, detector: Detector, heatmaps: bool)
     return ScoredUnit(table, kinds["mask"], kinds["unread"], " ".join(early))
 
 
-def _rows(part: Iterable[Item], detector: Detector, heatmaps: bool) -> list[dict[str, Any]]:
+def _rows(part: Iterable[Item], detector: Detector | Ensemble, heatmaps: bool) -> list[dict[str, Any]]:
     """Of the encoded images one is held at a time."""
     rows, whole, images = list[dict[str, Any]](), list[dict[str, Any]](), list[np.ndarray]()
     for item in part:

@@ -31,9 +31,9 @@ from data_tools.errors import UserError
 from data_tools.sources.images import decode_image
 from data_tools.sources.reading import read_header
 from data_tools.text import readable
-from trainer.run.checkpoint import chosen_checkpoint
 from trainer.scoring.criterion import PAPER_LAMBDA, Criterion
-from trainer.scoring.detector import Detector, Scored
+from trainer.scoring.detector import Scored
+from trainer.scoring.loading import chosen_checkpoints, load_detector
 
 BATCH, WAIT_SECONDS = 16, 0.005
 ONGOING, READING = 1024, 512
@@ -50,7 +50,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    run: str = Field(description="URL of a run, or of one checkpoint")
+    run: str = Field(description="URL of a run, or of one checkpoint; or of several, by commas")
     best: Annotated[bool, Field(description="the best checkpoint instead of the newest")] = False
     by: Annotated[str, Field(description="fused, a, or one term by its name, as L_n")] = "fused"
     lam: Annotated[
@@ -99,7 +99,7 @@ class Answer(BaseModel):
 class Facts(BaseModel):
     """What is served."""
 
-    run: str = Field(description="URL of the checkpoint")
+    run: str = Field(description="URL of the checkpoint, or of several")
     resolution: int = Field(description="side of the square that images are brought to, in pixels")
     channels: int = Field(description="1: images are made grey; 3: coloured")
     by: str = Field(description="the score: fused, a, or one term")
@@ -130,8 +130,8 @@ class DetectorService:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = Settings(**settings)
-        self.run = chosen_checkpoint(self.settings.run, self.settings.best)
-        self.detector = Detector.load(self.run, self.settings.criterion(), data=self.settings.data)
+        self.run = chosen_checkpoints(self.settings.run, self.settings.best)
+        self.detector = load_detector(self.run, self.settings.criterion(), data=self.settings.data)
         self.reading = self.held = 0  # bodies that are being read, and their bytes so far
         self.detector.score(self._black(BATCH))  # the first images take longest
         self.images = Counter("stratagan_images", "Images scored.")
@@ -178,7 +178,7 @@ class DetectorService:
         """Score an image (the body), or several (files of a form), brought to the detector's size and colours."""
         begun = time.monotonic()
         try:
-            if heatmap and not self.detector.inference.reconstructs:
+            if heatmap and not self.detector.reconstructs:
                 raise HTTPException(422, "this detector has no heat maps - leave heatmap out")
             named = await self._read(request)
             decoded = await asyncio.gather(*(asyncio.to_thread(self._decode, *pair) for pair in named))

@@ -29,6 +29,7 @@ from trainer.scoring import detector
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector
 from trainer.scoring.heat import strength
+from trainer.scoring.loading import Learned
 from tuning.sweep import averaged
 
 BROKEN = (b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40))
@@ -179,7 +180,7 @@ def test_on_ray_through_s3_and_again(
 
     def other_begins() -> Calibrated:
         write_bytes(open_storage(f"{url}/both"), "plan.json", read_bytes(out, "plan.json").replace(b"0.05", b"0.5"))
-        return Calibrated("", None)
+        return Calibrated("", Learned((None,)))
 
     monkeypatch.setattr(scoring, "calibrated_once", lambda *_: other_begins())
     refuses(lambda: score_images(dataclasses.replace(config, out=f"{url}/both")), "lam", "--out")

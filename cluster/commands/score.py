@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import tyro
 
-from trainer.commands.shared import Best, Data, RunOption
+from trainer.commands.shared import Best, Data, RunsOption
 from trainer.scoring.criterion import Criterion
 
 EARLY = 1
@@ -21,7 +21,7 @@ class Score:
     Exits with 1 where a tar or a table could not be read to its end; what could be read is scored.
     """
 
-    from_run: RunOption
+    from_run: RunsOption
     images: str
     """URL of tars (compressed or not, of WebDataset or any), Parquet files or image files, at any depth."""
     out: str

@@ -10,7 +10,7 @@ import tyro
 
 from data_tools.errors import UserError
 from data_tools.storage import absolute
-from trainer.commands.shared import Best, Data, RunOption
+from trainer.commands.shared import Best, Data, RunsOption
 from trainer.scoring.criterion import Criterion
 
 
@@ -18,7 +18,7 @@ from trainer.scoring.criterion import Criterion
 class Serve:
     """Serve a run's detector over HTTP with Ray Serve, until Ctrl-C or SIGTERM."""
 
-    from_run: RunOption
+    from_run: RunsOption
     best: Best = False
     data: Data = ""
     host: str = "127.0.0.1"
@@ -34,15 +34,15 @@ class Serve:
 
     def __call__(self) -> None:
         from trainer.on_ray.session import has_gpus, ray_session
-        from trainer.run.checkpoint import chosen_checkpoint
+        from trainer.scoring.loading import absolute_runs, chosen_checkpoints
 
         self.criterion.check()
         if self.replicas < 1:
             raise UserError(f"--replicas {self.replicas}: must be at least 1")
         if not 0 < self.body_seconds < float("inf"):
             raise UserError(f"--body-seconds {self.body_seconds}: is no time to wait - give e.g. 30")
-        url, data = absolute(self.from_run), absolute(self.data)
-        checkpoint = chosen_checkpoint(url, self.best)  # one that is not there is said before Ray starts
+        url, data = absolute_runs(self.from_run), absolute(self.data)
+        checkpoint = chosen_checkpoints(url, self.best)  # one that is not there is said before Ray starts
         with ray_session(self.replicas + 1):
             from ray import serve
             from ray.serve.config import HTTPOptions

@@ -12,7 +12,7 @@ import tyro
 from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
 from data_tools.storage import local_path
-from trainer.commands.shared import Best, Data, Run
+from trainer.commands.shared import Best, Data, Runs
 from trainer.scoring.criterion import Criterion, ShareCriterion
 
 OURS = re.compile(r"audit\.csv|exclude\.txt|index\.html")
@@ -35,7 +35,7 @@ class Audit:
     Where neither --contamination nor --false-alarms is given, 2 % of the images are expected to be anomalous.
     """
 
-    run: Run
+    run: Runs
     out: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: RUN/audit)")] = ""
     """Where it goes: a new folder, an empty one, or that of an earlier audit, which is replaced."""
     best: Best = False
@@ -52,19 +52,21 @@ class Audit:
         from trainer.run.checkpoint import chosen_checkpoint
         from trainer.scoring.audit import ranked, write_exclusions, write_table
         from trainer.scoring.calibration import run_of
-        from trainer.scoring.detector import Detector
+        from trainer.scoring.loading import load_detector, runs_in
 
         if self.shown < 1:
             raise UserError(f"--shown {self.shown} is below 1 - give the number of images on the page")
         by, cache = self.criterion, self.caching
-        checkpoint = chosen_checkpoint(self.run, self.best)
-        run = run_of(checkpoint)
+        runs = runs_in(self.run)
+        run = run_of(chosen_checkpoint(runs[0], self.best))
+        if len(runs) > 1 and not self.out:
+            raise UserError("--out is missing - give a folder, which is none of these runs' own")
         expected = 0.02 if by.contamination is None and by.false_alarms is None else by.contamination
         criterion = Criterion(by.by, by.lam, by.false_alarms, expected)
         place, audit = self.out or f"{run}/audit", Made("an audit", OURS, "--out " if self.out else "")
         _check_writable(place)  # before the work
         audit.former(place)
-        detector = Detector.load(checkpoint, criterion, False, cache.cache, cache.cache_limit, self.data)
+        detector = load_detector(self.run, criterion, self.best, cache.cache, cache.cache_limit, self.data)
         ranking = ranked(run, detector, cache.open(), self.shown, self.data)
         junk = int(ranking.excluded.sum())
         with audit.anew(place) as folder:

@@ -24,7 +24,7 @@ class Evaluate:
     """Score the test set of a run's dataset; write the score table, figures and a report page."""
 
     run: tyro.conf.Positional[str]
-    """The run's URL."""
+    """The run's URL; of RUN,RUN,... as one detector the AUCs are printed, and no page is written."""
     best: Best = False
     data: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: the run's own)")] = ""
     """Another dataset than the one trained on."""
@@ -40,7 +40,10 @@ class Evaluate:
         from trainer.run.folder import read_config
         from trainer.scoring.evaluation import check_fits, has_labels, score_table
         from trainer.scoring.inference import Inference
+        from trainer.scoring.loading import runs_in
 
+        if len(runs_in(self.run)) > 1:
+            return self._several()
         config, _ = read_config(self.run)
         info = read_info(chosen_checkpoint(self.run, self.best))
         inference = Inference.from_checkpoint(info)
@@ -61,6 +64,34 @@ class Evaluate:
             lines.add_row(row.name, f"{row.auc:.3f}", row.note)
         Console(width=None if os.isatty(1) else 100).print(lines)
         print(f"report: {page}")
+
+    def _several(self) -> None:
+        """The AUC of several runs as one detector, and of each by itself."""
+        from rich.console import Console
+        from rich.table import Table
+
+        from data_tools.dataset.reader import open_dataset
+        from trainer.run.folder import read_config
+        from trainer.scoring.evaluation import auc, has_labels, test_images
+        from trainer.scoring.loading import load_detector, runs_in
+
+        cache, runs = self.caching, runs_in(self.run)
+        detector = load_detector(self.run, None, self.best, cache.cache, cache.cache_limit)
+        url = self.data or read_config(runs[0])[0].data
+        dataset = open_dataset(url, cache.open())
+        if not has_labels(dataset):
+            raise UserError(
+                f"{url}: has no labelled test images of both kinds, so no AUC - score images by it"
+            )
+        images, labels = test_images(dataset)
+        found = detector.score(images)
+        lines = Table(title=f"AUC of {len(runs)} runs as one detector")
+        for heading in ("score", "AUC", ""):
+            lines.add_column(heading)
+        lines.add_row("fused", f"{auc(labels, found.score):.3f}", "all runs, each calibrated by itself")
+        for name, score in found.terms.items():
+            lines.add_row(name, f"{auc(labels, score):.3f}", "fused of this run alone")
+        Console(width=None if os.isatty(1) else 100).print(lines)
 
     def _calibrated(self, inference: Inference, info: CheckpointInfo) -> Detector | None:
         """With what the training images say, on which `fused` rests; None, with a note, where they are not had."""

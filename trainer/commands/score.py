@@ -16,11 +16,12 @@ from data_tools.errors import UserError
 from data_tools.headings import UNSET
 from data_tools.sources.images import find_images, read_image
 from data_tools.text import readable
-from trainer.commands.shared import Best, Data, Run
+from trainer.commands.shared import Best, Data, Runs
 from trainer.scoring.criterion import Criterion
 
 if TYPE_CHECKING:
     from trainer.scoring.detector import Detector
+    from trainer.scoring.ensemble import Ensemble
     from trainer.scoring.ranked_list import RankedList
 
 BATCH = 256
@@ -32,7 +33,7 @@ STEM_BYTES = 200
 class Score:
     """Score images with a trained detector; the most anomalous come first in the list."""
 
-    run: Run
+    run: Runs
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], UNSET]
     """Image files, or folders that are searched for images."""
     best: Best = False
@@ -49,13 +50,13 @@ class Score:
 
     def __call__(self) -> None:
         from data_tools.storage.transfer import as_url, downloaded, uploaded
-        from trainer.scoring.detector import Detector
+        from trainer.scoring.loading import load_detector
         from trainer.scoring.ranked_list import RankedList
 
         cache = self.caching
-        detector = Detector.load(self.run, self.criterion, self.best, cache.cache, cache.cache_limit, self.data)
+        detector = load_detector(self.run, self.criterion, self.best, cache.cache, cache.cache_limit, self.data)
         if self.heatmaps:
-            detector.inference.method.check_reconstructs()
+            detector.check_reconstructs()
         if detector.meaning:
             print(detector.meaning)
         heading = ["image", self.criterion.by, *detector.columns, *([] if detector.above is None else ["anomalous"])]
@@ -83,7 +84,7 @@ class Score:
         print(f"wrote {place}: {listed.scored} images, the most anomalous first ({readable(listed.first)}){broken}")
 
     def _score(
-        self, numbers: range, images: _Images, detector: Detector, listed: RankedList, maps: Path | None
+        self, numbers: range, images: _Images, detector: Detector | Ensemble, listed: RankedList, maps: Path | None
     ) -> None:
         """Score some of the images, by their numbers."""
         whole, decoded = list[int](), list[np.ndarray]()
@@ -138,13 +139,15 @@ def _say_what_is_there(listed: RankedList, out: Path) -> None:
     print(f"{listed.scored:,} images were scored until then: {place}, not sorted", file=sys.stderr)
 
 
-def _write_maps(folder: Path, numbers: list[int], images: _Images, decoded: np.ndarray, detector: Detector) -> None:
+def _write_maps(
+    folder: Path, numbers: list[int], images: _Images, decoded: np.ndarray, detector: Detector | Ensemble
+) -> None:
     """One PNG per image: query, closest match and heat map side by side, 4x."""
     from trainer.report.figures import save_picture
     from trainer.report.overlay import beside_match, overlaid
 
     folder.mkdir(parents=True, exist_ok=True)
-    maps = overlaid(decoded, detector.heat(decoded)) if detector.calibration else None
+    maps = overlaid(decoded, detector.heat(decoded)) if detector.calibrates else None
     for i, picture in zip(numbers, beside_match(detector, decoded, maps)):
         save_picture(picture, folder / map_name(i, images.files[i].stem), scale=4)
 

@@ -7,8 +7,10 @@ from typing import Annotated
 import tyro
 
 RUN_HELP = "The run's URL, or one checkpoint's."
+RUNS_HELP = f"{RUN_HELP[:-1]}; RUN,RUN,... take several runs on one dataset as one detector."
+Runs = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=RUNS_HELP)]
 Run = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=RUN_HELP)]
-RunOption = Annotated[str, tyro.conf.arg(name="run", help=RUN_HELP)]
+RunsOption = Annotated[str, tyro.conf.arg(name="run", help=RUNS_HELP)]
 Data = Annotated[
     str,
     tyro.conf.arg(help="Where the run's dataset lies now.", help_behavior_hint="(default: where it was trained on)"),

@@ -16,19 +16,21 @@ from data_tools.text import readable
 from trainer.report.overlay import overlaid
 from trainer.scoring.audit import Ranking
 from trainer.scoring.detector import Detector
+from trainer.scoring.ensemble import Ensemble
 from trainer.scoring.p_values import p_values
 
 LEAST_SIDE = 96
 """Pixels on the page, at least, of an image's side."""
 
 
-def write_page(path: Path, ranking: Ranking, detector: Detector) -> None:
+def write_page(path: Path, ranking: Ranking, detector: Detector | Ensemble) -> None:
     """One HTML file with all pictures in it."""
-    worst, scored, calibration = ranking.worst, ranking.scored, detector.calibration
-    assert calibration and scored.p_value is not None
-    heat = overlaid(worst, detector.heat(worst)) if detector.inference.reconstructs else None
+    worst, scored = ranking.worst, ranking.scored
+    assert scored.p_value is not None
+    heat = overlaid(worst, detector.heat(worst)) if detector.reconstructs else None
     parts = {
-        name: -np.log10(p_values(scored.terms[name][: len(worst)], known)) for name, known in calibration.terms.items()
+        name: -np.log10(p_values(scored.terms[name][: len(worst)], known))
+        for name, known in detector.known_terms.items()
     }
     full = 100 / np.log10(len(detector.known) + 1)
     items = []
@@ -52,7 +54,7 @@ def write_page(path: Path, ranking: Ranking, detector: Detector) -> None:
         (Path(__file__).parent / "audit.html").read_text(encoding="utf-8")
     )
     side = worst.shape[1] * -(-LEAST_SIDE // worst.shape[1])
-    terms = {term.name: term.meaning for term in detector.joined}
+    terms = detector.meanings
     page = template.render(
         items=items,
         count=len(ranking.origins),

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 
 from trainer.scoring.detector import Detector
+from trainer.scoring.ensemble import Ensemble
 from trainer.scoring.heat import strength
 
 MOST = 0.85
@@ -22,15 +23,15 @@ def overlaid(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.rint(grey * (1 - cover) + colours * cover).astype(np.uint8)
 
 
-def beside_match(detector: Detector, images: np.ndarray, maps: np.ndarray | None) -> list[np.ndarray]:
+def beside_match(detector: Detector | Ensemble, images: np.ndarray, maps: np.ndarray | None) -> list[np.ndarray]:
     """Query, closest match and map side by side, uint8 H x 3 W x 3 each.
 
     maps: uint8 N x H x W x 3 as of `overlaid`; without them |w(Q) - w(R)| in colour, 0 dark and 1 bright.
     """
     side = images.shape[1]
-    matches = detector.inference.contrast.pixels(detector.reconstruct(images))
+    matches = detector.matches(images)
     if maps is None:
-        maps = (matplotlib.colormaps["magma"](detector.inference.heatmap(images))[..., :3] * 255).astype(np.uint8)
+        maps = (matplotlib.colormaps["magma"](detector.heat(images))[..., :3] * 255).astype(np.uint8)
     times = [side // matches.shape[1], side // maps.shape[1]]
     wide = [each.repeat(n, axis=1).repeat(n, axis=2) for each, n in zip((matches, maps), times)]
     rows = zip(images, *wide)

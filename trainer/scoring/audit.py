@@ -16,6 +16,7 @@ from data_tools.progress import progress
 from data_tools.text import CsvWriter
 from trainer.run.folder import read_config, read_excluded, run_dataset, run_images
 from trainer.scoring.detector import Detector, Scored
+from trainer.scoring.ensemble import Ensemble
 from trainer.scoring.evaluation import provenance_columns
 
 
@@ -38,7 +39,7 @@ class Ranking:
         return self.scored.anomalous
 
 
-def ranked(run: str, detector: Detector, cache: Cache, shown: int, data: str = "") -> Ranking:
+def ranked(run: str, detector: Detector | Ensemble, cache: Cache, shown: int, data: str = "") -> Ranking:
     """One pass over a run's training images; of the images themselves only the `shown` worst so far are held.
 
     data: where the run's dataset lies now.

@@ -41,8 +41,59 @@ class Scored:
         return self.terms if self.p_value is None else {"p_value": self.p_value, **self.terms}
 
 
+class Judge:
+    """What follows from a criterion and from the scores of training images, whatever gave these."""
+
+    criterion: Criterion
+    known: np.ndarray
+
+    def heat(self, images: np.ndarray) -> np.ndarray:
+        """Where: float32 N x H x W in units of what is usual at each pixel."""
+        raise NotImplementedError
+
+    def check_reconstructs(self) -> None:
+        """UserError where nothing makes closest matches, and so no heat maps."""
+        raise NotImplementedError
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether heat is in units of what is usual."""
+        return True
+
+    def threshold(self, kind: Kind, share: float, judged: int = 1000) -> Threshold:
+        """The threshold on this score; see `thresholds.threshold`."""
+        return threshold(self.known, kind, share, judged)
+
+    @cached_property
+    def limit(self) -> Threshold | None:
+        """The threshold that the criterion derives from the training images; None where it asks for none."""
+        asked = self.criterion
+        if asked.false_alarms is not None:
+            return self.threshold("false-alarms", asked.false_alarms)
+        return None if asked.contamination is None else self.threshold("contamination", asked.contamination)
+
+    @property
+    def above(self) -> float | None:
+        """The score above which an image is called anomalous; None without a threshold."""
+        return self.limit.value if self.limit else self.criterion.threshold
+
+    @property
+    def meaning(self) -> str:
+        """What the threshold means, for a person; empty where the user chose it, or where there is none."""
+        return self.limit.sentences() if self.limit else ""
+
+    def heat_shares(self, images: np.ndarray) -> np.ndarray:
+        """The same as shares of the fullest colour: 0 is usual there, 1 is as rare as colour shows."""
+        heat = self.heat(images)
+        return strength(heat)
+
+    def verdicts(self, score: np.ndarray, terms: dict[str, np.ndarray], p_value: np.ndarray | None = None) -> Scored:
+        """Scores with what they mean for the criterion."""
+        return Scored(score, terms, p_value, None if self.above is None else score > self.above)
+
+
 @dataclass(frozen=True)
-class Detector:
+class Detector(Judge):
     """Trained networks, a criterion, and what the training images say; made by `load`.
 
     The criterion may be changed at any time by `dataclasses.replace`: the networks do not know of it. calibration:
@@ -114,7 +165,7 @@ class Detector:
         """
         if self.calibration is None:
             terms = self.inference.values(images, self.inference.quick).terms
-            return self._verdicts(self.score_of(terms), terms)
+            return self.verdicts(self.score_of(terms), terms)
         rows = np.full(len(images), -1) if samples is None else self.calibration.rows_of(samples)
         known = rows >= 0
         terms = {name: column[rows] for name, column in self.calibration.terms.items()}
@@ -123,7 +174,7 @@ class Detector:
             for name, column in compared(self.joined, values, self.calibration.kept).items():
                 terms[name][~known] = column
         score = self.score_of(terms, known)
-        return self._verdicts(score, terms, p_values(score, self.known, known))
+        return self.verdicts(score, terms, p_values(score, self.known, known))
 
     def score_of(self, terms: Mapping[str, np.ndarray], is_known: np.ndarray | None = None) -> np.ndarray:
         """One score from terms, N; is_known (bool N): those of an image that is in the calibration."""
@@ -134,32 +185,42 @@ class Detector:
         return np.sum(parts, axis=0)
 
     @cached_property
-    def known(self) -> np.ndarray:
+    def known(self) -> np.ndarray:  # type: ignore[override]
         """The calibrating training images' scores, n."""
         assert self.calibration
         return self.score_of(self.calibration.terms, np.full(len(self.calibration.samples), True))
 
-    def threshold(self, kind: Kind, share: float, judged: int = 1000) -> Threshold:
-        """The threshold on this score; see `thresholds.threshold`."""
-        return threshold(self.known, kind, share, judged)
-
-    @cached_property
-    def limit(self) -> Threshold | None:
-        """The threshold that the criterion derives from the training images; None where it asks for none."""
-        asked = self.criterion
-        if asked.false_alarms is not None:
-            return self.threshold("false-alarms", asked.false_alarms)
-        return None if asked.contamination is None else self.threshold("contamination", asked.contamination)
+    @property
+    def calibrated(self) -> Calibration:
+        """The calibration, which is there unless the criterion is plain."""
+        assert self.calibration
+        return self.calibration
 
     @property
-    def above(self) -> float | None:
-        """The score above which an image is called anomalous; None without a threshold."""
-        return self.limit.value if self.limit else self.criterion.threshold
+    def known_terms(self) -> dict[str, np.ndarray]:
+        """The calibrating training images' terms, n each."""
+        return self.calibrated.terms
 
     @property
-    def meaning(self) -> str:
-        """What the threshold means, for a person; empty where the user chose it, or where there is none."""
-        return self.limit.sentences() if self.limit else ""
+    def meanings(self) -> dict[str, str]:
+        """What each of these terms is, in a sentence."""
+        return {term.name: term.meaning for term in self.joined}
+
+    @property
+    def calibrates(self) -> bool:
+        return self.calibration is not None
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the method makes closest matches, and so heat maps."""
+        return self.inference.reconstructs
+
+    def check_reconstructs(self) -> None:
+        self.inference.method.check_reconstructs()
+
+    def matches(self, images: np.ndarray) -> np.ndarray:
+        """Closest matches as pixels: uint8 N x r x r x C; UserError where the method makes none."""
+        return self.inference.contrast.pixels(self.inference.reconstruct(images))
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """Closest matches: float32, N x r x r x C, about [-1, 1]; UserError where the method makes none."""
@@ -176,9 +237,5 @@ class Detector:
         return full_size(maps.astype(np.float32), images.shape[1])
 
     def heat_shares(self, images: np.ndarray) -> np.ndarray:
-        """The same as shares of the fullest colour: 0 is usual there, 1 is as rare as colour shows."""
-        heat = self.heat(images)
-        return heat if self.calibration is None else strength(heat)
-
-    def _verdicts(self, score: np.ndarray, terms: dict[str, np.ndarray], p_value: np.ndarray | None = None) -> Scored:
-        return Scored(score, terms, p_value, None if self.above is None else score > self.above)
+        """As of any; with a plain criterion |w(Q) - w(R)|, which is a share already."""
+        return self.heat(images) if self.calibration is None else super().heat_shares(images)

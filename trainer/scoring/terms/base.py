@@ -61,7 +61,8 @@ class Response:
 class Term:
     """of: what it is of N queries, N. needs: the hooks of a method, without which it has no such term.
 
-    joined: whether `fused` joins it.
+    joined: whether a calibration holds it, and `fused` may join it; steady: whether it ranks images much the same from
+    one checkpoint to the next, without which `fused` gives it no say.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Term:
     of: Callable[[Response], Tensor]
     needs: tuple[str, ...] = ()
     joined: bool = True
+    steady: bool = True
 
     @property
     def is_quick(self) -> bool:

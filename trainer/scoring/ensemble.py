@@ -1,0 +1,182 @@
+"""Several runs as one detector: seeds or methods, trained on the same images, none of which has to be trusted alone.
+
+Each run's score is calibrated by itself, so that runs of any methods compare, and their mean is the one score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from data_tools.dataset.cache import DEFAULT_LIMIT, open_cache
+from data_tools.dataset.contamination import normal_pool
+from data_tools.dataset.exclusion import kept_count
+from data_tools.dataset.intensity import Intensity
+from data_tools.dataset.training_set import BLOCK, TrainingSet
+from data_tools.errors import UserError
+from trainer.run.checkpoint import CheckpointInfo, chosen_checkpoint, read_info
+from trainer.run.folder import read_config, read_excluded, run_dataset, run_images
+from trainer.scoring.calibration import calibration_of, run_of
+from trainer.scoring.criterion import Criterion
+from trainer.scoring.detector import Detector, Judge, Scored
+from trainer.scoring.inference import Inference
+from trainer.scoring.join import FUSED
+from trainer.scoring.p_values import p_values
+
+
+@dataclass(frozen=True)
+class Ensemble(Judge):
+    """Two or more detectors and a criterion; made by `load`.
+
+    members: by the names of their runs. shared: of each, which of its samples are the same image in the first one's
+    training set: those below this number. known: the first one's calibrating images' scores by all, n.
+    """
+
+    members: Mapping[str, Detector]
+    shared: Mapping[str, int]
+    criterion: Criterion
+    known: np.ndarray  # type: ignore[assignment]
+
+    @staticmethod
+    def load(
+        runs: Sequence[str],
+        criterion: Criterion | None = None,
+        best: bool = False,
+        cache: str = "",
+        cache_limit: str = DEFAULT_LIMIT,
+        data: str = "",
+    ) -> Ensemble:
+        """Of the newest or best checkpoints of runs on one dataset; options as of `Detector.load`.
+
+        UserError for runs that do not belong together.
+        """
+        criterion = criterion or Criterion()
+        criterion.check()
+        infos = [read_info(chosen_checkpoint(run, best)) for run in runs]
+        _check_together(infos)
+        opened, urls = open_cache(cache, cache_limit), [run_of(info.url) for info in infos]
+        configs, left_out = [read_config(url)[0] for url in urls], [read_excluded(url) for url in urls]
+        for url, excluded in zip(urls, left_out):
+            if excluded != left_out[0]:
+                raise UserError(f"{url}: leaves out other images than {urls[0]} - give runs on the same images")
+        members = []
+        for info in infos:
+            inference = Inference.from_checkpoint(info)
+            made = calibration_of(info, inference, cache, cache_limit, data)
+            members.append(Detector(inference, criterion, made))
+        dataset = run_dataset(urls[0], data, opened)
+        images = run_images(urls[0], configs[0], dataset)
+        normal = sum(kept_count(shard, left_out[0]) for shard in dataset.manifest.of(normal_pool(dataset)))
+        draws = [(config.gamma, config.seed if config.gamma else 0) for config in configs]
+        shared = [len(images) if draw == draws[0] else normal for draw in draws]
+        unknown = ensemble_of(urls, members, shared, criterion, np.zeros(0))
+        return ensemble_of(urls, members, shared, criterion, unknown.known_scores(images))
+
+    @property
+    def first(self) -> Detector:
+        return next(iter(self.members.values()))
+
+    @property
+    def resolution(self) -> int:
+        """The least side of images in pixels that all can score."""
+        return max(member.resolution for member in self.members.values())
+
+    @property
+    def channels(self) -> int:
+        return self.first.channels
+
+    @property
+    def intensity(self) -> Intensity | None:
+        return self.first.intensity
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of `Scored.columns`: behind the p-value each run's part of the score."""
+        return ("p_value", *self.members)
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What each part of the score is, in a sentence."""
+        return {name: f"{self.criterion.by} of this run, in nats" for name in self.members}
+
+    @cached_property
+    def known_terms(self) -> dict[str, np.ndarray]:
+        """Each run's part of the score for its own calibrating training images."""
+        return {name: _nats(member, member.known, None) for name, member in self.members.items()}
+
+    def score(self, images: np.ndarray, samples: np.ndarray | None = None) -> Scored:
+        """images: uint8, N x H x W x C; samples: as of `Detector.score`, of the first run's training set."""
+        terms = self._parts(images, samples)
+        score = np.mean(list(terms.values()), axis=0)
+        rows = np.full(len(images), -1) if samples is None else self.first.calibrated.rows_of(samples)
+        return self.verdicts(score, terms, p_values(score, self.known, rows >= 0))
+
+    def known_scores(self, images: TrainingSet) -> np.ndarray:
+        """The scores of the first run's calibrating images."""
+        count = len(self.first.calibrated.samples)
+        places = [np.arange(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+        parts = [self._parts(images.at(some), images.samples(some)) for some in places]
+        return np.concatenate([np.mean(list(part.values()), axis=0) for part in parts])
+
+    def _parts(self, images: np.ndarray, samples: np.ndarray | None) -> dict[str, np.ndarray]:
+        found = {}
+        for name, member in self.members.items():
+            own = None if samples is None else np.where(samples < self.shared[name], samples, -1)
+            scored = member.score(images, own)
+            found[name] = _nats(member, scored.score, scored.p_value)
+        return found
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether any of the runs makes closest matches, and so heat maps."""
+        return any(member.reconstructs for member in self.members.values())
+
+    def check_reconstructs(self) -> None:
+        if not self.reconstructs:
+            self.first.check_reconstructs()
+
+    def matches(self, images: np.ndarray) -> np.ndarray:
+        """Closest matches by the first run that makes them, as pixels: uint8 N x r x r x C."""
+        return self._seeing()[0].matches(images)
+
+    def heat(self, images: np.ndarray) -> np.ndarray:
+        """Where: the mean of the runs' heat, float32 N x H x W; 0 is usual, 3 is rare."""
+        return np.mean([member.heat(images) for member in self._seeing()], axis=0)
+
+    def _seeing(self) -> list[Detector]:
+        self.check_reconstructs()
+        return [member for member in self.members.values() if member.reconstructs]
+
+
+def _nats(member: Detector, score: np.ndarray, p_value: np.ndarray | None) -> np.ndarray:
+    """A run's score on a scale that runs share: `fused` has it, any other score becomes -log p."""
+    if member.criterion.by == FUSED:
+        return score
+    p_value = p_values(score, member.known, np.full(len(score), True)) if p_value is None else p_value
+    return -np.log(p_value)
+
+
+def ensemble_of(
+    runs: Sequence[str], members: Sequence[Detector], shared: Sequence[int], criterion: Criterion, known: np.ndarray
+) -> Ensemble:
+    """Of members in the order of their runs' URLs, or of their checkpoints'."""
+    names = _names([run.partition("/checkpoints/")[0] for run in runs])
+    return Ensemble(dict(zip(names, members)), dict(zip(names, shared)), criterion, known)
+
+
+def _names(runs: Sequence[str]) -> list[str]:
+    """The last parts of URLs, with numbers where they are alike."""
+    last = [run.rstrip("/").rpartition("/")[2] for run in runs]
+    return [name if last.count(name) == 1 else f"{name} {i}" for i, name in enumerate(last, 1)]
+
+
+def _check_together(infos: Sequence[CheckpointInfo]) -> None:
+    first, *others = infos
+    for info in others:
+        if info.dataset_digest != first.dataset_digest:
+            raise UserError(f"{info.url}: was trained on another dataset than {first.url} - give runs on one dataset")
+        if info.url == first.url:
+            raise UserError(f"{info.url}: is given twice - give different runs")
