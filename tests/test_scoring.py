@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from trainer.scoring import detector
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector
 from trainer.scoring.heat import strength
-from trainer.scoring.loading import Learned
+from trainer.scoring.loading import Learned, load_detector
 from tuning.sweep import averaged
 
 BROKEN = (b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40))
@@ -247,3 +248,21 @@ def test_a_hundred_thousand_images_and_a_kill_half_way(tmp_path: Path, run: Path
 def test_png_of_keeps_the_ends() -> None:
     found = np.asarray(Image.open(io.BytesIO(scoring.png_of(np.array([[0.0, 1.0], [0.5, 0.25]])))))
     assert found.tolist() == [[0, 255], [128, 64]]
+
+
+def table_at(url: str) -> list[dict]:
+    storage = open_storage(url)
+    parts = [io.BytesIO(read_bytes(storage, name)) for name in sorted(storage.names()) if name.startswith("part-")]
+    return [row for part in parts for row in pyarrow.parquet.read_table(part).to_pylist()]
+
+
+@pytest.mark.slow
+def test_several_runs_on_ray(url: str, tmp_path: Path, run: Path, full: Path, patches: np.ndarray) -> None:
+    write_tar(tmp_path / "images" / "a.tar", {f"{i}.png": png(patch) for i, patch in enumerate(patches)})
+    runs = f"{run},{shutil.copytree(full, tmp_path / 'other')}"
+    config = dataclasses.replace(config_of(run, str(tmp_path / "images"), f"{url}/joined"), run=runs)
+    assert score_images(config).images == len(patches)
+    rows = table_at(f"{url}/joined")
+    ours = load_detector(runs, cache=str(full.parent / "cache")).score(patches)
+    np.testing.assert_allclose([row["score"] for row in rows], ours.score, rtol=1e-6)
+    assert rows[0].keys() >= {"p_value", run.name, "other"}

@@ -12,12 +12,14 @@ from PIL import Image
 from data_tools.__main__ import main as data_tools
 from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import training_set
-from tests.runs import lines, words_of
+from tests.runs import cut_back, lines, words_of
 from trainer.__main__ import main as trainer
+from trainer.config import TrainConfig
 from trainer.run.checkpoint import chosen_checkpoint, newest_checkpoint
 from trainer.run.saving import PROBES
 from trainer.scoring.inference import Inference
 from trainer.scoring.made_anomalies import CORRUPTIONS, corrupted, separation
+from trainer.training import first_worker
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +72,22 @@ def test_best_is_taken_by_score_and_audit(unlabelled: Path, tmp_path: Path) -> N
     trainer(["score", str(unlabelled), str(images / "000.png"), "--best", "--out", str(tmp_path / "s.csv"), *cache])
     trainer(["audit", str(unlabelled), "--best", "--out", str(tmp_path / "audit"), *cache])
     assert (tmp_path / "s.csv").exists() and (tmp_path / "audit" / "audit.csv").exists()
+
+
+def test_an_auc_that_cannot_be_had_is_no_reason_to_validate_again_and_again(
+    unlabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint is settled by whatever was recorded of it."""
+    run = cut_back(unlabelled, 192, tmp_path / "run")
+    words = words_of(unlabelled.parent / "data", run, unlabelled.parent / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(first_worker.FirstWorker, "log", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                trainer([*words, "--best-by", "a_paper"])
+    seen = [line["images_seen"] for line in lines(run) if "validation/separation" in line]
+    assert len(seen) == len(set(seen))
+
+
+def test_a_sweep_prunes_by_an_auc_whatever_the_best_is_by() -> None:
+    assert [TrainConfig(best_by=by).pruned_by for by in ("auto", "separation", "L_n")] == ["a_paper", "a_paper", "L_n"]

@@ -252,6 +252,12 @@ class TrainConfig:
         asked = A_SCORES[0] if self.best_by == "auto" else self.best_by
         return asked if not names or asked in names or has_a(names) else names[0]
 
+    @property
+    def pruned_by(self) -> str:
+        """The AUC that a sweep compares trials by."""
+        measure = self.judged_by(labelled=True)
+        return dataclasses.replace(self, best_by="auto").judged_by(labelled=True) if measure == SEPARATION else measure
+
     def worker_range(self) -> tuple[int, int]:
         """The fewest and the most workers; UserError when the option says neither N nor MIN:MAX."""
         match = re.fullmatch(r"(\d+)(?::(\d+))?", self.workers)

@@ -78,6 +78,16 @@ def grown(config: TrainConfig) -> tuple[Phase, ...]:
     return tuple(phases)
 
 
+def ends_a_phase(phases: tuple[Phase, ...], images_seen: int) -> bool:
+    """Whether a phase's last step ends at this count, which may pass its end by part of a batch."""
+    seen = 0
+    for phase in phases:
+        seen += -(-(phase.end - seen) // phase.images_a_step) * phase.images_a_step  # whole steps
+        if seen == images_seen:
+            return True
+    return False
+
+
 def phase_at(phases: tuple[Phase, ...], images_seen: int) -> Phase | None:
     """The phase whose step begins at this count; None when training is over."""
     return next((phase for phase in phases if images_seen < phase.end), None)

@@ -59,7 +59,7 @@ def searcher(plan: Plan, finished: list[Trial]) -> Any:
         for trial in finished:
             if scores := aucs.get(trial.name):
                 points.append({choice.name: _value(choice, trial.options[choice.name]) for choice in plan.choices})
-                rewards.append(_objective(scores, trial.config.judged_by(labelled=True), sweep.plan.lambdas))
+                rewards.append(_objective(scores, trial.config.pruned_by, sweep.plan.lambdas))
     told: dict[str, Any] = {"points_to_evaluate": points, "evaluated_rewards": rewards} if points else {}
     return Judged(space, metric="auc", mode="max", seed=len(points), **told)
 

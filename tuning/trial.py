@@ -54,7 +54,7 @@ def run_trial(parameters: dict[str, Any], sweep: SweepConfig, supervisor: Any) -
             raise
         tune.report({FAILED: str(error.cause)})
         return
-    judged = {"auc": aucs[trial.config.judged_by(labelled=True)]} if aucs else {}
+    judged = {"auc": aucs[trial.config.pruned_by]} if aucs else {}
     tune.report({"finished": 1, **judged, **{f"auc/{name}": value for name, value in aucs.items()}})
 
 

@@ -80,9 +80,7 @@ class Evaluate:
         url = self.data or read_config(runs[0])[0].data
         dataset = open_dataset(url, cache.open())
         if not has_labels(dataset):
-            raise UserError(
-                f"{url}: has no labelled test images of both kinds, so no AUC - score images by it"
-            )
+            raise UserError(f"{url}: has no labelled test images of both kinds, so no AUC - score images by it")
         images, labels = test_images(dataset)
         found = detector.score(images)
         lines = Table(title=f"AUC of {len(runs)} runs as one detector")

@@ -144,6 +144,11 @@ class Monitor:
         key = f"validation/{name}"
         return {f"images-{line['images_seen']:09.0f}": line[key] for line in self.kept if key in line}
 
+    def is_validated(self, checkpoint: str) -> bool:
+        """Whether anything is recorded of how good a checkpoint is."""
+        lines = [line for line in self.kept if f"images-{line['images_seen']:09.0f}" == checkpoint]
+        return any(name.startswith("validation/") for line in lines for name in line)
+
     def phase_validated(self, name: str) -> dict[str, float]:
         """The last phase whose end has been validated, counted from one, and the AUC of that name; or nothing.
 

@@ -19,10 +19,10 @@ from trainer.run.checkpoint import (
     DamagedError,
     check_checkpoint,
     checkpoint_names,
-    images_of,
     read_info,
     remove_checkpoint,
 )
+from trainer.schedule import ends_a_phase
 
 RECOVERIES = "recoveries.json"
 MOST = 2
@@ -82,11 +82,15 @@ def check_not_given_up(run: str) -> Recoveries:
     return found
 
 
-def record_failure(run: str, at: int, why: str, learning_rate: float, still_ours: StillOurs) -> None:
-    """Write down that a run is found dead at a count of images, and where it goes back to; or that it is given up."""
+def record_failure(run: str, at: int, why: str, learning_rate: float, still_ours: StillOurs) -> str:
+    """Write down that a run is found dead at a count of images, and where it goes back to; or that it is given up.
+
+    Returns what is said then, else nothing.
+    """
     before = read_recoveries(run)
     if len(before.past) < MOST:
-        after = Recoveries((*before.past, Recovery(at, _newest_healthy(run, before), why)))
+        info = to_go_back_to(run, before)
+        after = Recoveries((*before.past, Recovery(at, info.images_seen if info else 0, why)))
     else:
         rates = ", ".join(f"{learning_rate * FACTOR**n:.2g}" for n in range(MOST + 1))
         after = Recoveries(
@@ -97,17 +101,24 @@ def record_failure(run: str, at: int, why: str, learning_rate: float, still_ours
     still_ours(now=True)
     content = json.dumps(asdict(after), indent=2) + "\n"
     write_bytes(Guarded(open_storage(run), still_ours), RECOVERIES, content.encode())
+    return after.given_up
 
 
-def _newest_healthy(run: str, recoveries: Recoveries) -> int:
-    """The count of images of the newest checkpoint that was well; 0 where none is."""
+def to_go_back_to(run: str, recoveries: Recoveries | None = None) -> CheckpointInfo | None:
+    """The newest checkpoint at a phase's end at which the run was well; None where there is none.
+
+    No others: whether a checkpoint within a phase is there depends on the storage's speed, and on when machines went.
+    """
+    recoveries = read_recoveries(run) if recoveries is None else recoveries
     for name in reversed(checkpoint_names(run)):
         with contextlib.suppress(DamagedError):
             info = read_info(f"{run}/checkpoints/{name}")
+            if not ends_a_phase(info.config.schedule(), info.images_seen):
+                continue
             if not info.ailing and not recoveries.abandoned(info):
                 check_checkpoint(info)
-                return info.images_seen
-    return 0
+                return info
+    return None
 
 
 def clear_abandoned(run: str, recoveries: Recoveries, still_ours: StillOurs) -> None:
@@ -123,12 +134,3 @@ def clear_abandoned(run: str, recoveries: Recoveries, still_ours: StillOurs) -> 
         with contextlib.suppress(FileNotFoundError, ValueError):
             if read_document(open_storage(run), BEST).get("checkpoint") in gone:
                 storage.remove(BEST)
-
-
-def newest_healthy_of(run: str, names: list[str]) -> str | None:
-    """The name of the newest of these checkpoints that was well; None where none was."""
-    for name in sorted(names, key=images_of, reverse=True):
-        with contextlib.suppress(DamagedError):
-            if not read_info(f"{run}/checkpoints/{name}").ailing:
-                return name
-    return None

@@ -26,7 +26,7 @@ from trainer.run.checkpoint import (
     read_tensors,
 )
 from trainer.run.recoveries import Recoveries, check_not_given_up
-from trainer.schedule import phase_at
+from trainer.schedule import ends_a_phase, phase_at
 from trainer.training.step import Step
 
 OWN = re.compile(
@@ -85,7 +85,7 @@ def find_start(config: TrainConfig) -> Start:
                 continue
             check_checkpoint(info)
             has_moments = bool(info.optimisers)
-            if not has_moments and not _ends_a_phase(config, info.images_seen):
+            if not has_moments and not ends_a_phase(config.schedule(), info.images_seen):
                 raise DamagedError(f"{info.url}: lacks the optimisers' states in the middle of a phase - {REMEDY}")
             return Start(info.images_seen, info, has_moments, tuple(notes), info.ailing, recoveries)
         except DamagedError as error:
@@ -148,12 +148,3 @@ def unsettled(start: Start, run: str, networks: NetworkSet) -> Snapshot | None:
     about = (i.channels, i.dataset_digest, i.config, networks.weights(), i.intensity, i.contrast)
     about = (*about, i.ailing, i.recoveries)
     return Snapshot(i.images_seen, i.resolution, i.alpha, *about)
-
-
-def _ends_a_phase(config: TrainConfig, images_seen: int) -> bool:
-    seen = 0
-    for phase in config.schedule():
-        seen += -(-(phase.end - seen) // phase.images_a_step) * phase.images_a_step  # whole steps
-        if seen == images_seen:
-            return True
-    return False

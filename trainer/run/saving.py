@@ -20,13 +20,14 @@ from trainer.config import SEPARATION, TrainConfig
 from trainer.methods import method_of
 from trainer.run.checkpoint import BEST, Snapshot, checkpoint_names, images_of, remove_checkpoint, write_checkpoint
 from trainer.run.monitor import Monitor
-from trainer.run.recoveries import newest_healthy_of
+from trainer.run.recoveries import to_go_back_to
+from trainer.schedule import ends_a_phase
 from trainer.scoring.evaluation import has_labels, score_table, summary
 from trainer.scoring.inference import Inference
 from trainer.scoring.made_anomalies import CORRUPTIONS, LEAST_SIDE, corrupted, separation, told_apart
 
-PROBES = 256
-"""Training images that are corrupted to tell how good a checkpoint is."""
+PROBES, PROBE_BYTES = 256, 2**24
+"""Training images that are corrupted to tell how good a checkpoint is; of large ones fewer, but 32."""
 LAST_ATTEMPTS, PAUSE = 10, 5.0
 """How often a run that is over tries to save its end, and seconds between."""
 
@@ -53,6 +54,7 @@ class Saver:
         self.config, self.dataset, self.monitor, self.still_ours = config, dataset, monitor, still_ours
         self.labelled = has_labels(dataset)
         self.best_by = config.judged_by(self.labelled)
+        probes = probes[: max(PROBE_BYTES // probes[0].size, 32)]
         self.probes = {"": probes}
         if min(probes.shape[1:3]) >= LEAST_SIDE:
             self.probes |= {kind: corrupted(probes, kind, seed=0) for kind in CORRUPTIONS}
@@ -61,6 +63,7 @@ class Saver:
         self.failure: BaseException | None = None
         self.unsaved: Snapshot | None = None
         self.unsettled = unsettled
+        self.refuge: str | None = None  # the checkpoint to go back to, which stays
         self.thread = threading.Thread(target=self._work, name="saver", daemon=True)
         self.thread.start()
 
@@ -137,7 +140,7 @@ class Saver:
     def _settle(self, snapshot: Snapshot) -> None:
         """What remains to be done for a checkpoint that is there."""
         ready = method_of(snapshot.config).ready(snapshot.config, snapshot.images_seen)
-        if ready and snapshot.name not in self.monitor.validations(self.best_by):
+        if ready and not self.monitor.is_validated(snapshot.name):
             self._validate(snapshot)
         self._thin_out(snapshot)
         self.unsettled = None
@@ -174,8 +177,11 @@ class Saver:
             kept.add(best)
             said = {"checkpoint": best, self.best_by: aucs[best]}
             write_bytes(Guarded(open_storage(run), self.still_ours), BEST, (json.dumps(said, indent=2) + "\n").encode())
-        if newest.ailing and (healthy := newest_healthy_of(run, whole)):
-            kept.add(healthy)
+        if ends_a_phase(self.config.schedule(), newest.images_seen) and not newest.ailing:
+            self.refuge = newest.name
+        elif self.refuge is None and (found := to_go_back_to(run)):
+            self.refuge = found.name
+        kept.add(self.refuge or "")
         for name in checkpoint_names(run, whole=False):
             if name not in kept and images_of(name) <= newest.images_seen:
                 remove_checkpoint(run, name, self.still_ours)

@@ -23,7 +23,7 @@ from trainer.run.saving import PROBES, Saver
 from trainer.schedule import Phase
 from trainer.scoring.inference import Inference
 from trainer.training import random
-from trainer.training.health import warnings
+from trainer.training.health import losing_warning, warnings
 from trainer.training.step import Step
 from trainer.training.vitals import Vitals, vitals
 
@@ -69,7 +69,9 @@ class FirstWorker:
         self.monitor.progress(images_seen, phase, values)
         for kind, warning in warnings(values, self.config.latent_size).items():
             self.monitor.warn(images_seen, phase, kind, warning)
-        return self.monitor.phase_validated(self.saver.best_by)
+        if images_seen >= phase.end and (warning := losing_warning(self.monitor.kept, phase)):
+            self.monitor.warn(images_seen, phase, "losing", warning)
+        return self.monitor.phase_validated(self.saver.best_by) if self.saver.labelled else {}
 
     def save(self, step: Step, phase: Phase, images_seen: int, must: bool, ailing: int) -> None:
         """Hand a copy of all that the next step depends on to the thread that saves."""

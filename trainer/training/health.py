@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainer.private import greatest_values
+from trainer.schedule import Phase
 
 DEAD_SLOPE, ALIKE, DRIFT = 0.01, 0.05, 8.0
 """Where warnings begin: the critic's slope (1 is aimed at), generated against real spread, ||z_hat|| / sqrt(N_z)."""
+LOSING, FEWEST_STEPS = 0.75, 100
+"""Share of a phase's steps with a negative Wasserstein estimate, and steps of a phase below which it is chance."""
 
 
 class NotFiniteError(Exception):
@@ -67,6 +71,20 @@ def _largest(tensors: Sequence[Tensor]) -> Tensor:
 def _check(total: Tensor, images_seen: int) -> None:
     if not math.isfinite(total.detach()):
         raise NotFiniteError(images_seen)
+
+
+def losing_warning(lines: Sequence[Mapping[str, Any]], phase: Phase) -> str:
+    """What is wrong with a phase that has ended, by its lines of metrics: its critic mostly lost; or nothing."""
+    shares = [line["critic/losing"] for line in lines if "critic/losing" in line and line["images_seen"] > phase.start]
+    if not shares or (phase.end - phase.start) / phase.images_a_step < FEWEST_STEPS:
+        return ""
+    share = sum(shares) / len(shares)
+    if share < LOSING:
+        return ""
+    return (
+        f"the critic lost in {share:.0%} of the steps of {phase.name}: it took generated images for real ones"
+        " - lower --generator-rate, or give --contrast learned"
+    )
 
 
 def warnings(values: dict[str, float], latent_size: int) -> dict[str, str]:

@@ -23,7 +23,7 @@ from trainer.config import TrainConfig
 from trainer.contrast import Contrast, contrast_of
 from trainer.methods import method_of
 from trainer.run.folder import check_begun, mark_finished, run_images
-from trainer.run.recoveries import MOST, clear_abandoned, read_recoveries, record_failure
+from trainer.run.recoveries import clear_abandoned, record_failure
 from trainer.run.resume import Start, find_start, load_moments, load_start, sole_trainer, unsettled
 from trainer.schedule import Phase
 from trainer.training.device import best_device
@@ -218,13 +218,12 @@ def _written_down(run: Run, failed: FailedError) -> FailedError | UserError:
 
     Returns the same error, or the UserError by which a run ends that has gone back often enough.
     """
+    given_up = None
     if run.still_ours:
         rate = run.config.schedule()[0].learning_rate
-        record_failure(run.config.out, failed.images_seen, failed.why, rate, run.still_ours)
-    if len(run.start.recoveries.past) < MOST:
-        return failed
-    said = read_recoveries(run.config.out).given_up if run.still_ours else f"{run.config.out}: {failed}"
-    return UserError(said)
+        given_up = record_failure(run.config.out, failed.images_seen, failed.why, rate, run.still_ours)
+    said = told_by_first(run.step.group, given_up)
+    return UserError(said) if said else failed
 
 
 def _picture_marks(phase: Phase, pictures: int) -> np.ndarray:
