@@ -1,7 +1,7 @@
-"""How far each term is to be trusted on a set, without labels: as far as it tells made anomalies from their originals.
+"""Which terms have a say in `fused` on a set, without labels: those that tell made anomalies from their originals.
 
-A term that knows nothing of a set would dilute the others in Fisher's sum, and one that points the wrong way there
-would cost more: neither has a say. Nor has one whose ranking changes from checkpoint to checkpoint.
+A term that points the wrong way on a set would cost much there. How much each tells was tried as its weight, and
+misled on real images, whose anomalies are none of the made ones: see tuning/results/steadiness.md.
 """
 
 from __future__ import annotations
@@ -26,25 +26,23 @@ def trusted(
     usual: Mapping[str, np.ndarray],
     kept: Mapping[str, np.ndarray],
 ) -> dict[str, float]:
-    """The weight of each term, as of `weights_by`.
+    """The weight of each term in `fused`, 1 or 0, as of `weights_by`; 0 for terms that have no say on any set.
 
     images: training images, uint8 N x H x W x C, of which the first 512 are taken; usual: their terms, of at least
     these; kept: what terms that compare with training images keep of them.
     """
     judged = images[:JUDGED]
+    with_say = [term.name for term in terms if term.has_say and term.name in usual] or list(usual)
     if min(judged.shape[1:3]) < LEAST_SIDE:
-        return dict.fromkeys(usual, 1.0)
+        return {name: float(name in with_say) for name in usual}
     made = [compared(terms, inference.values(corrupted(judged, kind, seed=0), terms), kept) for kind in CORRUPTIONS]
-    steady = [term.name for term in terms if term.steady and term.name in usual]
-    found = {name: told_apart([separation(usual[name][: len(judged)], each[name]) for each in made]) for name in steady}
-    return dict.fromkeys(usual, 0.0) | weights_by(found) if found else dict.fromkeys(usual, 1.0)
+    found = {
+        name: told_apart([separation(usual[name][: len(judged)], each[name]) for each in made]) for name in with_say
+    }
+    return dict.fromkeys(usual, 0.0) | weights_by(found)
 
 
 def weights_by(separations: Mapping[str, float]) -> dict[str, float]:
-    """Separations of made anomalies (AUCs) to weights in proportion to what is above 0.5, of mean 1.
-
-    All are 1 where none is above.
-    """
-    above = {name: max(value - 0.5, 0.0) for name, value in separations.items()}
-    mean = sum(above.values()) / max(len(above), 1)
-    return {name: value / mean if mean else 1.0 for name, value in above.items()}
+    """1 for each term whose separation of made anomalies (AUC) is above 0.5, 0 for others; all 1 where none is."""
+    weights = {name: float(value > 0.5) for name, value in separations.items()}
+    return weights if any(weights.values()) else dict.fromkeys(weights, 1.0)

@@ -61,8 +61,8 @@ class Response:
 class Term:
     """of: what it is of N queries, N. needs: the hooks of a method, without which it has no such term.
 
-    joined: whether a calibration holds it, and `fused` may join it; steady: whether it ranks images much the same from
-    one checkpoint to the next, without which `fused` gives it no say.
+    joined: whether a calibration holds it, so that it can be the score. has_say: whether `fused` takes it: on the
+    development sets it ranks images steadily, and adds to the others; see tuning/results/steadiness.md.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Term:
     of: Callable[[Response], Tensor]
     needs: tuple[str, ...] = ()
     joined: bool = True
-    steady: bool = True
+    has_say: bool = True
 
     @property
     def is_quick(self) -> bool:

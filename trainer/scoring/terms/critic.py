@@ -9,5 +9,5 @@ TERM = Term(
     "the critic's score, negated",
     lambda response: -response.criticised,
     needs=("criticise",),
-    steady=False,  # Spearman's rho of a run's last checkpoints .09 to .84, where other terms have .82 and more
+    has_say=False,  # Spearman's rho of a run's last checkpoints is .09 to .84, where other terms have .82 and more
 )

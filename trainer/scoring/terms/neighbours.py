@@ -42,6 +42,7 @@ TERM = Compared(
     "distance of the latent direction to its 5 nearest among training images",
     lambda response: response.z_hat,
     needs=("encode",),
+    has_say=False,  # beside L_n and L_m it only dilutes
     kept_as="directions",
     kept=unit_length,
     distance=direction_distance,
