@@ -790,7 +790,7 @@ def test_a_detector_reads_images_as_its_dataset_was_made(tmp_path: Path) -> None
     info = read_info(newest_checkpoint(run))
     detector = Detector.load(run, Criterion(by="a"))
     assert line and info.intensity == detector.intensity == line
-    assert json.loads(Path(info.url, "checkpoint.json").read_text())["format_version"] == 3
+    assert json.loads(Path(info.url, "checkpoint.json").read_text())["format_version"] == 4
     # Scoring sees what training saw.
     raw = tifffile.imread(images / "7.tif")
     seen = np.stack([patch.image for patch in Images(images, resolution=8).plan().patches()])
