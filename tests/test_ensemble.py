@@ -13,6 +13,7 @@ from data_tools.dataset.reader import open_dataset
 from tests.conftest import refuses
 from tests.runs import TINY, words_of
 from trainer.__main__ import main as trainer
+from trainer.export.standalone import Detector as Carried
 from trainer.run.checkpoint import newest_checkpoint
 from trainer.run.folder import read_config, run_images
 from trainer.scoring.criterion import Criterion
@@ -141,3 +142,18 @@ def test_runs_that_do_not_belong_together_are_refused(runs: list[str], dataset: 
     other = Path(shutil.copytree(runs[1], tmp_path / "other"))
     (other / "excluded.json").write_text('{"train-normal-000000.tar": [0]}')
     refuses(lambda: load_detector(f"{runs[0]},{other}", cache=cache), "other")
+
+
+@pytest.mark.parametrize("by", ["fused", "L_n"])
+def test_it_is_carried_away(by: str, runs: list[str], dataset: Path, queries: np.ndarray, tmp_path: Path) -> None:
+    """Two runs on the same images, since a folder's columns are of one length; scores as ours, heat as their mean."""
+    two, cache = ",".join(runs[:2]), ["--cache", str(dataset.parent / "cache")]
+    trainer(["export", two, "--out", str(tmp_path / "out"), "--by", by, "--format", "torch", *cache])
+    ours = load_detector(two, Criterion(by), cache=cache[1])
+    side = ours.resolution
+    small = queries.reshape(len(queries), side, 32 // side, side, 32 // side, 1)
+    whole = np.rint(small.mean(axis=(2, 4))).astype(np.uint8)
+    found = Carried(tmp_path / "out").score(whole)
+    np.testing.assert_allclose(found["score"], ours.score(whole).score, rtol=1e-3)
+    np.testing.assert_allclose(found["heat"], ours.heat(whole), atol=1e-2)
+    assert "run2_L_m" in found

@@ -15,7 +15,7 @@ from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import Dataset, open_dataset
 from tests.conftest import refuses
 from trainer.__main__ import main as trainer
-from trainer.export import formats
+from trainer.export import formats, graph
 from trainer.export.standalone import Detector as Carried
 from trainer.scoring.calibration import HEAT
 from trainer.scoring.detector import Detector
@@ -130,12 +130,12 @@ def test_constant_and_grey_images_are_scored(folders: dict[str, Path], judge: De
 def test_a_folder_whose_scores_differ_is_not_written(
     scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Off(formats.ScoringGraph):
+    class Off(graph.ScoringGraph):
         def forward(self, images):  # type: ignore[no-untyped-def]
             normalised, *others = super().forward(images)
             return normalised * 1.001, *others
 
-    monkeypatch.setattr(formats, "ScoringGraph", Off)
+    monkeypatch.setattr(formats, "graph_of", Off)
     words = ["export", str(scored), "--out", str(tmp_path / "carried"), "--format", "torch"]
     refuses(lambda: trainer([*words, "--cache", str(scored.parent / "cache")]), "not written", "0.001", "0.0001")
     assert not list(tmp_path.iterdir())

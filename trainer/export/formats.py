@@ -10,18 +10,19 @@ import torch
 
 from data_tools.errors import UserError
 from trainer.export import Format
-from trainer.export.graph import ScoringGraph
+from trainer.export.graph import graph_of
 from trainer.scoring.detector import Detector
+from trainer.scoring.ensemble import Ensemble
 
 
 def model_name(form: Format) -> str:
     return "model.onnx" if form == "onnx" else "model.pt2"
 
 
-def write_model(detector: Detector, form: Format, folder: Path) -> None:
+def write_model(detector: Detector | Ensemble, form: Format, folder: Path) -> None:
     """Write the graph; any number of images at a time."""
     side, channels = detector.resolution, detector.channels
-    graph, example = ScoringGraph(detector).eval(), torch.zeros(2, side, side, channels)
+    graph, example = graph_of(detector).eval(), torch.zeros(2, side, side, channels)
     shapes = {"images": {0: torch.export.Dim("images", min=1)}}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from trainer.scoring.detector import Detector
+from trainer.scoring.ensemble import Ensemble, own_name
 from trainer.scoring.heat import blurred, difference_map
 from trainer.scoring.terms.base import Compared, Response
-from trainer.training.batches import faded
+from trainer.training.batches import at_resolution, faded
 
 HEAT = "heat"
 
@@ -52,3 +53,37 @@ class ScoringGraph(nn.Module):
         if self.has_heat:
             found.append((blurred(difference_map(queries, response.matches)) - self.middle) / self.spread)
         return tuple(found)
+
+
+class EnsembleGraph(nn.Module):
+    """Images to all terms of several runs, and the mean of their heat maps where all have some of one size."""
+
+    def __init__(self, detector: Ensemble) -> None:
+        super().__init__()
+        members = list(detector.members.values())
+        graphs = [ScoringGraph(member) for member in members]
+        self.graphs, self.terms = nn.ModuleList(graphs), [graph.terms for graph in graphs]
+        self.factors = [detector.resolution // member.resolution for member in members]
+        self.has_heat = all(graph.has_heat for graph in graphs) and set(self.factors) == {1}
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what `forward` returns."""
+        terms = (own_name(number, term.name) for number, own in enumerate(self.terms) for term in own)
+        return (*terms, *([HEAT] if self.has_heat else []))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """images: float32 N x r x r x C in [0, 255], r the greatest side of the runs."""
+        found, maps = list[Tensor](), list[Tensor]()
+        for graph, terms, factor in zip(self.graphs, self.terms, self.factors):
+            small = at_resolution(images.permute(0, 3, 1, 2), images.shape[1] // factor).permute(0, 2, 3, 1)
+            outputs = graph(small)
+            found += outputs[: len(terms)]
+            maps += outputs[len(terms) :]
+        if self.has_heat:
+            found.append(torch.stack(maps).mean(0))
+        return tuple(found)
+
+
+def graph_of(detector: Detector | Ensemble) -> ScoringGraph | EnsembleGraph:
+    return EnsembleGraph(detector) if isinstance(detector, Ensemble) else ScoringGraph(detector)

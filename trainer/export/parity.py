@@ -8,18 +8,19 @@ import numpy as np
 
 from trainer.export.standalone import Detector
 from trainer.scoring.detector import Detector as Ours
+from trainer.scoring.ensemble import Ensemble
 
 
-def difference(detector: Ours, folder: Path, images: np.ndarray) -> float:
+def difference(detector: Ours | Ensemble, folder: Path, images: np.ndarray) -> float:
     """The greatest difference of a folder's numbers from ours, relative to their size or, if greater, the median's.
 
     Of every term, and of the score that follows from our terms: ranks among the training images may turn over a
     difference in the last digit.
     """
     carried = Detector(folder)
-    found, ours = carried.score(images), detector.score(images)
-    pairs = [(found[name], ours.terms[name]) for name in ours.terms]
-    pairs += [(carried.joined(ours.terms), ours.score)]
+    found, ours, terms = carried.score(images), detector.score(images), detector.all_terms(images)
+    pairs = [(found[name], terms[name]) for name in terms]
+    pairs += [(carried.joined(terms), ours.score)]
     return max(_relative(a, b) for a, b in pairs)
 
 

@@ -93,7 +93,8 @@ class Detector:
         """One score from the terms, as detector.json says."""
         weights = self.facts["weights"]
         if self.facts["by"] == "fused":  # folders of earlier versions name no weights then
-            logs = [weights.get(name, 1.0) * np.log(_p_values(terms[name], self.known[name])) for name in self.terms]
+            weights = weights or dict.fromkeys(self.terms, 1.0)
+            logs = [weight * np.log(_p_values(terms[name], self.known[name])) for name, weight in weights.items()]
             return -np.sum(logs, axis=0)
         return np.sum([weight * terms[name] for name, weight in weights.items()], axis=0)
 

@@ -210,6 +210,10 @@ class Detector(Judge):
     def calibrates(self) -> bool:
         return self.calibration is not None
 
+    def all_terms(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """What the score is made of, as an exported folder names it."""
+        return self.score(images).terms
+
     @property
     def reconstructs(self) -> bool:
         """Whether the method makes closest matches, and so heat maps."""

@@ -114,6 +114,11 @@ class Ensemble(Judge):
         rows = np.full(len(images), -1) if samples is None else self.first.calibrated.rows_of(samples)
         return self.verdicts(score, terms, p_values(score, self.known, rows >= 0))
 
+    def all_terms(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """All terms of all runs, as an exported folder names them."""
+        found = [member.score(images).terms for member in self.members.values()]
+        return {own_name(i, name): column for i, terms in enumerate(found) for name, column in terms.items()}
+
     def known_scores(self, images: TrainingSet) -> np.ndarray:
         """The scores of the first run's calibrating images."""
         count = len(self.first.calibrated.samples)
@@ -149,6 +154,11 @@ class Ensemble(Judge):
     def _seeing(self) -> list[Detector]:
         self.check_reconstructs()
         return [member for member in self.members.values() if member.reconstructs]
+
+
+def own_name(number: int, term: str) -> str:
+    """A run's term where those of several stand side by side; number: the run's place, from 0."""
+    return f"run{number + 1}_{term}"
 
 
 def _nats(member: Detector, score: np.ndarray, p_value: np.ndarray | None) -> np.ndarray:
