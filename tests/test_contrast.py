@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -41,12 +41,14 @@ class Images:
         return positions % len(self.images)
 
 
+@settings(deadline=None)
 @given(PIXELS)
 def test_the_full_range_is_what_it_was_to_the_bit(images: np.ndarray) -> None:
     there = torch.from_numpy(images)
     assert torch.equal(to_float(there), there.permute(0, 3, 1, 2).float() / 127.5 - 1)
 
 
+@settings(deadline=None)
 @given(PIXELS)
 def test_the_learned_ends_are_percentiles_at_least_eight_levels_apart(images: np.ndarray) -> None:
     found = contrast_of(Images(images), learned=True)
@@ -67,6 +69,7 @@ def test_specks_and_junk_do_not_move_it() -> None:
     assert (dusty.low, dusty.high) == (clean.low, clean.high)
 
 
+@settings(deadline=None)
 @given(PIXELS, st.integers(0, 100), st.integers(20, 155))
 def test_pixels_come_back(images: np.ndarray, low: int, width: int) -> None:
     contrast = Contrast(low, low + width)
@@ -128,6 +131,7 @@ def test_the_full_range_is_the_same_for_any_set(dataset: Path, tmp_path: Path) -
     assert (found.low, found.high) == (FULL.low, FULL.high)
 
 
+@settings(deadline=None)
 @given(PIXELS, st.booleans())
 def test_what_is_usual_is_the_mean_and_the_median_spread_of_what_is_seen(images: np.ndarray, learned: bool) -> None:
     contrast = contrast_of(Images(images), learned)
@@ -137,6 +141,7 @@ def test_what_is_usual_is_the_mean_and_the_median_spread_of_what_is_seen(images:
     assert contrast.spread == pytest.approx(max(spread, 1e-3), abs=1e-5)
 
 
+@settings(deadline=None)
 @given(PIXELS)
 def test_standardised_images_have_what_is_usual_whatever_their_light(images: np.ndarray) -> None:
     contrast = Contrast(20, 200, -0.3, 0.4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_step import step_of
@@ -15,6 +15,7 @@ from trainer.schedule import Phase
 END = 1200
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 1), st.integers(200, END - 1))
 def test_the_rate_falls_by_a_straight_line_over_the_last_share(decay: float, seen: int) -> None:
     rate = Phase(0, 8, "stable", 200, END, 16, 0.004, decay=decay).rate(seen)
