@@ -14,7 +14,7 @@ import base64
 import io
 import time
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request
@@ -63,7 +63,10 @@ class Settings(BaseModel):
         ),
     ] = PAPER_LAMBDA
     false_alarms: Annotated[float | None, Field(description="share of normal images that may be anomalous")] = None
-    contamination: Annotated[float | None, Field(description="or share of anomalies among training images")] = None
+    contamination: Annotated[
+        float | Literal["auto"] | None,
+        Field(description="or share of anomalies among training images; auto: an estimate of it"),
+    ] = None
     threshold: Annotated[float | None, Field(description="or anomalous when the score is above this")] = None
     max_bytes: Annotated[int, Field(ge=1, description="of a request's body")] = 16 * 2**20
     max_pixels: Annotated[int, Field(ge=1, description="of an image")] = 16 * 2**20

@@ -21,6 +21,7 @@ from trainer.scoring.detector import Detector
 from trainer.scoring.ensemble import Ensemble
 from trainer.scoring.evaluation import test_images as images_to_test
 from trainer.scoring.loading import learned_by, load_detector, rebuilt
+from trainer.scoring.made_anomalies import CORRUPTIONS, corrupted
 from trainer.scoring.p_values import p_values
 
 GAMMA = ["--gamma", "0.02"]
@@ -157,3 +158,18 @@ def test_it_is_carried_away(by: str, runs: list[str], dataset: Path, queries: np
     np.testing.assert_allclose(found["score"], ours.score(whole).score, rtol=1e-3)
     np.testing.assert_allclose(found["heat"], ours.heat(whole), atol=1e-2)
     assert "run2_L_m" in found
+
+
+def test_its_made_anomalies_are_scored_by_all(runs: list[str], alone: list[Detector], dataset: Path) -> None:
+    cache = str(dataset.parent / "cache")
+    found = load_detector(",".join(runs), Criterion(contamination="auto"), cache=cache)
+    assert isinstance(found, Ensemble)
+    config, _ = read_config(runs[0])
+    data = run_images(runs[0], config, open_dataset(str(dataset)))
+    images = data.at(np.arange(min(len(data), 512)))
+    assert tuple(found.made) == CORRUPTIONS
+    for kind, scores in found.made.items():
+        each = [detector.score(corrupted(images, kind, seed=0)).score for detector in alone]
+        np.testing.assert_allclose(scores, np.mean(each, axis=0))
+    again = rebuilt(",".join(newest_checkpoint(run) for run in runs), found.criterion, learned_by(found))
+    np.testing.assert_equal(again.made, found.made)

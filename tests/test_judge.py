@@ -8,6 +8,7 @@ import json
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ from trainer.scoring.terms.feature_distance import TERM as L_M
 from trainer.scoring.terms.feature_distance import gaussian
 from trainer.scoring.terms.neighbours import TERM as L_K
 from trainer.scoring.terms.neighbours import unit_length
-from trainer.scoring.trust import JUDGED, trusted
+from trainer.scoring.trust import JUDGED, made_terms, trusted
 
 GAMMA = 0.1
 TERMS = ("L_n", "L_o", "D", "L_k", "L_m")
@@ -95,7 +96,9 @@ def test_a_calibration_is_the_training_images_scores(judge: Detector, data: Data
     for name in TERMS:
         np.testing.assert_allclose(kept(judge).terms[name], terms[name], rtol=1e-6)
     judged = images.at(np.arange(n))[:JUDGED]
-    assert kept(judge).weights == trusted(judge.inference, judge.joined, judged, terms, kept(judge).kept)
+    made = made_terms(judge.inference, judge.joined, judged, kept(judge).kept)
+    np.testing.assert_equal(kept(judge).made, made)
+    assert kept(judge).weights == trusted(judge.joined, terms, made)
     np.testing.assert_allclose(judge.known, fused(terms, terms, kept(judge).weights, np.full(n, True)), rtol=1e-6)
     assert sorted(kept(judge).samples) == list(range(n))
     maps = heat_maps(judge.inference, images.at(np.arange(n)), calibration.HEAT)
@@ -339,3 +342,40 @@ def test_constant_images_are_judged(judge: Detector) -> None:
     images = np.stack([np.full((8, 8, 1), value, np.uint8) for value in (0, 127, 255)])
     found = judge.score(images)
     assert np.isfinite(found.score).all() and (p_of(found) > 0).all() and np.isfinite(judge.heat(images)).all()
+
+
+def told(judge: Detector, contamination: Literal["auto"] | float) -> Detector:
+    """A detector whose score tells made anomalies from all but the last 2 % of its training images."""
+    n, made = 1000, np.linspace(985.0, 2000, 200)
+    calibration = dataclasses.replace(
+        kept(judge),
+        terms={"L_n": np.arange(n, dtype=float)},
+        weights={"L_n": 1.0},
+        samples=np.arange(n),
+        made={"blot": {"L_n": made}},
+    )
+    return dataclasses.replace(judge, criterion=Criterion("L_n", contamination=contamination), calibration=calibration)
+
+
+def test_contamination_can_be_estimated(judge: Detector) -> None:
+    detector = told(judge, "auto")
+    expected = detector.junk.expected
+    assert expected is not None and 0.001 < expected < 0.02
+    assert detector.limit == told(judge, expected).limit
+    assert detector.meaning == f"{detector.junk.sentence()} {told(judge, expected).meaning}"
+
+
+def test_contamination_that_cannot_be_told_is_refused(judge: Detector) -> None:
+    detector = dataclasses.replace(told(judge, "auto"), criterion=Criterion("L_o", contamination="auto"))
+    calibration = dataclasses.replace(kept(detector), terms={"L_o": np.zeros(1000)}, made={})
+    detector = dataclasses.replace(detector, calibration=calibration)
+    refuses(lambda: detector.above, "--contamination auto", "cannot be told", "e.g. 0.02")
+
+
+def test_an_audit_says_how_much_may_be_junk(
+    spoilt: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer(["audit", str(spoilt), "--out", str(tmp_path / "audit"), "--cache", str(dataset.parent / "cache")])
+    sentence = Detector.load(str(spoilt), Criterion("fused", contamination=0.02)).junk.sentence()
+    assert capsys.readouterr().out.startswith(sentence)
+    assert sentence in (tmp_path / "audit" / "index.html").read_text()

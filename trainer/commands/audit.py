@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import tyro
@@ -13,7 +13,7 @@ from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
 from data_tools.storage import local_path
 from trainer.commands.shared import Best, Data, Runs
-from trainer.scoring.criterion import Criterion, ShareCriterion
+from trainer.scoring.criterion import AUTO, Criterion, ShareCriterion
 
 OURS = re.compile(r"audit\.csv|exclude\.txt|index\.html")
 
@@ -32,7 +32,8 @@ def _check_writable(place: str) -> None:
 class Audit:
     """Rank a run's own training images, the most anomalous first; write the list, a page and an exclusion list.
 
-    Where neither --contamination nor --false-alarms is given, 2 % of the images are expected to be anomalous.
+    It says how many of them may be junk, where that can be told. Where neither --contamination nor --false-alarms is
+    given, 2 % of the images are expected to be anomalous.
     """
 
     run: Runs
@@ -66,13 +67,17 @@ class Audit:
         place, audit = self.out or f"{run}/audit", Made("an audit", OURS, "--out " if self.out else "")
         _check_writable(place)  # before the work
         audit.former(place)
-        detector = load_detector(self.run, criterion, self.best, cache.cache, cache.cache_limit, self.data)
+        estimating = replace(criterion, false_alarms=None, contamination=AUTO)
+        loaded = load_detector(self.run, estimating, self.best, cache.cache, cache.cache_limit, self.data)
+        detector = replace(loaded, criterion=criterion)
         ranking = ranked(run, detector, cache.open(), self.shown, self.data)
         junk = int(ranking.excluded.sum())
         with audit.anew(place) as folder:
             write_table(folder / "audit.csv", ranking, by.by)
             write_exclusions(folder / "exclude.txt", ranking, junk, detector.meaning)
             write_page(folder / "index.html", ranking, detector)
+        if criterion.contamination != AUTO:  # else the meaning begins with it
+            print(detector.junk.sentence())
         print(detector.meaning)
         print(f"{len(ranking.origins):,} training images ranked, {junk:,} of them to exclude: {place}/index.html")
         print(f"next: python -m trainer train … --exclude {place}/exclude.txt --out ANOTHER")

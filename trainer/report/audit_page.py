@@ -58,6 +58,7 @@ def write_page(path: Path, ranking: Ranking, detector: Detector | Ensemble) -> N
     page = template.render(
         items=items,
         count=len(ranking.origins),
+        junk=detector.junk.sentence(),
         limit=detector.limit,
         by=detector.criterion.by,
         side=side,

@@ -31,13 +31,15 @@ from trainer.scoring.comparison import compared, kept_of
 from trainer.scoring.heat import HeatScale, heat_maps
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.kept import keep, own_folder
+from trainer.scoring.made_anomalies import CORRUPTIONS
 from trainer.scoring.terms.base import Compared
-from trainer.scoring.trust import JUDGED, trusted
+from trainer.scoring.trust import JUDGED, made_terms, trusted
 
 MOST = 20_000
 """Training images, at most, that calibrate and among which latents' neighbours are found."""
 MOST_MAPS = 2_000
 """Of these, at most, whose heat maps say what is usual at a pixel."""
+KINDS = ",".join(CORRUPTIONS)
 HEAT = "difference"
 """The kind of map that is shown: of those of heat.py it found made defects best."""
 
@@ -48,7 +50,9 @@ class Calibration:
 
     terms: those that `fused` joins, float64 n, an image left out of its own neighbours. kept: what terms that compare
     with training images keep of them, by their `kept_as`. samples: int64 n, which of the training set's samples they
-    are. heat: of the kind HEAT; None where the method makes no closest matches. weights: of the terms in `fused`.
+    are. heat: of the kind HEAT; None where the method makes no closest matches. weights: of the terms in `fused`. made:
+    the terms of anomalies made of the first m images, by kind, float64 m; empty where images are too small for them,
+    and in old runs.
     """
 
     terms: dict[str, np.ndarray]
@@ -56,6 +60,7 @@ class Calibration:
     samples: np.ndarray
     heat: HeatScale | None
     weights: dict[str, float]
+    made: dict[str, dict[str, np.ndarray]]
 
     def rows_of(self, samples: np.ndarray) -> np.ndarray:
         """Which rows here samples of the training set are, -1 where they are none: int64."""
@@ -79,8 +84,8 @@ def calibrated(inference: Inference, data: TrainingSet) -> Calibration:
     kept = kept_of(terms, values)
     heat = HeatScale.of(np.concatenate(maps)) if maps else None
     usual = compared(terms, values, kept, np.arange(count))
-    weights = trusted(inference, terms, data.at(np.arange(min(count, JUDGED))), usual, kept)
-    return Calibration(usual, kept, data.samples(np.arange(count)), heat, weights)
+    made = made_terms(inference, terms, data.at(np.arange(min(count, JUDGED))), kept)
+    return Calibration(usual, kept, data.samples(np.arange(count)), heat, trusted(terms, usual, made), made)
 
 
 def calibration_of(
@@ -131,9 +136,10 @@ def _digest(info: CheckpointInfo) -> str:
 def _written(made: Calibration, digest: str) -> bytes:
     tensors = {f"terms.{name}": column for name, column in made.terms.items()} | made.kept | {"samples": made.samples}
     tensors["weights"] = np.array([made.weights[name] for name in made.terms])
+    tensors |= {f"made.{kind}.{name}": column for kind, terms in made.made.items() for name, column in terms.items()}
     if made.heat:
         tensors |= {"heat.middle": made.heat.middle, "heat.spread": made.heat.spread}
-    return safetensors.numpy.save(tensors, {"checkpoint": digest, "heat": HEAT})
+    return safetensors.numpy.save(tensors, {"checkpoint": digest, "heat": HEAT, "made": KINDS})
 
 
 def _read(content: bytes, url: str, digest: str, inference: Inference) -> Calibration:
@@ -148,14 +154,24 @@ def _read(content: bytes, url: str, digest: str, inference: Inference) -> Calibr
         others = set(names) - {term.name for term in joined}
         if "weights" in tensors:  # else it is of a version that knew of fewer terms and weighed none: it stays
             others |= {term.name for term in inference.joined} - set(names)
-        if facts != {"checkpoint": digest, "heat": HEAT} or others or not {t.kept_as for t in compare} <= set(tensors):
+        facts = {"made": KINDS} | facts if "weights" not in tensors else facts
+        if (
+            facts != {"checkpoint": digest, "heat": HEAT, "made": KINDS}
+            or others
+            or not {t.kept_as for t in compare} <= set(tensors)
+        ):
             raise FileNotFoundError(url)
         heat = HeatScale(tensors["heat.middle"], tensors["heat.spread"]) if inference.reconstructs else None
         terms = {term.name: tensors[f"terms.{term.name}"] for term in joined}
         numbers = tensors["weights"].tolist() if "weights" in tensors else [1.0] * len(terms)
         weights = dict(zip(terms, numbers, strict=True))
         kept = {term.kept_as: tensors[term.kept_as] for term in compare}
-        found = Calibration(terms, kept, tensors["samples"], heat, weights)
+        made = {
+            kind: {name: tensors[f"made.{kind}.{name}"] for name in terms}
+            for kind in CORRUPTIONS
+            if any(key.startswith(f"made.{kind}.") for key in tensors)
+        }
+        found = Calibration(terms, kept, tensors["samples"], heat, weights, made)
         row_each = {term.kept_as for term in compare if term.row_each}
         _check(found, inference.resolution, row_each)
         return found
@@ -182,5 +198,8 @@ def _check(found: Calibration, side: int, row_each: Collection[str]) -> None:
             raise ValueError(f"{name} holds NaN or infinite numbers")
     if not all(type(weight) is float and 0 <= weight < math.inf for weight in found.weights.values()):
         raise ValueError("weights that are below 0 or no finite numbers")
+    made = [column for terms in found.made.values() for column in terms.values()]
+    if any(each.dtype.kind != "f" or each.shape != made[0].shape[:1] or not np.isfinite(each).all() for each in made):
+        raise ValueError("terms of made anomalies that are not finite numbers, as many each")
     if found.heat and not (found.heat.spread > 0).all():
         raise ValueError("heat.spread is not above 0")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from data_tools.commands.options import Number
 from data_tools.errors import UserError
+from data_tools.headings import UNSET
 from trainer.scoring import PAPER_LAMBDA
 
 if TYPE_CHECKING:
     from trainer.methods.base import Method
+
+
+AUTO = "auto"
+"""A contamination that is estimated; see junk_share.py."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,9 @@ class ShareCriterion:
     """lambda in a = lambda L_n + (1 - lambda) L_o."""
     false_alarms: Number = None
     """Call images anomalous so that at most this share of normal ones is."""
-    contamination: Number = None
-    """Call images anomalous by the share of anomalies that is expected among the training images."""
+    contamination: Annotated[float | Literal["auto"] | None, UNSET] = None
+    """Call images anomalous by the share of anomalies that is expected among the training images; auto: by an estimate
+    of it, where one can be made."""
 
 
 @dataclass(frozen=True)

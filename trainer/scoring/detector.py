@@ -10,13 +10,15 @@ import numpy as np
 
 from data_tools.dataset.cache import DEFAULT_LIMIT
 from data_tools.dataset.intensity import Intensity
+from data_tools.errors import UserError
 from trainer.run.checkpoint import chosen_checkpoint, read_info
 from trainer.scoring.calibration import HEAT, Calibration, calibration_of
 from trainer.scoring.comparison import compared
-from trainer.scoring.criterion import Criterion
+from trainer.scoring.criterion import AUTO, Criterion
 from trainer.scoring.heat import full_size, heat_maps, strength
 from trainer.scoring.inference import Inference
 from trainer.scoring.join import fused, weights
+from trainer.scoring.junk_share import JunkShare, junk_share
 from trainer.scoring.p_values import p_values
 from trainer.scoring.terms.base import Term
 from trainer.scoring.thresholds import Kind, Threshold, threshold
@@ -46,6 +48,8 @@ class Judge:
 
     criterion: Criterion
     known: np.ndarray
+    made: Mapping[str, np.ndarray]
+    """Scores of anomalies made of training images, by kind."""
 
     def heat(self, images: np.ndarray) -> np.ndarray:
         """Where: float32 N x H x W in units of what is usual at each pixel."""
@@ -70,7 +74,16 @@ class Judge:
         asked = self.criterion
         if asked.false_alarms is not None:
             return self.threshold("false-alarms", asked.false_alarms)
-        return None if asked.contamination is None else self.threshold("contamination", asked.contamination)
+        if asked.contamination != AUTO:
+            return None if asked.contamination is None else self.threshold("contamination", asked.contamination)
+        if self.junk.expected is None:
+            raise UserError(f"--contamination auto: {self.junk.sentence()[:-1]} - give a number, e.g. 0.02")
+        return self.threshold("contamination", self.junk.expected)
+
+    @cached_property
+    def junk(self) -> JunkShare:
+        """How much of the training images is junk, as far as the score can tell."""
+        return junk_share(self.known, self.made)
 
     @property
     def above(self) -> float | None:
@@ -80,7 +93,8 @@ class Judge:
     @property
     def meaning(self) -> str:
         """What the threshold means, for a person; empty where the user chose it, or where there is none."""
-        return self.limit.sentences() if self.limit else ""
+        found = [self.junk.sentence()] if self.criterion.contamination == AUTO else []
+        return " ".join([*found, self.limit.sentences()]) if self.limit else ""
 
     def heat_shares(self, images: np.ndarray) -> np.ndarray:
         """The same as shares of the fullest colour: 0 is usual there, 1 is as rare as colour shows."""
@@ -189,6 +203,12 @@ class Detector(Judge):
         """The calibrating training images' scores, n."""
         assert self.calibration
         return self.score_of(self.calibration.terms, np.full(len(self.calibration.samples), True))
+
+    @cached_property
+    def made(self) -> Mapping[str, np.ndarray]:  # type: ignore[override]
+        """Scores of anomalies made of training images, by kind: none in old runs, and where images are small."""
+        assert self.calibration
+        return {kind: self.score_of(terms) for kind, terms in self.calibration.made.items()}
 
     @property
     def calibrated(self) -> Calibration:

@@ -6,7 +6,7 @@ Each run's score is calibrated by itself, so that runs of any methods compare, a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,25 +20,29 @@ from data_tools.errors import UserError
 from trainer.run.checkpoint import CheckpointInfo, chosen_checkpoint, read_info
 from trainer.run.folder import read_config, read_excluded, run_dataset, run_images
 from trainer.scoring.calibration import calibration_of, run_of
-from trainer.scoring.criterion import Criterion
+from trainer.scoring.criterion import AUTO, Criterion
 from trainer.scoring.detector import Detector, Judge, Scored
 from trainer.scoring.inference import Inference
 from trainer.scoring.join import FUSED
+from trainer.scoring.made_anomalies import CORRUPTIONS, LEAST_SIDE, corrupted
 from trainer.scoring.p_values import p_values
+from trainer.scoring.trust import JUDGED
 
 
 @dataclass(frozen=True)
 class Ensemble(Judge):
     """Two or more detectors and a criterion; made by `load`.
 
-    members: by the names of their runs. shared: of each, which of its samples are the same image in the first one's
-    training set: those below this number. known: the first one's calibrating images' scores by all, n.
+    members: by the names of their runs, without thresholds. shared: of each, which of its samples are the same image in
+    the first one's training set: those below this number. known: the first one's calibrating images' scores by all, n;
+    made: those of anomalies made of the first of them, where the criterion needs them.
     """
 
     members: Mapping[str, Detector]
     shared: Mapping[str, int]
     criterion: Criterion
     known: np.ndarray  # type: ignore[assignment]
+    made: Mapping[str, np.ndarray] = field(default_factory=dict)  # type: ignore[assignment]
 
     @staticmethod
     def load(
@@ -66,14 +70,15 @@ class Ensemble(Judge):
         for info in infos:
             inference = Inference.from_checkpoint(info)
             made = calibration_of(info, inference, cache, cache_limit, data)
-            members.append(Detector(inference, criterion, made))
+            members.append(Detector(inference, Criterion(criterion.by, criterion.lam), made))
         dataset = run_dataset(urls[0], data, opened)
         images = run_images(urls[0], configs[0], dataset)
         normal = sum(kept_count(shard, left_out[0]) for shard in dataset.manifest.of(normal_pool(dataset)))
         draws = [(config.gamma, config.seed if config.gamma else 0) for config in configs]
         shared = [len(images) if draw == draws[0] else normal for draw in draws]
         unknown = ensemble_of(urls, members, shared, criterion, np.zeros(0))
-        return ensemble_of(urls, members, shared, criterion, unknown.known_scores(images))
+        made = unknown.made_scores(images) if criterion.contamination == AUTO else {}
+        return replace(unknown, known=unknown.known_scores(images), made=made)
 
     @property
     def first(self) -> Detector:
@@ -123,8 +128,17 @@ class Ensemble(Judge):
         """The scores of the first run's calibrating images."""
         count = len(self.first.calibrated.samples)
         places = [np.arange(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
-        parts = [self._parts(images.at(some), images.samples(some)) for some in places]
-        return np.concatenate([np.mean(list(part.values()), axis=0) for part in parts])
+        return np.concatenate([self._mean(images.at(some), images.samples(some)) for some in places])
+
+    def made_scores(self, images: TrainingSet) -> dict[str, np.ndarray]:
+        """The scores of anomalies made of the first of these; none where images are too small for them."""
+        judged = images.at(np.arange(min(len(images), JUDGED)))
+        if min(judged.shape[1:3]) < LEAST_SIDE:
+            return {}
+        return {kind: self._mean(corrupted(judged, kind, seed=0)) for kind in CORRUPTIONS}
+
+    def _mean(self, images: np.ndarray, samples: np.ndarray | None = None) -> np.ndarray:
+        return np.mean(list(self._parts(images, samples).values()), axis=0)
 
     def _parts(self, images: np.ndarray, samples: np.ndarray | None) -> dict[str, np.ndarray]:
         found = {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -68,12 +68,13 @@ def load_detector(
 class Learned:
     """What training images said, apart from the networks: it travels to other processes.
 
-    calibrations, shared: of each run, see `Ensemble`; known: of several runs.
+    calibrations, shared: of each run, see `Ensemble`; known, made: of several runs.
     """
 
     calibrations: tuple[Calibration | None, ...]
     shared: tuple[int, ...] = ()
     known: np.ndarray | None = None
+    made: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def learned_by(detector: Detector | Ensemble) -> Learned:
@@ -81,14 +82,15 @@ def learned_by(detector: Detector | Ensemble) -> Learned:
     if isinstance(detector, Detector):
         return Learned((detector.calibration,))
     calibrations = tuple(member.calibration for member in detector.members.values())
-    return Learned(calibrations, tuple(detector.shared.values()), detector.known)
+    return Learned(calibrations, tuple(detector.shared.values()), detector.known, detector.made)
 
 
 def rebuilt(checkpoints: str, criterion: Criterion, learned: Learned) -> Detector | Ensemble:
     """The detector of these checkpoints, without their datasets."""
     urls: Sequence[str] = runs_in(checkpoints)
     inferences = [Inference.from_checkpoint(read_info(url)) for url in urls]
-    members = [Detector(each, criterion, made) for each, made in zip(inferences, learned.calibrations, strict=True)]
     if learned.known is None:
-        return members[0]
-    return ensemble_of(urls, members, learned.shared, criterion, learned.known)
+        return Detector(inferences[0], criterion, learned.calibrations[0])
+    own = Criterion(criterion.by, criterion.lam)
+    members = [Detector(each, own, made) for each, made in zip(inferences, learned.calibrations, strict=True)]
+    return replace(ensemble_of(urls, members, learned.shared, criterion, learned.known), made=learned.made)

@@ -19,25 +19,35 @@ JUDGED = 512
 """Training images, at most, that are corrupted, once by each kind."""
 
 
+def made_terms(
+    inference: Inference, terms: Sequence[Term], images: np.ndarray, kept: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, np.ndarray]]:
+    """The terms of anomalies made of training images, by kind; of none where the images are too small for them.
+
+    images: uint8 N x H x W x C, of which the first 512 are corrupted; kept: what terms that compare with training
+    images keep of them.
+    """
+    judged = images[:JUDGED]
+    if min(judged.shape[1:3]) < LEAST_SIDE:
+        return {}
+    return {
+        kind: compared(terms, inference.values(corrupted(judged, kind, seed=0), terms), kept) for kind in CORRUPTIONS
+    }
+
+
 def trusted(
-    inference: Inference,
-    terms: Sequence[Term],
-    images: np.ndarray,
-    usual: Mapping[str, np.ndarray],
-    kept: Mapping[str, np.ndarray],
+    terms: Sequence[Term], usual: Mapping[str, np.ndarray], made: Mapping[str, Mapping[str, np.ndarray]]
 ) -> dict[str, float]:
     """The weight of each term in `fused`, 1 or 0, as of `weights_by`; 0 for terms that have no say on any set.
 
-    images: training images, uint8 N x H x W x C, of which the first 512 are taken; usual: their terms, of at least
-    these; kept: what terms that compare with training images keep of them.
+    usual: terms of training images; made: those of anomalies made of the first of these, as of `made_terms`.
     """
-    judged = images[:JUDGED]
     with_say = [term.name for term in terms if term.has_say and term.name in usual] or list(usual)
-    if min(judged.shape[1:3]) < LEAST_SIDE:
+    if not made:
         return {name: float(name in with_say) for name in usual}
-    made = [compared(terms, inference.values(corrupted(judged, kind, seed=0), terms), kept) for kind in CORRUPTIONS]
     found = {
-        name: told_apart([separation(usual[name][: len(judged)], each[name]) for each in made]) for name in with_say
+        name: told_apart([separation(usual[name][: len(each[name])], each[name]) for each in made.values()])
+        for name in with_say
     }
     return dict.fromkeys(usual, 0.0) | weights_by(found)
 
