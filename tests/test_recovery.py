@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -10,15 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.multiprocessing.spawn import spawn
 
-from data_tools.errors import run_command
-from tests.runs import OFTEN, bits, lines, said, unhurried, words_of
+from data_tools.errors import UserError, run_command
+from tests.runs import OFTEN, bits, config_of, leave_group, lines, said, unhurried, words_of
 from trainer.__main__ import main as trainer
+from trainer.config import TrainConfig
 from trainer.run import recoveries
 from trainer.run.checkpoint import checkpoint_names, newest_checkpoint, read_info
+from trainer.run.folder import prepare
 from trainer.run.recoveries import RECOVERIES
 from trainer.scoring.inference import Inference
 from trainer.training import first_worker, loop
+from trainer.training.loop import Hooks
 from trainer.training.vitals import BLOWN_UP, Vitals, vitals
 
 DEAD = Vitals(spread=0.001, slope=1.0, score=1.0)
@@ -105,6 +110,9 @@ def test_the_third_time_it_is_given_up_and_says_so_again(
     count = len(seen)
     assert train(dataset, tmp_path / "run") == 2 and len(seen) == count, "without a step"
     assert capsys.readouterr().err.splitlines() == [line]
+    for command in (["evaluate"], ["audit", "--out", str(tmp_path / "audit")]):
+        trainer([command[0], str(tmp_path / "run"), *command[1:], "--cache", str(dataset.parent / "cache")])
+        assert f"given up, its checkpoints are from before: {line.removeprefix('error: ')}" in capsys.readouterr().err
 
 
 def test_without_a_checkpoint_to_go_back_to_it_begins_anew(looks, dataset: Path, tmp_path: Path) -> None:
@@ -217,3 +225,52 @@ def test_a_trained_run_is_alive_and_what_is_measured_is_what_it_says(full: Path,
 def test_what_is_no_number_is_no_health(found: Vitals, word: str) -> None:
     assert word in found.trouble and bool(found.trouble) == bool(word)
     assert all(np.isfinite(value) for value in found.metrics().values())
+
+
+def _rank(rank: int, world: int, place: str, jobs: list[tuple[TrainConfig, int]]) -> None:
+    """One of several workers that train together; found dead at the full rate, well at half of it."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=world)
+    sick = sick_above(0.003, 96)
+    first_worker.FirstWorker.examine = (  # type: ignore[method-assign]
+        lambda _, step, phase, images_seen: DEAD if sick(images_seen, step.phase.learning_rate) else WELL
+    )
+    for config, stop_after in jobs:
+        asked = itertools.count(1)
+        loop.train(config, Hooks(stopped=lambda: next(asked) == stop_after, log=lambda line: None))  # noqa: B023
+    leave_group()
+
+
+@pytest.mark.parametrize("stop_after", [8, 12], ids=["before it is found dead", "after it went back"])
+def test_three_workers_of_which_one_stands_by_go_back_together(stop_after: int, dataset: Path, tmp_path: Path) -> None:
+    """Stopped as by SIGTERM, it goes back and on to the same bits. At 160 images, after ten steps, it is found dead."""
+    words = words_of(dataset, tmp_path / "whole", dataset.parent / "cache", OFTEN)
+    whole, cut = config_of(words), config_of([*words, "--out", str(tmp_path / "cut")])
+    for config in (whole, cut):
+        prepare(config)
+    jobs = [(whole, 0), (cut, stop_after), (cut, 0)]
+    spawn(_rank, args=(3, str(tmp_path / "meeting"), jobs), nprocs=3)
+    assert [(each["at"], each["back_to"]) for each in past(tmp_path / "whole")] == [(160, 64)]
+    assert "1 standing by" in (tmp_path / "whole" / "log.txt").read_text()
+    assert past(tmp_path / "cut") == past(tmp_path / "whole") and bits(tmp_path / "cut") == bits(tmp_path / "whole")
+    assert (tmp_path / "cut" / "finished.json").exists()
+
+
+def _absurd_rank(rank: int, world: int, place: str, config: TrainConfig) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=world)
+    with pytest.raises(UserError) as caught:
+        loop.train(config, Hooks(log=lambda line: None))
+    Path(f"{config.out}/said-by-{rank}").write_text(str(caught.value))
+    leave_group()
+
+
+def test_three_workers_give_up_together_with_the_same_words(dataset: Path, tmp_path: Path) -> None:
+    """Nothing is patched here."""
+    words = words_of(dataset, tmp_path / "run", dataset.parent / "cache", [*OFTEN, "--learning-rate", "1e6"])
+    config = config_of(words)
+    prepare(config)
+    spawn(_absurd_rank, args=(3, str(tmp_path / "meeting"), config), nprocs=3)
+    (line,) = {(tmp_path / "run" / f"said-by-{rank}").read_text() for rank in range(3)}
+    assert "give a --learning-rate of" in line and len(past(tmp_path / "run")) == 2
+    assert not (tmp_path / "run" / "finished.json").exists()

@@ -38,12 +38,14 @@ class Evaluate:
         from trainer.report.page import result_rows, write_report
         from trainer.run.checkpoint import chosen_checkpoint, read_info
         from trainer.run.folder import read_config
+        from trainer.run.recoveries import warn_of_given_up
         from trainer.scoring.evaluation import check_fits, has_labels, score_table
         from trainer.scoring.inference import Inference
         from trainer.scoring.loading import runs_in
 
         if len(runs_in(self.run)) > 1:
             return self._several()
+        warn_of_given_up(self.run)
         config, _ = read_config(self.run)
         info = read_info(chosen_checkpoint(self.run, self.best))
         inference = Inference.from_checkpoint(info)

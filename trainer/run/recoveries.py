@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from dataclasses import asdict, dataclass
 
 from data_tools.errors import UserError
@@ -80,6 +81,14 @@ def check_not_given_up(run: str) -> Recoveries:
     if found.given_up:
         raise UserError(found.given_up)
     return found
+
+
+def warn_of_given_up(url: str) -> None:
+    """Say on stderr where a run, by its URL or a checkpoint's, is given up: its checkpoints are from before."""
+    run = url.rstrip("/").partition("/checkpoints/")[0]
+    with contextlib.suppress(UserError):  # what is damaged there is a training's business
+        if reason := read_recoveries(run).given_up:
+            print(f"warning: this training was given up, its checkpoints are from before: {reason}", file=sys.stderr)
 
 
 def record_failure(run: str, at: int, why: str, learning_rate: float, still_ours: StillOurs) -> str:

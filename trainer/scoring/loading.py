@@ -12,6 +12,7 @@ from data_tools.errors import UserError
 from data_tools.storage import absolute
 from trainer.methods import method_of
 from trainer.run.checkpoint import chosen_checkpoint, read_info
+from trainer.run.recoveries import warn_of_given_up
 from trainer.scoring.calibration import Calibration
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector
@@ -59,6 +60,8 @@ def load_detector(
 ) -> Detector | Ensemble:
     """The detector of RUN; options as of `Detector.load`."""
     several = runs_in(runs)
+    for run in several:
+        warn_of_given_up(run)
     if len(several) == 1:
         return Detector.load(runs, criterion, best, cache, cache_limit, data)
     return Ensemble.load(several, criterion, best, cache, cache_limit, data)
