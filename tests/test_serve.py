@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,6 +31,7 @@ from data_tools.dataset.reader import open_dataset
 from data_tools.sources.images import decode_image
 from trainer.scoring.detector import Detector
 from trainer.scoring.heat import strength
+from trainer.scoring.loading import load_detector
 from tuning.sweep import averaged
 
 ROOT = Path(__file__).parents[1]
@@ -54,13 +57,11 @@ def encoded(image: np.ndarray, kind: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture(scope="module")
-def service(run: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+@contextlib.contextmanager
+def serving(runs: str, log: Path, *options: str) -> Iterator[str]:
+    """The URL of a service that runs; it ends by itself, and well."""
     (port,) = free_ports(1)
-    judge = Detector.load(str(run), cache=str(dataset.parent / "cache"))
-    log = tmp_path_factory.mktemp("serve") / "log"
-    words = ["serve", "--run", str(run), "--port", str(port), "--false-alarms", str(FALSE_ALARMS)]
-    words += ["--body-seconds", str(BODY_SECONDS)]
+    words = ["serve", "--run", runs, "--port", str(port), *options]
     with log.open("w") as file:
         process = subprocess.Popen([sys.executable, "-m", "cluster", *words], cwd=ROOT, stdout=file, stderr=file)
     url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 180
@@ -68,13 +69,21 @@ def service(run: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
         while "serving" not in log.read_text():
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
-        yield Service(url, judge)
+        yield url
     finally:
         process.send_signal(signal.SIGTERM)
         status = process.wait(60)
     assert status == 0, log.read_text()
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{url}/health", timeout=5)
+
+
+@pytest.fixture(scope="module")
+def service(run: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    judge = Detector.load(str(run), cache=str(dataset.parent / "cache"))
+    options = ["--false-alarms", str(FALSE_ALARMS), "--body-seconds", str(BODY_SECONDS)]
+    with serving(str(run), tmp_path_factory.mktemp("serve") / "log", *options) as url:
+        yield Service(url, judge)
 
 
 @pytest.fixture(scope="module")
@@ -279,3 +288,17 @@ def test_settings_know_lambda_by_both_names(name: str) -> None:
 
     settings = Settings(**{"run": "s3://bucket/run", name: 0.3})
     assert settings.criterion().lam == 0.3 and Settings(**settings.model_dump()) == settings
+
+
+@pytest.mark.slow
+def test_several_runs_are_served_as_one(run: Path, full: Path, dataset: Path, tmp_path: Path) -> None:
+    runs = f"{run},{shutil.copytree(full, tmp_path / 'other')}"
+    judge = load_detector(runs, cache=str(dataset.parent / "cache"))
+    images = open_dataset(str(dataset)).images("test-normal")[:2]
+    patches = averaged(images, images.shape[1] // judge.resolution)
+    with serving(runs, tmp_path / "log") as url:
+        for patch, expected in zip(patches, judge.score(patches).score):
+            answer = requests.post(f"{url}/score", data=encoded(patch), headers=PNG, timeout=60)
+            (found,) = answer.json()["images"]
+            assert found["score"] == pytest.approx(expected, rel=1e-6)
+            assert found["terms"].keys() == {run.name, "other"}
