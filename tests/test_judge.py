@@ -35,7 +35,7 @@ from trainer.scoring.terms.feature_distance import TERM as L_M
 from trainer.scoring.terms.feature_distance import gaussian
 from trainer.scoring.terms.neighbours import TERM as L_K
 from trainer.scoring.terms.neighbours import unit_length
-from trainer.scoring.trust import JUDGED, made_terms, trusted
+from trainer.scoring.trust import judged_of, made_terms, trusted
 
 GAMMA = 0.1
 TERMS = ("L_n", "L_o", "D", "L_k", "L_m")
@@ -95,10 +95,9 @@ def test_a_calibration_is_the_training_images_scores(judge: Detector, data: Data
     terms["L_m"] = L_M.distances(scores.rows["L_m"], gaussian(scores.rows["L_m"]), np.arange(n))
     for name in TERMS:
         np.testing.assert_allclose(kept(judge).terms[name], terms[name], rtol=1e-6)
-    judged = images.at(np.arange(n))[:JUDGED]
-    made = made_terms(judge.inference, judge.joined, judged, kept(judge).kept)
+    originals, made = made_terms(judge.inference, judge.joined, images.at(np.arange(judged_of(n))), scores)
     np.testing.assert_equal(kept(judge).made, made)
-    assert kept(judge).weights == trusted(judge.joined, terms, made)
+    assert kept(judge).weights == trusted(judge.joined, originals, made)
     np.testing.assert_allclose(judge.known, fused(terms, terms, kept(judge).weights, np.full(n, True)), rtol=1e-6)
     assert sorted(kept(judge).samples) == list(range(n))
     maps = heat_maps(judge.inference, images.at(np.arange(n)), calibration.HEAT)

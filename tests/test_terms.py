@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 
+from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import fused
+from trainer.scoring.made_anomalies import separation
 from trainer.scoring.terms.feature_distance import LEAST_VARIANCE, SHRINKAGE, gaussian
 from trainer.scoring.terms.feature_distance import TERM as L_M
 from trainer.scoring.terms.neighbours import TERM as L_K
 from trainer.scoring.terms.neighbours import unit_length
-from trainer.scoring.trust import weights_by
+from trainer.scoring.trust import judged_of, made_terms, weights_by
 
 RNG = np.random.default_rng(3)
 TERMS: tuple[str, ...] = ("L_n", "L_o", "D", "L_k")
@@ -169,3 +174,22 @@ def test_more_features_than_images_and_images_that_are_all_alike_have_finite_dis
         alike = np.full((count, 20), 20**-0.5, np.float32)
         found = L_M.distances(alike, gaussian(alike), np.arange(count))
         np.testing.assert_allclose(found, 0, atol=1e-3 / LEAST_VARIANCE**0.5 * np.finfo(np.float32).eps)
+
+
+@pytest.mark.parametrize("near", [0.0, 0.98])
+@pytest.mark.parametrize("count", [200, 400, 2000])
+def test_anomalies_that_are_none_are_not_told_however_few_images_there_are(count: int, near: float) -> None:
+    """Features of the same distribution, near their originals' or not: 0.5. An original among those that its anomaly is
+    compared with would make it look usual, the more so among few."""
+    draw = np.random.default_rng(0)
+    known = draw.normal(size=(count, 60)).astype(np.float32)
+
+    def values(images: np.ndarray, _: object) -> Values:
+        noise = draw.normal(size=(len(images), 60)).astype(np.float32)
+        return Values({}, {"L_m": near * known[: len(images)] + np.float32(np.sqrt(1 - near**2)) * noise}, None)
+
+    inference = cast(Inference, SimpleNamespace(values=values))
+    images = np.zeros((judged_of(count), 8, 8, 1), np.uint8)
+    usual, made = made_terms(inference, [L_M], images, Values({}, {"L_m": known}, None))
+    found = [separation(usual["L_m"], each["L_m"]) for each in made.values()]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.06)

@@ -20,7 +20,7 @@ from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import WEIGHTED, fused, has_a
 from trainer.scoring.made_anomalies import LOCAL, corrupted
 from trainer.scoring.terms.base import Compared
-from trainer.scoring.trust import made_terms, trusted
+from trainer.scoring.trust import judged_of, made_terms, trusted
 from tuning.label_free import uniform_images
 from tuning.scored import ScoredImages, scored_images
 from tuning.sweep_files import csv_text
@@ -85,7 +85,9 @@ def _score(
     kept = kept_of(inference.terms, known)
     reference = compared(inference.joined, known, kept, own)
     scores = compared(inference.terms, values, kept, own if known is values else None)
-    weights = trusted(inference.joined, reference, made_terms(inference, inference.joined, images, kept))
+    weights = trusted(
+        inference.joined, *made_terms(inference, inference.joined, images[: judged_of(len(images))], known)
+    )
     is_known = np.full(len(own), True) if known is values else None
     return values, scores | {"fused": fused(scores, reference, weights, is_known)}
 

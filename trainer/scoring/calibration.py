@@ -33,13 +33,13 @@ from trainer.scoring.inference import Inference, Values
 from trainer.scoring.kept import keep, own_folder
 from trainer.scoring.made_anomalies import CORRUPTIONS
 from trainer.scoring.terms.base import Compared
-from trainer.scoring.trust import JUDGED, made_terms, trusted
+from trainer.scoring.trust import judged_of, made_terms, trusted
 
 MOST = 20_000
 """Training images, at most, that calibrate and among which latents' neighbours are found."""
 MOST_MAPS = 2_000
 """Of these, at most, whose heat maps say what is usual at a pixel."""
-KINDS = ",".join(CORRUPTIONS)
+KINDS = ",".join(CORRUPTIONS) + ", of images that nothing is compared with"
 HEAT = "difference"
 """The kind of map that is shown: of those of heat.py it found made defects best."""
 
@@ -84,8 +84,9 @@ def calibrated(inference: Inference, data: TrainingSet) -> Calibration:
     kept = kept_of(terms, values)
     heat = HeatScale.of(np.concatenate(maps)) if maps else None
     usual = compared(terms, values, kept, np.arange(count))
-    made = made_terms(inference, terms, data.at(np.arange(min(count, JUDGED))), kept)
-    return Calibration(usual, kept, data.samples(np.arange(count)), heat, trusted(terms, usual, made), made)
+    originals, made = made_terms(inference, terms, data.at(np.arange(judged_of(count))), values)
+    weights = trusted(terms, originals, made)
+    return Calibration(usual, kept, data.samples(np.arange(count)), heat, weights, made)
 
 
 def calibration_of(

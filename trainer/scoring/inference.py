@@ -39,6 +39,12 @@ class Values:
     def __getitem__(self, name: str) -> np.ndarray:
         return self.terms[name]
 
+    def part(self, some: slice) -> Values:
+        """Those of some of the images."""
+        terms = {name: column[some] for name, column in self.terms.items()}
+        rows = {name: each[some] for name, each in self.rows.items()}
+        return Values(terms, rows, None if self.z_hat is None else self.z_hat[some])
+
     def anomaly(self, lam: float = PAPER_LAMBDA) -> np.ndarray:
         """The score a."""
         return anomaly(self["L_n"], self["L_o"], lam)

@@ -10,29 +10,36 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trainer.scoring.comparison import compared
-from trainer.scoring.inference import Inference
+from trainer.scoring.comparison import compared, kept_of
+from trainer.scoring.inference import Inference, Values
 from trainer.scoring.made_anomalies import CORRUPTIONS, LEAST_SIDE, corrupted, separation, told_apart
 from trainer.scoring.terms.base import Term
 
 JUDGED = 512
 """Training images, at most, that are corrupted, once by each kind."""
+Columns = dict[str, np.ndarray]
+
+
+def judged_of(count: int) -> int:
+    """How many of so many training images, the first ones, anomalies are made of: half of them at most."""
+    return min(JUDGED, count // 2)
 
 
 def made_terms(
-    inference: Inference, terms: Sequence[Term], images: np.ndarray, kept: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, np.ndarray]]:
-    """The terms of anomalies made of training images, by kind; of none where the images are too small for them.
+    inference: Inference, terms: Sequence[Term], images: np.ndarray, values: Values
+) -> tuple[Columns, dict[str, Columns]]:
+    """The terms of training images, and by kind those of anomalies made of them; of no kind where images are too small.
 
-    images: uint8 N x H x W x C, of which the first 512 are corrupted; kept: what terms that compare with training
-    images keep of them.
+    images: the first m = `judged_of(n)` of n training images, uint8 m x H x W x C; values: those of all n. What terms
+    compare with is made of the other n - m, else an anomaly would profit from its original among them.
     """
-    judged = images[:JUDGED]
-    if min(judged.shape[1:3]) < LEAST_SIDE:
-        return {}
-    return {
-        kind: compared(terms, inference.values(corrupted(judged, kind, seed=0), terms), kept) for kind in CORRUPTIONS
-    }
+    m = len(images)
+    kept = kept_of(terms, values.part(slice(m, None)))
+    usual = compared(terms, values.part(slice(0, m)), kept)
+    if not m or min(images.shape[1:3]) < LEAST_SIDE:
+        return usual, {}
+    made = {kind: corrupted(images, kind, seed=0) for kind in CORRUPTIONS}
+    return usual, {kind: compared(terms, inference.values(each, terms), kept) for kind, each in made.items()}
 
 
 def trusted(
@@ -40,15 +47,12 @@ def trusted(
 ) -> dict[str, float]:
     """The weight of each term in `fused`, 1 or 0, as of `weights_by`; 0 for terms that have no say on any set.
 
-    usual: terms of training images; made: those of anomalies made of the first of these, as of `made_terms`.
+    usual: terms of training images; made: those of anomalies made of these, as of `made_terms`.
     """
     with_say = [term.name for term in terms if term.has_say and term.name in usual] or list(usual)
     if not made:
         return {name: float(name in with_say) for name in usual}
-    found = {
-        name: told_apart([separation(usual[name][: len(each[name])], each[name]) for each in made.values()])
-        for name in with_say
-    }
+    found = {name: told_apart([separation(usual[name], each[name]) for each in made.values()]) for name in with_say}
     return dict.fromkeys(usual, 0.0) | weights_by(found)
 
 
