@@ -1,4 +1,4 @@
-"""How much junk there is at most: closed forms, a slow second computation, what cannot be told, and the commands."""
+"""How much junk there is at most: closed forms, a slow second computation, and what cannot be told."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ MOST = 20_000
 """Training images, at most, that calibrate and among which latents' neighbours are found."""
 MOST_MAPS = 2_000
 """Of these, at most, whose heat maps say what is usual at a pixel."""
-KINDS = ",".join(CORRUPTIONS) + ", of images that nothing is compared with"
+MADE = f"{','.join(CORRUPTIONS)} of images that nothing is compared with"
+"""How the made anomalies came about: a calibration that was made otherwise is made anew."""
 HEAT = "difference"
 """The kind of map that is shown: of those of heat.py it found made defects best."""
 
@@ -140,7 +141,7 @@ def _written(made: Calibration, digest: str) -> bytes:
     tensors |= {f"made.{kind}.{name}": column for kind, terms in made.made.items() for name, column in terms.items()}
     if made.heat:
         tensors |= {"heat.middle": made.heat.middle, "heat.spread": made.heat.spread}
-    return safetensors.numpy.save(tensors, {"checkpoint": digest, "heat": HEAT, "made": KINDS})
+    return safetensors.numpy.save(tensors, {"checkpoint": digest, "heat": HEAT, "made": MADE})
 
 
 def _read(content: bytes, url: str, digest: str, inference: Inference) -> Calibration:
@@ -155,9 +156,9 @@ def _read(content: bytes, url: str, digest: str, inference: Inference) -> Calibr
         others = set(names) - {term.name for term in joined}
         if "weights" in tensors:  # else it is of a version that knew of fewer terms and weighed none: it stays
             others |= {term.name for term in inference.joined} - set(names)
-        facts = {"made": KINDS} | facts if "weights" not in tensors else facts
+        facts = {"made": MADE} | facts if "weights" not in tensors else facts
         if (
-            facts != {"checkpoint": digest, "heat": HEAT, "made": KINDS}
+            facts != {"checkpoint": digest, "heat": HEAT, "made": MADE}
             or others
             or not {t.kept_as for t in compare} <= set(tensors)
         ):

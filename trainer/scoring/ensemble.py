@@ -24,9 +24,9 @@ from trainer.scoring.criterion import AUTO, Criterion
 from trainer.scoring.detector import Detector, Judge, Scored
 from trainer.scoring.inference import Inference
 from trainer.scoring.join import FUSED
-from trainer.scoring.made_anomalies import CORRUPTIONS, LEAST_SIDE, corrupted
+from trainer.scoring.made_anomalies import of_each_kind
 from trainer.scoring.p_values import p_values
-from trainer.scoring.trust import JUDGED
+from trainer.scoring.trust import judged_of
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,12 @@ class Ensemble(Judge):
         return np.concatenate([self._mean(images.at(some), images.samples(some)) for some in places])
 
     def made_scores(self, images: TrainingSet) -> dict[str, np.ndarray]:
-        """The scores of anomalies made of the first of these; none where images are too small for them."""
-        judged = images.at(np.arange(min(len(images), JUDGED)))
-        if min(judged.shape[1:3]) < LEAST_SIDE:
-            return {}
-        return {kind: self._mean(corrupted(judged, kind, seed=0)) for kind in CORRUPTIONS}
+        """The scores of anomalies made of the first of these, by kind; of none where images are too small for them.
+
+        Their originals are among what terms compare with, so they look a little more usual than a run alone finds them.
+        """
+        judged = images.at(np.arange(judged_of(len(images))))
+        return {kind: self._mean(each) for kind, each in of_each_kind(judged).items()}
 
     def _mean(self, images: np.ndarray, samples: np.ndarray | None = None) -> np.ndarray:
         return np.mean(list(self._parts(images, samples).values()), axis=0)

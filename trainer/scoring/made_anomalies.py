@@ -80,6 +80,13 @@ def corrupted(images: np.ndarray, kind: str, seed: int) -> np.ndarray:
     return result
 
 
+def of_each_kind(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Images with a made anomaly each, by its kind, always the same; of no kind where they are too small for it."""
+    if not len(images) or min(images.shape[1:3]) < LEAST_SIDE:
+        return {}
+    return {kind: corrupted(images, kind, seed=0) for kind in CORRUPTIONS}
+
+
 def told_apart(separations: Sequence[float]) -> float:
     """Of several kinds the median separation: a kind that everything finds, or nothing, says little of a score."""
     return float(np.median(separations))

@@ -1,7 +1,7 @@
 """Which terms have a say in `fused` on a set, without labels: those that tell made anomalies from their originals.
 
 A term that points the wrong way on a set would cost much there. How much each tells was tried as its weight, and
-misled on real images, whose anomalies are none of the made ones: see tuning/results/steadiness.md.
+misled on real images, whose anomalies are none of the made ones: see tuning/results/terms.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer.scoring.comparison import compared, kept_of
 from trainer.scoring.inference import Inference, Values
-from trainer.scoring.made_anomalies import CORRUPTIONS, LEAST_SIDE, corrupted, separation, told_apart
+from trainer.scoring.made_anomalies import of_each_kind, separation, told_apart
 from trainer.scoring.terms.base import Term
 
 JUDGED = 512
@@ -35,11 +35,8 @@ def made_terms(
     """
     m = len(images)
     kept = kept_of(terms, values.part(slice(m, None)))
-    usual = compared(terms, values.part(slice(0, m)), kept)
-    if not m or min(images.shape[1:3]) < LEAST_SIDE:
-        return usual, {}
-    made = {kind: corrupted(images, kind, seed=0) for kind in CORRUPTIONS}
-    return usual, {kind: compared(terms, inference.values(each, terms), kept) for kind, each in made.items()}
+    made = {kind: compared(terms, inference.values(each, terms), kept) for kind, each in of_each_kind(images).items()}
+    return compared(terms, values.part(slice(0, m)), kept), made
 
 
 def trusted(

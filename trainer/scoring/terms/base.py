@@ -62,7 +62,7 @@ class Term:
     """of: what it is of N queries, N. needs: the hooks of a method, without which it has no such term.
 
     joined: whether a calibration holds it, so that it can be the score. has_say: whether `fused` takes it: on the
-    development sets it ranks images steadily, and adds to the others; see tuning/results/steadiness.md.
+    development sets it ranks images steadily, and adds to the others; see tuning/results/terms.md.
     """
 
     name: str

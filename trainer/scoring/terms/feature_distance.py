@@ -1,7 +1,7 @@
 """L_m: how unusual the direction of the critic's features is among those of the training images.
 
 Each query is brought to the usual mean and contrast first. Else what is faint or plain comes to lie near the mean of
-all features, and counts as the most normal of all; see tuning/results/steadiness.md.
+all features, and counts as the most normal of all; see tuning/results/terms.md.
 
 A Gaussian fitted to features of a trained network is what Lee et al. (2018) and Rippel et al. (2021) judge by; here the
 network is the critic, which has seen nothing but the contaminated images and the generator's. Ours, not the paper's.
