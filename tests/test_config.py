@@ -14,13 +14,21 @@ from data_tools.errors import UserError
 from trainer.__main__ import main
 from trainer.commands.configured import HEADINGS, chosen_preset
 from trainer.config import TrainConfig, differing_options
-from trainer.methods.fanogan import FAnoGan
-from trainer.methods.search import Search
+from trainer.methods import METHODS
+from trainer.methods.base import Method
 from trainer.presets import PRESETS, cifar_car, kth, preset
 
 NAN, INF = float("nan"), float("inf")
 FIELDS = [f.name for f in dataclasses.fields(TrainConfig)]
 BASE = TrainConfig(preset="demo", resolution=32, width=32, minibatch=dict.fromkeys((4, 8, 16, 32), 32))
+
+
+def other_options(method: Method) -> tuple[list[str], Any]:
+    """Words that set the first option of a method, and the method with it."""
+    option = dataclasses.fields(method)[0].name
+    value = getattr(method, option) + 1
+    return [f"--{method.name()}.{option.replace('_', '-')}", str(value)], dataclasses.replace(method, **{option: value})
+
 
 OTHER_VALUES: dict[str, tuple[list[str], Any]] = {  # words on the command line, and the value they stand for
     "data": (["--data", "s3://bucket/prefix"], "s3://bucket/prefix"),
@@ -32,8 +40,7 @@ OTHER_VALUES: dict[str, tuple[list[str], Any]] = {  # words on the command line,
     "start_from": (["--from", "s3://bucket/run"], "s3://bucket/run"),
     "exclude": (["--exclude", "audit/exclude.txt"], "audit/exclude.txt"),
     "method": (["--method", "fanogan"], "fanogan"),
-    "fanogan": (["--fanogan.width", "8"], FAnoGan(width=8)),
-    "search": (["--search.steps", "9", "--search.restarts", "2"], Search(steps=9, restarts=2)),
+    **{name: other_options(method) for name, method in METHODS.items() if name in FIELDS},
     "gamma": (["--gamma", "0.02"], 0.02),
     "seed": (["--seed", "7"], 7),
     "resolution": (["--resolution", "16"], 16),

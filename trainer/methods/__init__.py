@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from trainer.config import TrainConfig
 
 NAMES = (
+    "ae",
+    "drae",
     "fanogan",
     "proposed",
     "search",

@@ -100,6 +100,20 @@ def sum_of(group: Group, values: Tensor) -> Tensor:
     return values
 
 
+def whole_batch(group: Group, values: Tensor) -> Tensor:
+    """A number of each image of the global batch, in the order of positions; gradients flow to this worker's alone.
+
+    values: those of this worker's images, N. For losses of statistics of the batch, so that four workers compute what
+    one does: such a loss times the number of workers, since reduction takes the mean of their gradients.
+    """
+    if group.size == 1:
+        return values
+    everyone = [torch.empty_like(values) for _ in range(group.size)]
+    dist.all_gather(everyone, values.detach().contiguous(), group=group.process_group)
+    everyone[group.rank] = values
+    return torch.cat(everyone)
+
+
 def fingerprint(networks: NetworkSet) -> int:
     """A 63-bit hash over the bits of every weight, for comparing workers."""
     total = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -139,6 +140,17 @@ class Step:
             for network in self.networks.by_name().values():
                 for buffer in network.buffers():
                     dist.broadcast(buffer, src=0, group=self.group.process_group)
+
+    @contextlib.contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """What passes within the block teach batch norm, and what they were shown, is forgotten at its end."""
+        shown = self.shown.clone()
+        before = {name: copied(dict(each.named_buffers())) for name, each in self.networks.by_name().items()}
+        yield
+        self.shown = shown
+        for name, network in self.networks.by_name().items():
+            for key, buffer in network.named_buffers():
+                buffer.copy_(before[name][key])
 
     @staticmethod
     def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:

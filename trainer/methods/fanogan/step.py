@@ -87,21 +87,15 @@ class FAnoGanStep(Step):
         return parts | generator_parts
 
     def _settle_reduction(self) -> None:
-        """A pass that leaves nothing behind but batch norm's averages of it, which are put back; see `GrowingStep`."""
-        before = {
-            name: {key: buffer.clone() for key, buffer in network.named_buffers()}
-            for name, network in self.networks.by_name().items()
-        }
+        """A pass that leaves nothing behind: after its first one DDP lays its buckets out anew; see `GrowingStep`."""
         share = self.phase.batch // self.group.size
         z = torch.zeros(share, self.latent_size, device=self.device)
-        images = self.networks.generator(z).detach()
-        if self.phase.kind == "encoder":
-            self.encoder_loss(images)[0].backward()
-        else:
-            self.critic_loss(images, images, torch.zeros(share, 1, 1, 1, device=self.device))[0].backward()
-            self.generator_loss(z)[0].backward()
+        with self._unchanged():
+            images = self.networks.generator(z).detach()
+            if self.phase.kind == "encoder":
+                self.encoder_loss(images)[0].backward()
+            else:
+                self.critic_loss(images, images, torch.zeros(share, 1, 1, 1, device=self.device))[0].backward()
+                self.generator_loss(z)[0].backward()
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
-        for name, network in self.networks.by_name().items():
-            for key, buffer in network.named_buffers():
-                buffer.copy_(before[name][key])

@@ -1,0 +1,96 @@
+"""What every method of one loss keeps, through the front door: resume to the bit, scores of its own, terms, exports."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.reader import open_dataset
+from tests.conftest import refuses
+from tests.runs import bits, cut_back, said, words_of
+from trainer.__main__ import main as trainer
+from trainer.config import TrainConfig
+from trainer.methods import METHODS
+from trainer.scoring.inference import Inference
+
+COMMON = "--preset demo --resolution 8 --log-images 32 --precision float32 --checkpoint-images 48 --keep 99"
+AUTOENCODER = "--{0}.width 4 --{0}.code-size 8 --{0}.images 128 --{0}.minibatch 16"
+SIZES = {"ae": AUTOENCODER, "drae": AUTOENCODER}
+SAVED = {"ae": [48, 96, 128], "drae": [48, 96, 128]}
+Trained = tuple[str, Path]
+every_method = pytest.mark.parametrize("method", SIZES)
+
+
+def train(method: str, dataset: Path, out: Path, *more: str) -> Path:
+    sizes = shlex.split(f"{COMMON} {SIZES[method].format(method)}")
+    trainer([*words_of(dataset, out, dataset.parent / "cache", sizes), "--method", method, *more])
+    return out
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def trained(request: pytest.FixtureRequest, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return request.param, train(request.param, dataset, tmp_path_factory.mktemp("trained") / request.param)
+
+
+def images_of(dataset: Path, count: int = 6) -> np.ndarray:
+    return open_dataset(str(dataset), open_cache(str(dataset.parent / "cache"))).images("test-normal")[:count]
+
+
+@pytest.mark.parametrize("back_to", [0, 1])
+def test_what_was_interrupted_ends_as_what_was_not(
+    trained: Trained, back_to: int, dataset: Path, tmp_path: Path
+) -> None:
+    method, run = trained
+    again = cut_back(run, SAVED[method][back_to], tmp_path / "run")
+    train(method, dataset, again)
+    assert bits(again) == bits(run)
+    assert [line for line in said(again) if "/loss" in line] == [line for line in said(run) if "/loss" in line]
+
+
+def test_scores_are_each_querys_own(trained: Trained, dataset: Path) -> None:
+    detector, images = Inference.load(trained[1]), images_of(dataset)
+    together, shuffled = detector.values(images), detector.values(images[::-1].copy(), batch=4)
+    alone = [detector.values(one[None]) for one in images]
+    for name, column in together.terms.items():
+        np.testing.assert_allclose(shuffled[name][::-1], column, rtol=1e-3, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose([each[name][0] for each in alone], column, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_the_report_has_the_methods_terms(trained: Trained, dataset: Path, tmp_path: Path) -> None:
+    method, run = trained
+    shutil.copytree(run, tmp_path / "run")
+    trainer(["evaluate", str(tmp_path / "run"), "--cache", str(dataset.parent / "cache")])
+    with (tmp_path / "run" / "evaluation" / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24 and {term.name for term in METHODS[method].terms()} <= set(rows[0])
+
+
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_it_is_exported_with_its_parity_gate(trained: Trained, form: str, dataset: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx" if form == "onnx" else "torch")
+    trainer(["export", str(trained[1]), "--out", str(tmp_path / "out"), "--format", form])
+    assert (tmp_path / "out").exists()
+
+
+@every_method
+def test_presets_are_in_range(method: str) -> None:
+    for preset, options in METHODS[method].presets().items():
+        config = dataclasses.replace(TrainConfig(preset=preset, resolution=32), method=method, **{method: options})
+        assert METHODS[method].chosen(config.validated()) == options
+
+
+@every_method
+@pytest.mark.parametrize(
+    ("option", "value"), [("width", "0"), ("code-size", "0"), ("images", "0"), ("minibatch", "6"), ("width", "9999")]
+)
+def test_options_out_of_range_are_named(method: str, option: str, value: str, dataset: Path, tmp_path: Path) -> None:
+    word = f"--{method}.{option}"
+    refuses(lambda: train(method, dataset, tmp_path / "run", word, value), f"{word} {value}")
+    assert not (tmp_path / "run").exists()

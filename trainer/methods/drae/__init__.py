@@ -1,0 +1,35 @@
+"""DRAE (Xia et al. 2015): an autoencoder that tells outliers by their errors while it learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainer.methods.ae import Ae
+
+if TYPE_CHECKING:
+    import torch
+
+    from data_tools.dataset.training_set import TrainingSet
+    from trainer.config import TrainConfig
+    from trainer.training.group import Group
+    from trainer.training.step import Step
+
+
+@dataclass(frozen=True)
+class Drae(Ae):
+    """An autoencoder that learns from each batch's smaller errors, and parts them from the others (Xia et al. 2015).
+
+    Errors are split by Otsu's rule, which among few outliers rejects a third and more of the normal images: the share
+    is logged as drae/rejected.
+    """
+
+    split_weight: float = 0.1
+    """Weight of the scatter within both sides of the split over the total scatter, which is to be small."""
+
+    title = "DRAE"
+
+    def step(self, config: TrainConfig, networks: Any, data: TrainingSet, device: torch.device, group: Group) -> Step:
+        from trainer.methods.drae.step import DraeStep
+
+        return DraeStep(config, networks, data, device, group)
