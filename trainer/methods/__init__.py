@@ -18,6 +18,7 @@ NAMES = (
     "ae",
     "drae",
     "fanogan",
+    "geom",
     "proposed",
     "search",
 )

@@ -64,6 +64,8 @@ class Method:
     """The term, or the score `a`, by which its paper judges."""
     ablation: ClassVar[bool] = False
     """Whether it is another method less a part, which figures of rivals leave out."""
+    may_be_0: ClassVar[tuple[str, ...]] = ()
+    """Its options that 0 turns off; other numbers are above it."""
     scores_with: ClassVar[tuple[str, ...]] = ()
     """The networks that hooks at test time use; all of them where none is named."""
 
@@ -81,7 +83,8 @@ class Method:
 
     def check(self, config: TrainConfig) -> None:
         """UserError that names the first of its options out of range."""
-        self.check_positive([each.name for each in dataclasses.fields(self)])
+        numbers = {each.name for each in dataclasses.fields(self) if not isinstance(getattr(self, each.name), str)}
+        self.check_positive(name for name in sorted(numbers) if getattr(self, name) or name not in self.may_be_0)
 
     def minibatches(self, config: TrainConfig) -> Iterator[tuple[str, int]]:
         """Each option that is a global minibatch of this training, as typed, with its value."""

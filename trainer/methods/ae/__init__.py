@@ -44,6 +44,7 @@ class Ae(Method):
 
     title = "autoencoder"
     known_by = "e"
+    may_be_0 = ("weight_decay", "split_weight")
 
     @classmethod
     def presets(cls) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from trainer.methods.base import Method, Trained
 
+T = TypeVar("T")
 CRITICS = {"criticise", "features"}
 """Hooks of the critic, whose terms are left out where a score has to be quick."""
 
@@ -24,6 +25,7 @@ class Response:
     def __init__(self, method: Method, trained: Trained, queries: Tensor) -> None:
         """queries: N x C x r x r, as the networks see them."""
         self.method, self.trained, self.queries = method, trained, queries
+        self._shared: dict[str, Any] = {}
 
     @cached_property
     def z_hat(self) -> Tensor:
@@ -51,6 +53,12 @@ class Response:
     def criticised(self) -> Tensor:
         """The critic's scores, N."""
         return self.method.criticise(self.trained, self.queries)
+
+    def shared(self, made: Callable[[], T], name: str) -> T:
+        """What several terms of a method need and only one has to compute, by a name of its own."""
+        if name not in self._shared:
+            self._shared[name] = made()
+        return self._shared[name]
 
     def features(self, images: Tensor) -> Tensor:
         """The critic's features of other images, N x F."""

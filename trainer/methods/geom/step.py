@@ -1,0 +1,96 @@
+"""One step of GEOM: a batch of views, each under a transform of its own; then the fit of what is said of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.methods import method_of
+from trainer.methods.base import Trained
+from trainer.methods.geom.dirichlet import fitted
+from trainer.methods.geom.networks import GeomNetworks
+from trainer.methods.geom.terms import log_answers
+from trainer.methods.geom.transforms import maps_on, transformed
+from trainer.schedule import Phase
+from trainer.training import random
+from trainer.training.batches import at_resolution, to_float
+from trainer.training.single_loss import SingleLossStep
+
+FITTED_TO = 2000
+"""Training images, at most, that the Dirichlet distributions are fitted to, each under all transforms."""
+
+
+class TransformLoss(nn.Module):
+    """Cross entropy of the transform that each view went through."""
+
+    def __init__(self, classifier: nn.Module, bf16: bool = False) -> None:
+        super().__init__()
+        self.classifier, self.bf16 = classifier, bf16
+
+    def forward(self, views: Tensor, transforms: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """views: N x C x r x r; transforms: N, int64. Returns the loss and its parts."""
+        with torch.autocast(views.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.classifier(views)
+        loss = F.cross_entropy(logits.float(), transforms)
+        right = (logits.detach().argmax(dim=1) == transforms).float().mean()
+        return loss, {"classifier/loss": loss.detach(), "classifier/accuracy": right}
+
+
+def transforms_of(seed: int, places: np.ndarray, samples: np.ndarray, images: int, count: int) -> Tensor:
+    """Which of `count` transforms the view at each position is under; samples: whose image it is, of `images`.
+
+    From pass to pass over the images each takes its next transform, from one that is its own: a view comes again when
+    all have come.
+    """
+    u = random.uniforms(seed, random.FIRST_TRANSFORM, torch.from_numpy(samples), 4)[:, 0]
+    return ((u * count).long() + torch.from_numpy(places // images)) % count
+
+
+class GeomStep(SingleLossStep):
+    """One update of the classifier; or, in the second phase, none."""
+
+    networks: GeomNetworks
+
+    def objective(self, phase: Phase) -> nn.Module:
+        options: Any = method_of(self.config)
+        self.options, self.maps = options, maps_on(options.transforms, phase.resolution, self.device)
+        return TransformLoss(self.networks.classifier, self.bf16)
+
+    def optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, weight_decay=self.options.weight_decay, fused=True)
+
+    def inputs(self, images_seen: int) -> tuple[Tensor, ...]:
+        places, positions = self._places(images_seen)
+        samples = self.data.samples(places)
+        transforms = transforms_of(self.config.seed, places, samples, len(self.data), len(self.maps)).to(self.device)
+        return transformed(self._real(places, positions), self.maps[transforms]), transforms
+
+    def begin(self, phase: Phase) -> None:
+        super().begin(phase)
+        if phase.kind == "fit":
+            self.optimisers = {}
+            self.networks.classifier.eval()
+            if self.group.rank == 0:
+                self.networks.usual.alphas.copy_(self._fit())
+            self._share_buffers()
+
+    def run(self, images_seen: int) -> dict[str, Tensor]:
+        if self.phase.kind == "fit":
+            return {"usual/concentration": self.networks.usual.alphas.sum(dim=1).mean()}
+        return super().run(images_seen)
+
+    @torch.no_grad()
+    def _fit(self) -> Tensor:
+        """Alphas of the training images' answers, T x T."""
+        images = torch.from_numpy(self.data.at(np.arange(min(len(self.data), FITTED_TO))))
+        networks = {"classifier": self.networks.classifier}
+        trained = Trained(self.config, networks, self.phase.resolution, None, self.device, self.contrast)
+        answers = [
+            log_answers(trained, at_resolution(to_float(some.to(self.device), self.contrast), self.phase.resolution))
+            for some in images.split(64)
+        ]
+        return fitted(torch.cat(answers)).float()
