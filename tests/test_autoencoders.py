@@ -20,6 +20,7 @@ from tests.runs import leave_group
 from trainer.config import TrainConfig
 from trainer.methods import METHODS
 from trainer.methods.drae.step import DraeLoss, drae_loss, split
+from trainer.methods.vae.step import divergence, drawn, negative_log_likelihood
 from trainer.training.group import Group, form_group
 
 errors_of_a_batch = st.lists(st.integers(0, 1000).map(lambda n: n / 8), min_size=2, max_size=40)
@@ -150,3 +151,56 @@ def test_two_workers_have_the_gradients_of_one(tmp_path: Path) -> None:
             torch.testing.assert_close(found[name], gradient, rtol=1e-10, atol=1e-12)
             apart = torch.stack([half[name] for half in halves]).mean(0)
             assert not torch.allclose(apart, gradient, rtol=1e-3)  # or the comparison would show nothing
+
+
+# VAE (An and Cho 2015)
+
+HALF_LOG_2_PI = 0.9189385
+
+
+@pytest.mark.parametrize(("mean", "spread", "expected"), [(0, 1, 0.0), (1, 1, 0.5), (0, 2, 0.8068528)])
+def test_divergence_of_one_number(mean: float, spread: float, expected: float) -> None:
+    normal = torch.full((2, 3), float(mean)), torch.full((2, 3), 2 * math.log(spread))
+    torch.testing.assert_close(divergence(normal), torch.full((2,), 3 * expected))
+
+
+def test_likelihood_at_the_mean_is_that_of_the_formula() -> None:
+    images = torch.randn(2, 3, 4, 4)
+    unlikely = negative_log_likelihood(images, (images, torch.zeros_like(images)))
+    torch.testing.assert_close(unlikely, torch.full((2,), 48 * HALF_LOG_2_PI))
+
+
+@given(st.integers(0, 2**31), st.floats(-3, 3))
+@settings(deadline=None, max_examples=30)
+def test_likelihood_and_divergence_are_torchs(seed: int, level: float) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    x, mean = (torch.randn(3, 1, 4, 4, dtype=torch.float64, generator=draw) for _ in range(2))
+    log_variance = level + torch.randn(3, 1, 4, 4, dtype=torch.float64, generator=draw)
+    known = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    torch.testing.assert_close(negative_log_likelihood(x, (mean, log_variance)), -known.log_prob(x).flatten(1).sum(1))
+    standard = torch.distributions.Normal(torch.zeros_like(mean), 1)
+    apart = torch.distributions.kl_divergence(known, standard).flatten(1).sum(1)
+    torch.testing.assert_close(divergence((mean.flatten(1), log_variance.flatten(1))), apart)
+
+
+def test_with_one_variance_the_score_ranks_as_the_squared_error() -> None:
+    images, mean = torch.randn(9, 1, 4, 4), torch.randn(9, 1, 4, 4)
+    for log_variance in (-2.0, 1.0):
+        unlikely = negative_log_likelihood(images, (mean, torch.full_like(mean, log_variance)))
+        error = (images - mean).square().flatten(1).sum(1)
+        affine = 16 * (HALF_LOG_2_PI + log_variance / 2) + error * math.exp(-log_variance) / 2
+        torch.testing.assert_close(unlikely, affine)
+
+
+def test_the_bound_of_a_linear_model_is_its_evidence_at_the_posterior() -> None:
+    """z ~ N(0, 1), x | z ~ N(w z, s^2): at q(z) = N(w x / (w^2 + s^2), s^2 / (w^2 + s^2)) the bound is log p(x)."""
+    w, s, x = 1.5, 0.7, torch.tensor([-1.0, 0.3, 2.0], dtype=torch.float64)
+    variance = torch.full((3, 1), s**2 / (w**2 + s**2), dtype=torch.float64)
+    posterior = (w * x / (w**2 + s**2))[:, None], variance.log()
+    noise = torch.randn(200_000, 3, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    z = drawn(posterior, noise)
+    decoded = [(w * z[:, i], torch.full_like(z[:, i], 2 * math.log(s))) for i in range(3)]
+    unlikely = [negative_log_likelihood(each.expand(len(z), 1), normal) for each, normal in zip(x, decoded)]
+    bound = -torch.stack([each.mean() for each in unlikely]) - divergence(posterior)
+    evidence = torch.distributions.Normal(0.0, math.hypot(w, s)).log_prob(x)
+    torch.testing.assert_close(bound, evidence, rtol=0, atol=0.01)

@@ -27,8 +27,12 @@ SIZES = {
     "ae": AUTOENCODER,
     "drae": AUTOENCODER,
     "geom": "--geom.width 1 --geom.transforms turns --geom.views 128 --geom.minibatch 16",
+    "vae": AUTOENCODER + " --vae.draws 2",
+    "svdd": "--svdd.width 4 --svdd.code-size 16 --svdd.autoencoder-images 64 --svdd.images 64 --svdd.minibatch 16"
+    " --svdd.boundary soft",
 }
-SAVED = {"ae": [48, 96, 128], "drae": [48, 96, 128], "geom": [48, 128, 144]}
+SAVED = {method: [48, 96, 128] for method in SIZES} | {"geom": [48, 128, 144]}
+"""Where each saves first, and at its end."""
 Trained = tuple[str, Path]
 every_method = pytest.mark.parametrize("method", SIZES)
 

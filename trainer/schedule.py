@@ -23,6 +23,7 @@ class Phase:
     start, end: images seen; the phase holds the steps that begin in [start, end).
     critic_steps: batches, one after the other, that the critic sees in a step.
     decay: over this share of the phase, its last one, the learning rate falls to 0 by a straight line.
+    milestone: from this share of the phase on it is a tenth.
     """
 
     index: int
@@ -34,6 +35,7 @@ class Phase:
     learning_rate: float
     critic_steps: int = 1
     decay: float = 0.0
+    milestone: float = 1.0
 
     @property
     def name(self) -> str:
@@ -53,8 +55,11 @@ class Phase:
 
     def rate(self, images_seen: int) -> float:
         """The learning rate of the step that begins at this count."""
-        falling = self.decay * (self.end - self.start)
-        return self.learning_rate * min((self.end - images_seen) / falling, 1.0) if falling else self.learning_rate
+        images = self.end - self.start
+        tenth = images_seen - self.start >= self.milestone * images
+        rate = self.learning_rate * 0.1 if tenth else self.learning_rate
+        falling = self.decay * images
+        return rate * min((self.end - images_seen) / falling, 1.0) if falling else rate
 
 
 def resolutions(final: int) -> list[int]:

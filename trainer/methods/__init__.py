@@ -21,6 +21,8 @@ NAMES = (
     "geom",
     "proposed",
     "search",
+    "svdd",
+    "vae",
 )
 
 

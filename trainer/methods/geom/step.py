@@ -17,8 +17,8 @@ from trainer.methods.geom.terms import log_answers
 from trainer.methods.geom.transforms import maps_on, transformed
 from trainer.schedule import Phase
 from trainer.training import random
-from trainer.training.batches import at_resolution, to_float
 from trainer.training.single_loss import SingleLossStep
+from trainer.training.sweep import swept
 
 FITTED_TO = 2000
 """Training images, at most, that the Dirichlet distributions are fitted to, each under all transforms."""
@@ -73,7 +73,6 @@ class GeomStep(SingleLossStep):
         super().begin(phase)
         if phase.kind == "fit":
             self.optimisers = {}
-            self.networks.classifier.eval()
             if self.group.rank == 0:
                 self.networks.usual.alphas.copy_(self._fit())
             self._share_buffers()
@@ -83,14 +82,8 @@ class GeomStep(SingleLossStep):
             return {"usual/concentration": self.networks.usual.alphas.sum(dim=1).mean()}
         return super().run(images_seen)
 
-    @torch.no_grad()
     def _fit(self) -> Tensor:
         """Alphas of the training images' answers, T x T."""
-        images = torch.from_numpy(self.data.at(np.arange(min(len(self.data), FITTED_TO))))
         networks = {"classifier": self.networks.classifier}
         trained = Trained(self.config, networks, self.phase.resolution, None, self.device, self.contrast)
-        answers = [
-            log_answers(trained, at_resolution(to_float(some.to(self.device), self.contrast), self.phase.resolution))
-            for some in images.split(64)
-        ]
-        return fitted(torch.cat(answers)).float()
+        return fitted(swept(self, self.phase, lambda images: log_answers(trained, images), FITTED_TO)).float()

@@ -1,0 +1,116 @@
+"""One step of Deep SVDD: an autoencoder, then its encoder, drawn to the centre of its codes (Ruff et al. 2018)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.methods import method_of
+from trainer.methods.ae.step import squared_errors
+from trainer.methods.svdd.networks import SvddNetworks
+from trainer.schedule import Phase
+from trainer.training.group import Group, whole_batch
+from trainer.training.single_loss import SingleLossStep
+from trainer.training.sweep import swept
+
+LEAST_CENTRE = 0.1
+"""Of a number of the centre, by its absolute value, unless it is 0: what is nearer is too easily reached by all."""
+WARM_UP = 1 / 15
+"""Share of the second phase, the authors' 10 of 150 epochs, before which a soft boundary has radius 0."""
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Each image by itself at mean 0 and mean absolute value 1 over pixels and channels; a constant one is 0."""
+    flat = images.flatten(1)
+    centred = flat - flat.mean(dim=1, keepdim=True)
+    scale = centred.abs().mean(dim=1, keepdim=True).clamp_min(1e-3)
+    return (centred / scale).view_as(images)
+
+
+def centre_of(codes: Tensor) -> Tensor:
+    """The mean of codes, N x code size, none of whose numbers lies nearer to 0 than LEAST_CENTRE, unless it is 0."""
+    mean = codes.double().mean(dim=0)
+    return torch.where(mean.abs() < LEAST_CENTRE, LEAST_CENTRE * mean.sign(), mean).float()
+
+
+def radius_of(distances: Tensor, nu: float) -> Tensor:
+    """The radius R beyond which a share nu of squared distances lie."""
+    return distances.detach().sqrt().quantile(1 - nu)
+
+
+def soft_loss(distances: Tensor, radius: Tensor, nu: float) -> Tensor:
+    """R^2 + 1 / (nu n) sum max(0, d - R^2)."""
+    return radius**2 + (distances - radius**2).clamp_min(0).mean() / nu
+
+
+class CodeLoss(nn.Module):
+    """The mean squared error of images said again from their codes."""
+
+    def __init__(self, networks: SvddNetworks, bf16: bool = False) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.bf16 = networks.encoder, networks.decoder, bf16
+
+    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """images: N x C x r x r. Returns the loss and its parts."""
+        images = normalised(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            matches = self.decoder(self.encoder(images))
+        loss = squared_errors(images, matches).mean()
+        return loss, {"autoencoder/loss": loss.detach()}
+
+
+class SphereLoss(nn.Module):
+    """The mean squared distance from the centre, or the soft boundary's loss."""
+
+    def __init__(self, networks: SvddNetworks, soft: bool, nu: float, group: Group, bf16: bool = False) -> None:
+        super().__init__()
+        self.encoder, self._sphere = networks.encoder, (networks.sphere,)  # in a tuple: it does not learn
+        self.soft, self.nu, self.group, self.bf16 = soft, nu, group, bf16
+
+    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """images: N x C x r x r. Returns the loss and its parts."""
+        (sphere,) = self._sphere
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            codes = self.encoder(normalised(images))
+        distances = sphere.distances(codes)
+        loss = soft_loss(distances, sphere.radius, self.nu) if self.soft else distances.mean()
+        parts = {"sphere/loss": loss.detach(), "sphere/distance": distances.detach().mean()}
+        if self.soft:
+            parts |= {"sphere/radius": sphere.radius.clone(), "sphere/next_radius": self._next(distances)}
+        return loss, parts
+
+    def _next(self, distances: Tensor) -> Tensor:
+        """The radius after this step, of the global batch."""
+        return radius_of(whole_batch(self.group, distances.detach()), self.nu)
+
+
+class SvddStep(SingleLossStep):
+    """One update of encoder and decoder, or of the encoder alone."""
+
+    networks: SvddNetworks
+
+    def objective(self, phase: Phase) -> nn.Module:
+        options: Any = method_of(self.config)
+        if phase.kind == "autoencoder":
+            return CodeLoss(self.networks, self.bf16)
+        sphere = self.networks.sphere
+        if not int(sphere.is_found):
+            if self.group.rank == 0:
+                sphere.centre.copy_(centre_of(swept(self, phase, lambda x: self.networks.encoder(normalised(x)))))
+            sphere.is_found.fill_(1)
+            self._share_buffers()
+        return SphereLoss(self.networks, options.boundary == "soft", options.nu, self.group, self.bf16)
+
+    def optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        options: Any = method_of(self.config)
+        return torch.optim.Adam(parameters, weight_decay=options.weight_decay, fused=True)
+
+    def run(self, images_seen: int) -> dict[str, Tensor]:
+        parts = super().run(images_seen)
+        following = parts.pop("sphere/next_radius", None)
+        warm = images_seen - self.phase.start >= WARM_UP * (self.phase.end - self.phase.start)
+        if following is not None and warm:
+            self.networks.sphere.radius.copy_(following)
+        return parts
