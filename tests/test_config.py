@@ -25,7 +25,8 @@ BASE = TrainConfig(preset="demo", resolution=32, width=32, minibatch=dict.fromke
 
 def other_options(method: Method) -> tuple[list[str], Any]:
     """Words that set the first option of a method, and the method with it."""
-    option = dataclasses.fields(method)[0].name
+    numbers = [each.name for each in dataclasses.fields(method) if not isinstance(getattr(method, each.name), str)]
+    option = numbers[0]
     value = getattr(method, option) + 1
     return [f"--{method.name()}.{option.replace('_', '-')}", str(value)], dataclasses.replace(method, **{option: value})
 

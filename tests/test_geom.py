@@ -22,6 +22,8 @@ from trainer.methods.geom.step import TransformLoss, transforms_of
 from trainer.methods.geom.terms import log_answers
 from trainer.methods.geom.transforms import KINDS, all_views, maps_on, transformed
 from trainer.networks.wide_residual import WideResidual
+from trainer.training.group import Group
+from trainer.training.outlier_exposure import Exposure
 
 CPU = torch.device("cpu")
 seeds = st.integers(0, 2**31)
@@ -51,7 +53,9 @@ def test_the_classifier_takes_any_side(side: int, channels: int) -> None:
 
 def test_the_first_loss_is_that_of_a_guess() -> None:
     torch.manual_seed(0)
-    loss, _ = TransformLoss(WideResidual(1, 10, 1, 72))(torch.randn(256, 1, 8, 8), torch.arange(256) % 72)
+    loss, _ = TransformLoss(WideResidual(1, 10, 1, 72), Exposure("blind", 0.05, Group()))(
+        torch.randn(256, 1, 8, 8), torch.arange(256) % 72
+    )
     assert float(loss.detach()) == pytest.approx(math.log(72), rel=0.15)
 
 

@@ -17,6 +17,7 @@ from trainer.methods.svdd.step import CodeLoss, SphereLoss, centre_of, normalise
 from trainer.networks.lenet import LeNet, LeNetDecoder
 from trainer.schedule import Phase
 from trainer.training.group import Group
+from trainer.training.outlier_exposure import Exposure
 
 
 def test_parameter_counts() -> None:
@@ -73,7 +74,7 @@ def test_losses_are_the_formulas_and_move_the_encoder_alone(soft: bool) -> None:
     networks.sphere.centre.fill_(0.3)
     networks.sphere.radius.fill_(0.7)
     images = torch.randn(8, 1, 8, 8)
-    loss, parts = SphereLoss(networks, soft, 0.25, Group())(images)
+    loss, parts = SphereLoss(networks, soft, 0.25, Exposure("blind", 0.05, Group()))(images)
     loss.backward()
     d = (networks.encoder(normalised(images)) - 0.3).square().sum(1).detach().numpy()
     expected = 0.49 + np.maximum(d - 0.49, 0).mean() / 0.25 if soft else d.mean()

@@ -107,9 +107,9 @@ def trial_of(sweep: SweepConfig, method: str, gamma: float, seed: int, options: 
         workers=str(sweep.workers),
         cache=sweep.cache,
         cache_limit=sweep.cache_limit,
-        **METHODS[method],
+        method=METHODS[method]["method"],
     )
-    for option, value in options.items():
+    for option, value in (METHODS[method] | options).items():
         config = with_option(config, option, value)
     try:
         config.validated()

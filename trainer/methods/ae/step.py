@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from trainer.methods import method_of
 from trainer.methods.ae.networks import Autoencoder
 from trainer.schedule import Phase
+from trainer.training.outlier_exposure import ExposedStep, Exposure
 from trainer.training.single_loss import SingleLossStep
 
 EPSILON = 1e-7
 """Adam's, of the authors."""
+LEAST_ERROR = 1e-6
+"""Below it 1 / e grows no further."""
 
 
 def squared_errors(images: Tensor, matches: Tensor) -> Tensor:
@@ -21,8 +24,8 @@ def squared_errors(images: Tensor, matches: Tensor) -> Tensor:
     return (images - matches).square().flatten(1).sum(dim=1)
 
 
-class AutoencoderLoss(nn.Module):
-    """The mean of e over images."""
+class Autoencoding(nn.Module):
+    """What losses of autoencoders start from."""
 
     def __init__(self, networks: Autoencoder, bf16: bool = False) -> None:
         super().__init__()
@@ -34,10 +37,19 @@ class AutoencoderLoss(nn.Module):
             matches = self.decoder(self.encoder(images))
         return squared_errors(images, matches)
 
+
+class AutoencoderLoss(Autoencoding):
+    """The mean of e over images; as an anomalous one an image has the loss 1 / e."""
+
+    def __init__(self, networks: Autoencoder, exposure: Exposure, bf16: bool = False) -> None:
+        super().__init__(networks, bf16)
+        self.exposure = exposure
+
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """images: N x C x r x r. Returns the loss and its parts."""
         errors = self.errors(images)
-        return errors.mean(), spread_of(errors)
+        loss, parts = self.exposure.joined(errors, 1 / errors.clamp_min(LEAST_ERROR))
+        return loss, spread_of(errors) | parts
 
 
 def spread_of(errors: Tensor) -> dict[str, Tensor]:
@@ -47,15 +59,18 @@ def spread_of(errors: Tensor) -> dict[str, Tensor]:
     return {"autoencoder/loss": errors.mean(), "autoencoder/median": median, "autoencoder/95th_percentile": tail}
 
 
-class AutoencoderStep(SingleLossStep):
+class AutoencodingStep(SingleLossStep):
     """One update of encoder and decoder."""
+
+    def optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        options: Any = method_of(self.config)
+        return torch.optim.Adam(parameters, eps=EPSILON, weight_decay=options.weight_decay, fused=True)
+
+
+class AutoencoderStep(AutoencodingStep, ExposedStep):
+    """That of the plain autoencoder."""
 
     networks: Autoencoder
 
     def objective(self, phase: Phase) -> nn.Module:
-        return AutoencoderLoss(self.networks, self.bf16)
-
-    def optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        options: Any = method_of(self.config)
-        decay = options.weight_decay
-        return torch.optim.Adam(parameters, eps=EPSILON, weight_decay=decay, fused=True)
+        return AutoencoderLoss(self.networks, self.exposure, self.bf16)

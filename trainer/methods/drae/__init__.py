@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.methods.ae import Ae
+from trainer.methods.autoencoding import AutoencodingMethod
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Drae(Ae):
+class Drae(AutoencodingMethod):
     """An autoencoder that learns from each batch's smaller errors, and parts them from the others (Xia et al. 2015).
 
     Errors are split by Otsu's rule, which among few outliers rejects a third and more of the normal images: the share
@@ -28,6 +28,8 @@ class Drae(Ae):
     """Weight of the scatter within both sides of the split over the total scatter, which is to be small."""
 
     title = "DRAE"
+    known_by = "e"
+    may_be_0 = (*AutoencodingMethod.may_be_0, "split_weight")
 
     def step(self, config: TrainConfig, networks: Any, data: TrainingSet, device: torch.device, group: Group) -> Step:
         from trainer.methods.drae.step import DraeStep

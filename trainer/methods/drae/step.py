@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainer.methods import method_of
 from trainer.methods.ae.networks import Autoencoder
-from trainer.methods.ae.step import AutoencoderLoss, AutoencoderStep, spread_of
+from trainer.methods.ae.step import Autoencoding, AutoencodingStep, spread_of
 from trainer.schedule import Phase
 from trainer.training.group import Group, whole_batch
 
@@ -53,7 +53,7 @@ def _scatter(values: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen, values - mean, 0.0).square().sum()
 
 
-class DraeLoss(AutoencoderLoss):
+class DraeLoss(Autoencoding):
     """The loss of a global batch of which this worker has a part."""
 
     def __init__(self, networks: Autoencoder, weight: float, group: Group, bf16: bool = False) -> None:
@@ -68,8 +68,10 @@ class DraeLoss(AutoencoderLoss):
         return loss * self.group.size, spread_of(own) | parts
 
 
-class DraeStep(AutoencoderStep):
+class DraeStep(AutoencodingStep):
     """One update of encoder and decoder."""
+
+    networks: Autoencoder
 
     def objective(self, phase: Phase) -> nn.Module:
         options: Any = method_of(self.config)

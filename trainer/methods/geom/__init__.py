@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from data_tools.errors import UserError
-from trainer.methods.base import Method, check_at_most
+from trainer.methods.base import Method, Variant, check_at_most
+from trainer.methods.outliers import ALPHA, Outliers, check_outliers, variants_with
 from trainer.schedule import Phase
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ class Geom(Method):
     transforms: Transforms = "all"
     """all: flips, shifts by a quarter of the side and quarter turns, 72 in all; turns: without shifts, 8; shifts:
     these alone, 9; patches: the 24 orders of an image's quarters."""
+    outliers: Outliers = "blind"
+    """What becomes of the views of each batch that look anomalous (LOE, Qiu et al. 2022). blind: nothing; hard: their
+    transform is not to be known; soft: half of that; refine: they are left out."""
+    alpha: float = ALPHA
+    """The share of images that is taken for anomalous."""
     views: int = 1_080_000
     """Transformed images shown: each image under each transform once before any comes again."""
     minibatch: int = 128
@@ -50,7 +56,11 @@ class Geom(Method):
 
     title = "GEOM"
     known_by = "dirichlet"
-    may_be_0 = ("weight_decay",)
+    may_be_0 = ("weight_decay", "alpha")
+
+    @classmethod
+    def variants(cls) -> dict[str, Variant]:
+        return variants_with(cls)
 
     @staticmethod
     def presets() -> dict[str, Geom]:
@@ -72,6 +82,7 @@ class Geom(Method):
         super().check(config)
         if self.transforms not in (known := get_args(Transforms)):
             raise UserError(f"--geom.transforms {self.transforms} is unknown - give one of {', '.join(known)}")
+        check_outliers(self)
         if self.depth < 10 or (self.depth - 4) % 6:
             raise UserError(f"--geom.depth {self.depth} is not 4 more than a multiple of 6 - give 10, 16, 22 ...")
         check_at_most("--geom.depth", self.depth, 1000)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.methods import method_of
@@ -17,7 +16,7 @@ from trainer.methods.geom.terms import log_answers
 from trainer.methods.geom.transforms import maps_on, transformed
 from trainer.schedule import Phase
 from trainer.training import random
-from trainer.training.single_loss import SingleLossStep
+from trainer.training.outlier_exposure import ExposedStep, Exposure
 from trainer.training.sweep import swept
 
 FITTED_TO = 2000
@@ -25,19 +24,21 @@ FITTED_TO = 2000
 
 
 class TransformLoss(nn.Module):
-    """Cross entropy of the transform that each view went through."""
+    """Cross entropy of the transform that each view went through; as an anomalous one a view has that to a guess."""
 
-    def __init__(self, classifier: nn.Module, bf16: bool = False) -> None:
+    def __init__(self, classifier: nn.Module, exposure: Exposure, bf16: bool = False) -> None:
         super().__init__()
-        self.classifier, self.bf16 = classifier, bf16
+        self.classifier, self.exposure, self.bf16 = classifier, exposure, bf16
 
     def forward(self, views: Tensor, transforms: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """views: N x C x r x r; transforms: N, int64. Returns the loss and its parts."""
         with torch.autocast(views.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.classifier(views)
-        loss = F.cross_entropy(logits.float(), transforms)
+        log_p = logits.log_softmax(dim=1)
+        normal = -log_p.gather(1, transforms[:, None])[:, 0]
+        loss, parts = self.exposure.joined(normal, -log_p.mean(dim=1))
         right = (logits.detach().argmax(dim=1) == transforms).float().mean()
-        return loss, {"classifier/loss": loss.detach(), "classifier/accuracy": right}
+        return loss, {"classifier/loss": loss.detach(), "classifier/accuracy": right} | parts
 
 
 def transforms_of(seed: int, places: np.ndarray, samples: np.ndarray, images: int, count: int) -> Tensor:
@@ -50,7 +51,7 @@ def transforms_of(seed: int, places: np.ndarray, samples: np.ndarray, images: in
     return ((u * count).long() + torch.from_numpy(places // images)) % count
 
 
-class GeomStep(SingleLossStep):
+class GeomStep(ExposedStep):
     """One update of the classifier; or, in the second phase, none."""
 
     networks: GeomNetworks
@@ -58,7 +59,7 @@ class GeomStep(SingleLossStep):
     def objective(self, phase: Phase) -> nn.Module:
         options: Any = method_of(self.config)
         self.options, self.maps = options, maps_on(options.transforms, phase.resolution, self.device)
-        return TransformLoss(self.networks.classifier, self.bf16)
+        return TransformLoss(self.networks.classifier, self.exposure, self.bf16)
 
     def optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, weight_decay=self.options.weight_decay, fused=True)

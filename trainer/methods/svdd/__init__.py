@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from data_tools.errors import UserError
-from trainer.methods.base import Method, check_at_most
+from trainer.methods.base import Method, Variant, check_at_most
+from trainer.methods.outliers import ALPHA, Outliers, check_outliers, variants_with
 from trainer.schedule import Phase
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ class Svdd(Method):
     """hard: all images are drawn to the centre; soft: those beyond the radius that holds all but a share `nu`."""
     nu: float = 0.05
     """That share, which is what is assumed to be anomalous."""
+    outliers: Outliers = "blind"
+    """What becomes of the images of each batch that look anomalous (LOE, Qiu et al. 2022). blind: nothing; hard: they
+    are driven away from the centre; soft: half of that; refine: they are left out."""
+    alpha: float = ALPHA
+    """The share of images that is taken for anomalous."""
     autoencoder_images: int = 1_750_000
     """Images shown first, while encoder and decoder learn to say them again."""
     images: int = 750_000
@@ -52,8 +58,12 @@ class Svdd(Method):
 
     title = "Deep SVDD"
     known_by = "d"
-    may_be_0 = ("weight_decay",)
+    may_be_0 = ("weight_decay", "alpha")
     scores_with = ("encoder", "sphere")
+
+    @classmethod
+    def variants(cls) -> dict[str, Variant]:
+        return variants_with(cls)
 
     @staticmethod
     def presets() -> dict[str, Svdd]:
@@ -74,6 +84,12 @@ class Svdd(Method):
         super().check(config)
         if self.boundary not in (known := get_args(Boundary)):
             raise UserError(f"--svdd.boundary {self.boundary} is unknown - give {' or '.join(known)}")
+        check_outliers(self)
+        if self.outliers != "blind" and self.boundary == "soft":
+            raise UserError(
+                f"--svdd.outliers {self.outliers} does not go with --svdd.boundary soft, which has no loss of a single"
+                " image - give one of them"
+            )
         if self.nu >= 1:
             raise UserError(f"--svdd.nu {self.nu} is no share - give less than 1, e.g. 0.05")
         if self.code_size % 16:

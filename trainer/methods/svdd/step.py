@@ -11,12 +11,14 @@ from trainer.methods import method_of
 from trainer.methods.ae.step import squared_errors
 from trainer.methods.svdd.networks import SvddNetworks
 from trainer.schedule import Phase
-from trainer.training.group import Group, whole_batch
-from trainer.training.single_loss import SingleLossStep
+from trainer.training.group import whole_batch
+from trainer.training.outlier_exposure import ExposedStep, Exposure
 from trainer.training.sweep import swept
 
 LEAST_CENTRE = 0.1
 """Of a number of the centre, by its absolute value, unless it is 0: what is nearer is too easily reached by all."""
+LEAST_DISTANCE = 1e-6
+"""Below it 1 / d grows no further."""
 WARM_UP = 1 / 15
 """Share of the second phase, the authors' 10 of 150 epochs, before which a soft boundary has radius 0."""
 
@@ -62,12 +64,12 @@ class CodeLoss(nn.Module):
 
 
 class SphereLoss(nn.Module):
-    """The mean squared distance from the centre, or the soft boundary's loss."""
+    """The mean squared distance d from the centre, 1 / d of an anomalous image; or the soft boundary's loss."""
 
-    def __init__(self, networks: SvddNetworks, soft: bool, nu: float, group: Group, bf16: bool = False) -> None:
+    def __init__(self, networks: SvddNetworks, soft: bool, nu: float, exposure: Exposure, bf16: bool = False) -> None:
         super().__init__()
         self.encoder, self._sphere = networks.encoder, (networks.sphere,)  # in a tuple: it does not learn
-        self.soft, self.nu, self.group, self.bf16 = soft, nu, group, bf16
+        self.soft, self.nu, self.exposure, self.bf16 = soft, nu, exposure, bf16
 
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """images: N x C x r x r. Returns the loss and its parts."""
@@ -75,18 +77,20 @@ class SphereLoss(nn.Module):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             codes = self.encoder(normalised(images))
         distances = sphere.distances(codes)
-        loss = soft_loss(distances, sphere.radius, self.nu) if self.soft else distances.mean()
-        parts = {"sphere/loss": loss.detach(), "sphere/distance": distances.detach().mean()}
+        loss, parts = self.exposure.joined(distances, 1 / distances.clamp_min(LEAST_DISTANCE))
+        if self.soft:
+            loss = soft_loss(distances, sphere.radius, self.nu)
+        parts |= {"sphere/loss": loss.detach(), "sphere/distance": distances.detach().mean()}
         if self.soft:
             parts |= {"sphere/radius": sphere.radius.clone(), "sphere/next_radius": self._next(distances)}
         return loss, parts
 
     def _next(self, distances: Tensor) -> Tensor:
         """The radius after this step, of the global batch."""
-        return radius_of(whole_batch(self.group, distances.detach()), self.nu)
+        return radius_of(whole_batch(self.exposure.group, distances.detach()), self.nu)
 
 
-class SvddStep(SingleLossStep):
+class SvddStep(ExposedStep):
     """One update of encoder and decoder, or of the encoder alone."""
 
     networks: SvddNetworks
@@ -101,7 +105,7 @@ class SvddStep(SingleLossStep):
                 sphere.centre.copy_(centre_of(swept(self, phase, lambda x: self.networks.encoder(normalised(x)))))
             sphere.is_found.fill_(1)
             self._share_buffers()
-        return SphereLoss(self.networks, options.boundary == "soft", options.nu, self.group, self.bf16)
+        return SphereLoss(self.networks, options.boundary == "soft", options.nu, self.exposure, self.bf16)
 
     def optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         options: Any = method_of(self.config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.methods.ae import Ae
+from trainer.methods.autoencoding import AutoencodingMethod
 from trainer.methods.base import Trained, check_at_most
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Vae(Ae):
+class Vae(AutoencodingMethod):
     """A variational autoencoder: how unlikely an image is among what its latent vectors stand for (An and Cho 2015).
 
     Networks are those of the autoencoder with two heads each, in place of the paper's dense layers; how many latent

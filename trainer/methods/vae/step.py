@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from trainer.methods.ae.step import AutoencoderStep
+from trainer.methods.ae.step import AutoencodingStep
 from trainer.methods.vae.networks import Normal, VariationalAutoencoder
 from trainer.schedule import Phase
 from trainer.training import random
@@ -50,10 +50,10 @@ class VaeLoss(nn.Module):
         return loss, {name: part.detach() for name, part in parts.items()}
 
 
-class VaeStep(AutoencoderStep):
+class VaeStep(AutoencodingStep):
     """One update of encoder and decoder."""
 
-    networks: VariationalAutoencoder  # type: ignore[assignment]
+    networks: VariationalAutoencoder
 
     def objective(self, phase: Phase) -> nn.Module:
         self.latent_size = self.networks.decoder.dense.in_features
