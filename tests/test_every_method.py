@@ -23,7 +23,10 @@ from trainer.scoring.inference import Inference
 
 COMMON = "--preset demo --resolution 8 --log-images 32 --precision float32 --checkpoint-images 48 --keep 99"
 AUTOENCODER = "--{0}.width 4 --{0}.code-size 8 --{0}.images 128 --{0}.minibatch 16"
+AAE = "--{0}.width 8 --{0}.code-size 4 --{0}.discriminator-width 8 --{0}.images 64 --{0}.minibatch 16"
 SIZES = {
+    "aae": AAE + " --aae.layers dense --aae.images 128",
+    "itsr": AAE + " --itsr.rounds 2 --itsr.round-images 16 --itsr.last-images 32 --itsr.nu 0.2",
     "ae": AUTOENCODER,
     "drae": AUTOENCODER,
     "geom": "--geom.width 1 --geom.transforms turns --geom.views 128 --geom.minibatch 16",

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from trainer.config import TrainConfig
 
 NAMES = (
+    "aae",
     "ae",
     "drae",
     "fanogan",
     "geom",
+    "itsr",
     "proposed",
     "search",
     "svdd",

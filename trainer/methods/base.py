@@ -83,7 +83,7 @@ class Method:
 
     def check(self, config: TrainConfig) -> None:
         """UserError that names the first of its options out of range."""
-        numbers = {each.name for each in dataclasses.fields(self) if not isinstance(getattr(self, each.name), str)}
+        numbers = {each.name for each in dataclasses.fields(self) if type(getattr(self, each.name)) in (int, float)}
         self.check_positive(name for name in sorted(numbers) if getattr(self, name) or name not in self.may_be_0)
 
     def minibatches(self, config: TrainConfig) -> Iterator[tuple[str, int]]:

@@ -26,7 +26,7 @@ class SingleLossStep(Step):
 
     def begin(self, phase: Phase) -> None:
         self.phase = phase
-        self._share_buffers()
+        self.share_buffers()
         objective = self.objective(phase)
         for network in self.networks.by_name().values():
             network.requires_grad_(False).eval()

@@ -134,7 +134,7 @@ class Step:
             return loss
         return DistributedDataParallel(loss, process_group=self.group.process_group, gradient_as_bucket_view=True)
 
-    def _share_buffers(self) -> None:
+    def share_buffers(self) -> None:
         """What batch norm has learned, from the first worker to the others: it is what a checkpoint holds."""
         if self.group.size > 1:
             for network in self.networks.by_name().values():

@@ -42,7 +42,7 @@ class FAnoGanStep(Step):
     def begin(self, phase: Phase) -> None:
         n, c, rate = self.networks, self.config, phase.learning_rate
         self.phase = phase
-        self._share_buffers()
+        self.share_buffers()
         learning = phase.kind == "encoder"
         for network, learns in ((n.generator, not learning), (n.critic, not learning), (n.encoder, learning)):
             # Batch norm of a network that does not learn takes what it has learned, and learns nothing.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.networks.base import NetworkSet
 from trainer.networks.wide_residual import WideResidual
+from trainer.training.sweep import Found
 
 
-class Usual(nn.Module):
+class Usual(Found):
     """What the classifier says of training images under each transform: Dirichlet distributions, found by a fit.
 
     alphas: T x T, a row a transform; ones before the fit, by which all that is said is equally likely.

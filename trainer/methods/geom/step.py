@@ -17,7 +17,7 @@ from trainer.methods.geom.transforms import maps_on, transformed
 from trainer.schedule import Phase
 from trainer.training import random
 from trainer.training.outlier_exposure import ExposedStep, Exposure
-from trainer.training.sweep import swept
+from trainer.training.sweep import find_once, swept
 
 FITTED_TO = 2000
 """Training images, at most, that the Dirichlet distributions are fitted to, each under all transforms."""
@@ -74,9 +74,8 @@ class GeomStep(ExposedStep):
         super().begin(phase)
         if phase.kind == "fit":
             self.optimisers = {}
-            if self.group.rank == 0:
-                self.networks.usual.alphas.copy_(self._fit())
-            self._share_buffers()
+            usual = self.networks.usual
+            find_once(self, phase, usual, lambda: usual.alphas.copy_(self._fit()))
 
     def run(self, images_seen: int) -> dict[str, Tensor]:
         if self.phase.kind == "fit":

@@ -5,23 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.networks.base import NetworkSet
 from trainer.networks.lenet import LeNet, LeNetDecoder
+from trainer.training.sweep import Found
 
 
-class Sphere(nn.Module):
-    """The centre that codes are drawn to, code size; whether a sweep has found it; the radius of a soft boundary."""
+class Sphere(Found):
+    """The centre that codes are drawn to, code size, and the radius of a soft boundary."""
 
     centre: Tensor
-    is_found: Tensor
     radius: Tensor
 
     def __init__(self, code_size: int) -> None:
         super().__init__()
         self.register_buffer("centre", torch.zeros(code_size))
-        self.register_buffer("is_found", torch.zeros((), dtype=torch.int64))
         self.register_buffer("radius", torch.zeros(()))
 
     def distances(self, codes: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from trainer.methods.svdd.networks import SvddNetworks
 from trainer.schedule import Phase
 from trainer.training.group import whole_batch
 from trainer.training.outlier_exposure import ExposedStep, Exposure
-from trainer.training.sweep import swept
+from trainer.training.sweep import find_once, swept
 
 LEAST_CENTRE = 0.1
 """Of a number of the centre, by its absolute value, unless it is 0: what is nearer is too easily reached by all."""
@@ -100,12 +100,11 @@ class SvddStep(ExposedStep):
         if phase.kind == "autoencoder":
             return CodeLoss(self.networks, self.bf16)
         sphere = self.networks.sphere
-        if not int(sphere.is_found):
-            if self.group.rank == 0:
-                sphere.centre.copy_(centre_of(swept(self, phase, lambda x: self.networks.encoder(normalised(x)))))
-            sphere.is_found.fill_(1)
-            self._share_buffers()
+        find_once(self, phase, sphere, lambda: sphere.centre.copy_(centre_of(self._codes(phase))))
         return SphereLoss(self.networks, options.boundary == "soft", options.nu, self.exposure, self.bf16)
+
+    def _codes(self, phase: Phase) -> Tensor:
+        return swept(self, phase, lambda images: self.networks.encoder(normalised(images)))
 
     def optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         options: Any = method_of(self.config)

@@ -1,0 +1,108 @@
+"""An adversarial autoencoder (Makhzani et al. 2015), as Beggel et al. (2019) detect anomalies by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from data_tools.errors import UserError
+from trainer.methods.base import Method, Trained, check_at_most
+from trainer.schedule import Phase
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from data_tools.dataset.training_set import TrainingSet
+    from trainer.config import TrainConfig
+    from trainer.networks.base import NetworkSet
+    from trainer.scoring.terms.base import Term
+    from trainer.training.group import Group
+    from trainer.training.step import Step
+
+Layers = Literal["dense", "convolutions"]
+
+
+@dataclass(frozen=True)
+class Aae(Method):
+    """An autoencoder whose codes are made normally distributed: unusual is a great error or a code far out
+    (adversarial autoencoder, as in Beggel et al. 2019).
+
+    Layers, code size and length (1,000 epochs of 5,000 images) are theirs; their batch and step sizes are not known.
+    """
+
+    layers: Layers = "dense"
+    """dense: two layers of `width`, theirs; convolutions: those of the plain autoencoder, `width` maps at first."""
+    width: int = 1000
+    """Size of the dense layers, or feature maps at half the side of an image."""
+    code_size: int = 2
+    """Numbers that an image is squeezed into."""
+    discriminator_width: int = 1000
+    """Size of the two layers of the discriminator, which tells codes from normally distributed ones."""
+    images: int = 5_000_000
+    """Images shown."""
+    minibatch: int = 100
+    """Global minibatch."""
+    learning_rate: float = 1e-3
+    """Adam's step size for the reconstruction."""
+    adversarial_rate: float = 2e-4
+    """Adam's step size for discriminator and encoder against each other."""
+
+    title = "AAE"
+    known_by = "joint"
+    scores_with = ("encoder", "decoder")
+
+    @classmethod
+    def presets(cls) -> dict[str, Any]:
+        """Convolutions of few maps and a larger code, so that a training takes minutes on two cores."""
+        small = {"layers": "convolutions", "width": 16, "code_size": 32, "discriminator_width": 256}
+        return {
+            "cells-small": cls(**small, images=250_000),
+            "study": cls(**small, images=200_000),
+            "demo": cls(**small, images=100_000),
+        }
+
+    def check(self, config: TrainConfig) -> None:
+        name = self.name()
+        if config.microbatch:
+            raise UserError(
+                f"--microbatch {config.microbatch} does not go with --method {name}, whose batch norm needs the whole"
+                " batch - leave it out"
+            )
+        if config.resolution < 8:
+            raise UserError(f"--resolution {config.resolution} is too small for --method {name} - give 8 or more")
+        super().check(config)
+        if self.layers not in (known := get_args(Layers)):
+            raise UserError(f"--{name}.layers {self.layers} is unknown - give {' or '.join(known)}")
+        for option in ("width", "discriminator_width"):
+            check_at_most(f"--{name}.{option.replace('_', '-')}", getattr(self, option), 2**13)
+        check_at_most(f"--{name}.code-size", self.code_size, 2**13)
+
+    def minibatches(self, config: TrainConfig) -> Iterator[tuple[str, int]]:
+        yield f"--{self.name()}.minibatch", self.minibatch
+
+    def schedule(self, config: TrainConfig) -> tuple[Phase, ...]:
+        return (Phase(0, config.resolution, "training", 0, self.images, self.minibatch, self.learning_rate),)
+
+    def z_size(self, config: TrainConfig) -> int:
+        return self.code_size
+
+    def networks(self, config: TrainConfig, channels: int, samples: int) -> NetworkSet:
+        from trainer.methods.aae.networks import AdversarialAutoencoder
+
+        return AdversarialAutoencoder.build(self, config.resolution, channels, samples, config.seed)
+
+    def step(self, config: TrainConfig, networks: Any, data: TrainingSet, device: torch.device, group: Group) -> Step:
+        from trainer.methods.aae.step import AaeStep
+
+        return AaeStep(config, networks, data, device, group)
+
+    def reconstruct(self, trained: Trained, queries: Tensor) -> Tensor:
+        return trained.networks["decoder"](trained.networks["encoder"](queries)).view_as(queries)
+
+    def own_terms(self) -> tuple[Term, ...]:
+        from trainer.methods.aae.terms import CODE, JOINT
+        from trainer.methods.ae.terms import SQUARED_ERROR
+
+        return JOINT, SQUARED_ERROR, CODE
