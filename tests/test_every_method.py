@@ -29,6 +29,11 @@ SIZES = {
     "itsr": AAE + " --itsr.rounds 2 --itsr.round-images 16 --itsr.last-images 32 --itsr.nu 0.2",
     "ae": AUTOENCODER,
     "drae": AUTOENCODER,
+    "egbad": AUTOENCODER,
+    "alad": AUTOENCODER,
+    "fence_gan": AUTOENCODER + " --{0}.first-images 32 --{0}.images 96",
+    "ganomaly": AUTOENCODER,
+    "skip_ganomaly": AUTOENCODER,
     "geom": "--geom.width 1 --geom.transforms turns --geom.views 128 --geom.minibatch 16",
     "vae": AUTOENCODER + " --vae.draws 2",
     "svdd": "--svdd.width 4 --svdd.code-size 16 --svdd.autoencoder-images 64 --svdd.images 64 --svdd.minibatch 16"
@@ -41,7 +46,7 @@ every_method = pytest.mark.parametrize("method", SIZES)
 
 
 def train(method: str, dataset: Path, out: Path, *more: str) -> Path:
-    sizes = shlex.split(f"{COMMON} {SIZES[method].format(method)}")
+    sizes = shlex.split(f"{COMMON} {SIZES[method].format(method.replace('_', '-'))}")
     trainer([*words_of(dataset, out, dataset.parent / "cache", sizes), "--method", method, *more])
     return out
 
@@ -112,6 +117,6 @@ def test_numbers_out_of_range_are_named(method: str, option: str) -> None:
         options = dataclasses.replace(METHODS[method], **{option: value})
         config = dataclasses.replace(TrainConfig(resolution=32), method=method, **{method: options})
         if value or option not in METHODS[method].may_be_0:
-            refuses(config.validated, f"--{method}.{option.replace('_', '-')} {value}")
+            refuses(config.validated, f"{METHODS[method].option(option)} {value}")
         else:
             config.validated()

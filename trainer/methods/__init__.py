@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 NAMES = (
     "aae",
     "ae",
+    "alad",
     "drae",
+    "egbad",
     "fanogan",
+    "fence_gan",
+    "ganomaly",
     "geom",
     "itsr",
     "proposed",
     "search",
+    "skip_ganomaly",
     "svdd",
     "vae",
 )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from data_tools.errors import UserError
-from trainer.methods.base import Method, Trained, check_at_most
-from trainer.schedule import Phase
+from trainer.methods.base import Trained
+from trainer.methods.one_phase import OnePhaseMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,19 +17,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AutoencodingMethod(Method):
+class AutoencodingMethod(OnePhaseMethod):
     """An autoencoder of strided convolutions; its options are those of E3Outlier (Wang et al. 2019)."""
 
-    width: int = 64
-    """Feature maps at half the side of an image, twice as many at each half of that."""
-    code_size: int = 256
-    """Numbers that an image is squeezed into, each in [-1, 1]."""
-    images: int = 1_250_000
-    """Images shown."""
-    minibatch: int = 128
-    """Global minibatch."""
-    learning_rate: float = 1e-3
-    """Adam's step size."""
     weight_decay: float = 5e-4
     """Times each weight, added to its gradient."""
 
@@ -46,25 +34,6 @@ class AutoencodingMethod(Method):
             "study": cls(**small | {"images": 200_000}),
             "demo": cls(**small | {"images": 100_000}),
         }
-
-    def check(self, config: TrainConfig) -> None:
-        name = self.name()
-        if config.microbatch:
-            raise UserError(
-                f"--microbatch {config.microbatch} does not go with --method {name}, whose batch norm needs the whole"
-                " batch - leave it out"
-            )
-        if config.resolution < 8:
-            raise UserError(f"--resolution {config.resolution} is too small for --method {name} - give 8 or more")
-        super().check(config)
-        check_at_most(f"--{name}.width", self.width, 2**12)
-        check_at_most(f"--{name}.code-size", self.code_size, 2**16)
-
-    def minibatches(self, config: TrainConfig) -> Iterator[tuple[str, int]]:
-        yield f"--{self.name()}.minibatch", self.minibatch
-
-    def schedule(self, config: TrainConfig) -> tuple[Phase, ...]:
-        return (Phase(0, config.resolution, "training", 0, self.images, self.minibatch, self.learning_rate),)
 
     def networks(self, config: TrainConfig, channels: int, samples: int) -> NetworkSet:
         from trainer.methods.ae.networks import Autoencoder

@@ -149,6 +149,11 @@ class Method:
         return cls.__module__.rpartition(".")[2]
 
     @classmethod
+    def option(cls, name: str) -> str:
+        """One of its options as typed: --NAME.OPTION."""
+        return f"--{cls.name()}.{name}".replace("_", "-")
+
+    @classmethod
     def meaning(cls) -> str:
         """What it is, in a sentence."""
         return " ".join((cls.__doc__ or "").partition("\n\n")[0].split()).rstrip(".")
@@ -198,8 +203,7 @@ class Method:
         for name in names:
             value = getattr(self, name)
             if not 0 < value < math.inf:
-                option = f"--{self.name()}.{name.replace('_', '-')}"
-                raise UserError(f"{option} {value} is not positive and finite - give more than 0")
+                raise UserError(f"{self.option(name)} {value} is not positive and finite - give more than 0")
 
 
 def check_at_most(option: str, value: int, most: int) -> None:

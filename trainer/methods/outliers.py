@@ -17,13 +17,14 @@ ALPHA = 0.05
 
 def check_outliers(options: Any) -> None:
     """UserError for options `outliers` and `alpha` that cannot be, or that no batch is large enough for."""
-    how, alpha, batch, name = options.outliers, options.alpha, options.minibatch, options.name()
+    how, alpha, batch = options.outliers, options.alpha, options.minibatch
     if how not in (known := get_args(Outliers)):
-        raise UserError(f"--{name}.outliers {how} is unknown - give one of {', '.join(known)}")
+        raise UserError(f"{options.option('outliers')} {how} is unknown - give one of {', '.join(known)}")
     if alpha >= 1:
-        raise UserError(f"--{name}.alpha {alpha} is no share - give less than 1, e.g. {ALPHA}")
+        raise UserError(f"{options.option('alpha')} {alpha} is no share - give less than 1, e.g. {ALPHA}")
     if how != "blind" and alpha and int(alpha * batch) < 1:
-        raise UserError(f"--{name}.alpha {alpha} of a batch of {batch} is no image - give --{name}.minibatch more")
+        more = options.option("minibatch")
+        raise UserError(f"{options.option('alpha')} {alpha} of a batch of {batch} is no image - give {more} more")
 
 
 def variants_with(method: type[Method]) -> dict[str, Variant]:

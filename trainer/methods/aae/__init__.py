@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from data_tools.errors import UserError
-from trainer.methods.base import Method, Trained, check_at_most
-from trainer.schedule import Phase
+from trainer.methods.base import Trained, check_at_most
+from trainer.methods.one_phase import WIDEST, OnePhaseMethod
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +24,7 @@ Layers = Literal["dense", "convolutions"]
 
 
 @dataclass(frozen=True)
-class Aae(Method):
+class Aae(OnePhaseMethod):
     """An autoencoder whose codes are made normally distributed: unusual is a great error or a code far out
     (adversarial autoencoder, as in Beggel et al. 2019).
 
@@ -56,7 +55,7 @@ class Aae(Method):
     @classmethod
     def presets(cls) -> dict[str, Any]:
         """Convolutions of few maps and a larger code, so that a training takes minutes on two cores."""
-        small = {"layers": "convolutions", "width": 16, "code_size": 32, "discriminator_width": 256}
+        small: Any = {"layers": "convolutions", "width": 16, "code_size": 32, "discriminator_width": 256}
         return {
             "cells-small": cls(**small, images=250_000),
             "study": cls(**small, images=200_000),
@@ -64,26 +63,10 @@ class Aae(Method):
         }
 
     def check(self, config: TrainConfig) -> None:
-        name = self.name()
-        if config.microbatch:
-            raise UserError(
-                f"--microbatch {config.microbatch} does not go with --method {name}, whose batch norm needs the whole"
-                " batch - leave it out"
-            )
-        if config.resolution < 8:
-            raise UserError(f"--resolution {config.resolution} is too small for --method {name} - give 8 or more")
         super().check(config)
         if self.layers not in (known := get_args(Layers)):
-            raise UserError(f"--{name}.layers {self.layers} is unknown - give {' or '.join(known)}")
-        for option in ("width", "discriminator_width"):
-            check_at_most(f"--{name}.{option.replace('_', '-')}", getattr(self, option), 2**13)
-        check_at_most(f"--{name}.code-size", self.code_size, 2**13)
-
-    def minibatches(self, config: TrainConfig) -> Iterator[tuple[str, int]]:
-        yield f"--{self.name()}.minibatch", self.minibatch
-
-    def schedule(self, config: TrainConfig) -> tuple[Phase, ...]:
-        return (Phase(0, config.resolution, "training", 0, self.images, self.minibatch, self.learning_rate),)
+            raise UserError(f"{self.option('layers')} {self.layers} is unknown - give {' or '.join(known)}")
+        check_at_most(self.option("discriminator_width"), self.discriminator_width, WIDEST)
 
     def z_size(self, config: TrainConfig) -> int:
         return self.code_size

@@ -13,8 +13,8 @@ from trainer.methods.aae.networks import AdversarialAutoencoder
 from trainer.methods.ae.step import squared_errors
 from trainer.schedule import Phase
 from trainer.training import random
+from trainer.training.alternating import AlternatingStep, Batch, Update
 from trainer.training.losses import frozen
-from trainer.training.step import Step
 
 BETAS = (0.5, 0.999)
 """Adam's, of discriminator and encoder against each other."""
@@ -66,66 +66,37 @@ class FoolingLoss(nn.Module):
         return loss, {"encoder/loss": loss.detach(), "encoder/z_hat_norm": norm}
 
 
-class AaeStep(Step):
+class AaeStep(AlternatingStep):
     """Three updates on one batch."""
 
     networks: AdversarialAutoencoder
-
-    def begin(self, phase: Phase) -> None:
-        n, options = self.networks, self.options
-        self.phase = phase
-        self.share_buffers()
-        for network in n.by_name().values():
-            network.requires_grad_(True).train()
-        self.trained = n.parameters()
-        self.reconstruction = self._reduced(ReconstructionLoss(n, self.bf16))
-        self.telling, self.fooling = (
-            self._reduced(DiscriminatorLoss(n.discriminator)),
-            self._reduced(FoolingLoss(n, self.bf16)),
-        )
-        both = [*n.encoder.parameters(), *n.decoder.parameters()]
-        against = options.adversarial_rate
-        self.optimisers = {
-            "reconstruction_adam": torch.optim.Adam(both, lr=phase.learning_rate, fused=True),
-            "discriminator_adam": torch.optim.Adam(n.discriminator.parameters(), lr=against, betas=BETAS, fused=True),
-            "encoder_adam": torch.optim.Adam(n.encoder.parameters(), lr=against, betas=BETAS, fused=True),
-        }
-        if self.group.size > 1:
-            self._settle_reduction()
 
     @property
     def options(self) -> Any:
         return method_of(self.config)
 
-    def weights_at(self, places: Any) -> Tensor:
-        """Of the images at these positions, N."""
-        return self.networks.weights_of_images.of_samples[torch.from_numpy(self.data.samples(places))]
+    def updates(self, phase: Phase) -> list[Update]:
+        n, options = self.networks, self.options
 
-    def run(self, images_seen: int) -> dict[str, Tensor]:
-        places, positions = self._places(images_seen)
-        images, weights = self._real(places, positions), self.weights_at(places)
-        loss, parts = self.reconstruction(images, weights)
-        self._update(self.optimisers["reconstruction_adam"], loss)
+        def adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+            return torch.optim.Adam(parameters, lr=phase.learning_rate, fused=True)
+
+        def against(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+            return torch.optim.Adam(parameters, lr=options.adversarial_rate, betas=BETAS, fused=True)
+
+        return [
+            Update("reconstruction_adam", ReconstructionLoss(n, self.bf16), self._with_weights, adam),
+            Update("discriminator_adam", DiscriminatorLoss(n.discriminator), self._codes, against),
+            Update("encoder_adam", FoolingLoss(n, self.bf16), self._with_weights, against),
+        ]
+
+    def _with_weights(self, batch: Batch) -> tuple[Tensor, ...]:
+        return batch.real, self._weights(batch)
+
+    def _codes(self, batch: Batch) -> tuple[Tensor, ...]:
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            codes = self.networks.encoder(images).float()
-        loss, telling = self.telling(codes, self._latents(random.NOISE, positions), weights)
-        self._update(self.optimisers["discriminator_adam"], loss)
-        loss, fooling = self.fooling(images, weights)
-        self._update(self.optimisers["encoder_adam"], loss)
-        self.finite.look(self.trained, images_seen)
-        return parts | telling | fooling
+            codes = self.networks.encoder(batch.real).float()
+        return codes, self._latents(random.NOISE, batch.positions), self._weights(batch)
 
-    def _settle_reduction(self) -> None:
-        """A pass that leaves nothing behind: after its first one DDP lays its buckets out anew; see `GrowingStep`."""
-        with self._unchanged():
-            places, positions = self._places(self.phase.start)
-            images, weights = self._real(places, positions), self.weights_at(places)
-            codes = torch.zeros(len(images), self.latent_size, device=self.device)
-            for loss, inputs in (
-                (self.reconstruction, (images, weights)),
-                (self.telling, (codes, codes, weights)),
-                (self.fooling, (images, weights)),
-            ):
-                loss(*inputs)[0].backward()
-        for optimiser in self.optimisers.values():
-            optimiser.zero_grad(set_to_none=True)
+    def _weights(self, batch: Batch) -> Tensor:
+        return self.networks.weights_of_images.of_samples[torch.from_numpy(self.data.samples(batch.places))]

@@ -48,9 +48,8 @@ class Itsr(Aae):
     @classmethod
     def presets(cls) -> dict[str, Any]:
         def small(images: int) -> Itsr:
-            aae = Aae(layers="convolutions", width=16, code_size=32, discriminator_width=256)
-            sizes = (aae.layers, aae.width, aae.code_size, aae.discriminator_width)
-            return cls(*sizes, images // 4, round_images=images // 20, last_images=images // 4)
+            sizes: Any = {"layers": "convolutions", "width": 16, "code_size": 32, "discriminator_width": 256}
+            return cls(images=images // 4, round_images=images // 20, last_images=images // 4, **sizes)
 
         return {"cells-small": small(250_000), "study": small(200_000), "demo": small(100_000)}
 
@@ -58,8 +57,7 @@ class Itsr(Aae):
         super().check(config)
         for name in ("nu", "error_quantile"):
             if not getattr(self, name) < 1:
-                option = f"--itsr.{name.replace('_', '-')}"
-                raise UserError(f"{option} {getattr(self, name)} is no share - give less than 1")
+                raise UserError(f"{self.option(name)} {getattr(self, name)} is no share - give less than 1")
 
     def schedule(self, config: TrainConfig) -> tuple[Phase, ...]:
         """All images, then a phase after each rejection, then that with negative weights."""

@@ -1,0 +1,56 @@
+"""EGBAD (Zenati et al. 2018): a generator and an encoder against a discriminator of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainer.methods.base import Trained
+from trainer.methods.bidirectional import BidirectionalMethod
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from data_tools.dataset.training_set import TrainingSet
+    from trainer.config import TrainConfig
+    from trainer.networks.base import NetworkSet
+    from trainer.scoring.terms.base import Term
+    from trainer.training.group import Group
+    from trainer.training.step import Step
+
+
+@dataclass(frozen=True)
+class Egbad(BidirectionalMethod):
+    """A bidirectional GAN: unusual is what generator and encoder do not say again, in pixels and in the
+    discriminator's features (EGBAD, Zenati et al. 2018).
+
+    Networks are ALAD's, its successor's, since theirs are of 28x28; the length is 100 epochs of 5,000 images.
+    """
+
+    minibatch: int = 100
+    """Global minibatch."""
+    learning_rate: float = 1e-5
+    """Adam's step size."""
+
+    title = "EGBAD"
+    known_by = "bigan"
+    scores_with = ("average_generator", "average_encoder", "average_discriminator")
+
+    def networks(self, config: TrainConfig, channels: int, samples: int) -> NetworkSet:
+        from trainer.methods.alad.networks import BiganNetworks
+
+        return BiganNetworks.build(config.resolution, channels, self.width, self.code_size, config.seed)
+
+    def step(self, config: TrainConfig, networks: Any, data: TrainingSet, device: torch.device, group: Group) -> Step:
+        from trainer.methods.egbad.step import EgbadStep
+
+        return EgbadStep(config, networks, data, device, group)
+
+    def reconstruct(self, trained: Trained, queries: Tensor) -> Tensor:
+        return trained.networks["average_generator"](trained.networks["average_encoder"](queries))
+
+    def own_terms(self) -> tuple[Term, ...]:
+        from trainer.methods.egbad.terms import BIGAN, BIGAN_DOUBT
+
+        return BIGAN, BIGAN_DOUBT

@@ -1,0 +1,77 @@
+"""Skip-GANomaly (Akcay et al. 2019): a U-Net against a discriminator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainer.methods.base import Trained
+from trainer.methods.one_phase import OnePhaseMethod
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from data_tools.dataset.training_set import TrainingSet
+    from trainer.config import TrainConfig
+    from trainer.networks.base import NetworkSet
+    from trainer.scoring.terms.base import Term
+    from trainer.training.group import Group
+    from trainer.training.step import Step
+
+
+@dataclass(frozen=True)
+class SkipGanomaly(OnePhaseMethod):
+    """A U-Net, adversarially trained to say images again: unusual is what it says otherwise, in pixels and in the
+    discriminator's features (Skip-GANomaly, Akcay et al. 2019).
+
+    Its skips copy anomalies too. A noise that the authors' code adds without drawing it is left out.
+    """
+
+    code_size: int = 100
+    """Features that the discriminator judges by."""
+    images: int = 125_000
+    """Images shown; the authors' 25 epochs of 5,000."""
+    minibatch: int = 64
+    """Global minibatch."""
+    learning_rate: float = 2e-4
+    """Adam's step size."""
+    fooling_weight: float = 1.0
+    """Weight of the cross entropy of reconstructions with the label real."""
+    pixel_weight: float = 50.0
+    """Weight of the mean absolute difference of pixels."""
+    feature_weight: float = 1.0
+    """Weight of the mean squared difference of the discriminator's features."""
+
+    title = "Skip-GANomaly"
+    known_by = "skipped"
+    may_be_0 = ("fooling_weight", "pixel_weight", "feature_weight")
+    scores_with = ("generator", "discriminator")
+
+    @classmethod
+    def presets(cls) -> dict[str, Any]:
+        """A quarter of the width, so that a training takes minutes on two cores."""
+        small: Any = {"width": 16, "code_size": 32, "learning_rate": 4e-4}
+        return {
+            "cells-small": cls(**small, images=150_000),
+            "study": cls(**small, images=150_000),
+            "demo": cls(**small, images=75_000),
+        }
+
+    def networks(self, config: TrainConfig, channels: int, samples: int) -> NetworkSet:
+        from trainer.methods.skip_ganomaly.networks import SkipNetworks
+
+        return SkipNetworks.build(config.resolution, channels, self.width, self.code_size, config.seed)
+
+    def step(self, config: TrainConfig, networks: Any, data: TrainingSet, device: torch.device, group: Group) -> Step:
+        from trainer.methods.skip_ganomaly.step import SkipStep
+
+        return SkipStep(config, networks, data, device, group)
+
+    def reconstruct(self, trained: Trained, queries: Tensor) -> Tensor:
+        return trained.networks["generator"](queries)
+
+    def own_terms(self) -> tuple[Term, ...]:
+        from trainer.methods.skip_ganomaly.terms import SKIPPED
+
+        return (SKIPPED,)
