@@ -316,7 +316,7 @@ def test_what_cannot_be_audited_is_refused(spoilt: Path, dataset: Path, tmp_path
 def test_a_detector_without_a_pass_that_encodes_is_refused(dataset: Path, tmp_path: Path) -> None:
     words = [*words_of(dataset, tmp_path / "run", dataset.parent / "cache", TINY), "--method", "search"]
     trainer([*words, "--search.steps", "2"])
-    refuses(lambda: Detector.load(str(tmp_path / "run")), "no trained encoder", "--by a")
+    refuses(lambda: Detector.load(str(tmp_path / "run")), "does not score in one pass", "--by a")
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_gradient_of_the_penalty_agrees_with_finite_differences():
     assert (values[0] - values[1]) / 2e-6 == pytest.approx((gradient(weight) * direction).sum().item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("distance", ["image", "latent"])
+@pytest.mark.parametrize("distance", ["image", "latent", "latent-squared"])
 @pytest.mark.parametrize("coupling", ["joint", "encoder-only"])
 def test_who_learns_from_the_distance(distance, coupling):
     generator, encoder, critic = networks()
@@ -128,6 +128,7 @@ def test_distances_by_hand():
     by_hand: dict[Distance, torch.Tensor] = {
         "image": (fake - generator(z_hat, R)).abs().mean(),
         "latent": (z / z.square().mean(1, keepdim=True).sqrt() - z_hat).abs().mean(),
+        "latent-squared": (z / z.square().mean(1, keepdim=True).sqrt() - z_hat).square().mean(),
     }
     for distance, expected in by_hand.items():
         loss = GeneratorEncoderLoss(generator, encoder, critic, distance, "joint", 1.0)

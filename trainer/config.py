@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     MethodName = str
 else:
     MethodName = Literal[tuple(METHODS)]
-Distance = Literal["image", "latent"]
+Distance = Literal["image", "latent", "latent-squared"]
 Coupling = Literal["joint", "encoder-only"]
 Precision = Literal["auto", "float32", "bf16"]
 ContrastName = Literal["full", "learned"]
@@ -120,7 +120,7 @@ class TrainConfig:
     drift: float = 0.001
     """Weight of E[D(x)^2]."""
     distance: Distance = "image"
-    """What ties the encoder: image |G(z) - G(E(G(z)))| or latent |z - E(G(z))|."""
+    """What ties the encoder: image |G(z) - G(E(G(z)))|, latent |z - E(G(z))|, or latent-squared, ClusterGAN's."""
     coupling: Coupling = "joint"
     """joint: the distance trains generator and encoder; encoder-only: the encoder alone."""
     distance_weight: float = 1.0

@@ -119,3 +119,12 @@ def keep_rendezvous_to_its_address() -> None:
         return TCPStore(host_name, port, *args, is_master=is_master, **options)
 
     module.TCPStore = store
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Laid out channels last in memory; as they are within `torch.func`'s transforms, whose tensors have no layout."""
+    import torch
+
+    if not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(images):  # type: ignore[reportPrivateImportUsage]
+        return images
+    return images.contiguous(memory_format=torch.channels_last)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     "aae",
+    "adgan",
     "ae",
     "alad",
     "drae",

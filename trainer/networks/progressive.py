@@ -25,6 +25,7 @@ from trainer.networks.layers import (
     pixel_norm,
     upsample,
 )
+from trainer.private import channels_last
 from trainer.schedule import STDDEV_GROUP, resolutions
 
 
@@ -76,7 +77,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, resolution: int, alpha: Tensor | None = None) -> Tensor:
         x = self.dense(pixel_norm(z)).view(z.shape[0], -1, 4, 4) + self.dense_bias.view(1, -1, 1, 1)
-        x = pixel_norm(leaky_relu(x.contiguous(memory_format=torch.channels_last)))
+        x = pixel_norm(leaky_relu(channels_last(x)))
         x = previous = pixel_norm(leaky_relu(self.conv(x)))
         for r in resolutions(resolution)[1:]:
             previous, x = x, self.blocks[str(r)](x)

@@ -99,8 +99,12 @@ def calibration_of(
     another.
     """
     run, name = run_of(info.url), f"{info.name}.safetensors"
-    if not method_of(info.config).ready(info.config, info.images_seen):
-        raise UserError(f"{info.url}: has no trained encoder to calibrate - give a finished run, or --by a")
+    if not (method := method_of(info.config)).ready(info.config, info.images_seen):
+        instead = ", or --by a" if "a" in method.scores() else ""
+        raise UserError(
+            f"{info.url}: --method {method.name()} does not score in one pass here, so there is nothing to calibrate or"
+            f" to export - give a finished run of a method that does{instead}"
+        )
     opened, digest = open_cache(cache, cache_limit), _digest(info)
     own_name = f"{digest}.safetensors"
     places: list[tuple[Storage, str]] = [(open_storage(f"{run}/calibration"), name)]

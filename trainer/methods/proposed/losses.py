@@ -14,8 +14,9 @@ from trainer.training.losses import frozen
 class GeneratorEncoderLoss(nn.Module):
     """-E[D(G(z))] + weight d, minimised jointly over generator and encoder.
 
-    distance: "image", d = mean |G(z) - G(E(G(z)))|; or "latent", d = mean |z - E(G(z))| with z as the generator
-        sees it, after normalisation.
+    distance: "image", d = mean |G(z) - G(E(G(z)))|; "latent", d = mean |z - E(G(z))| with z as the generator sees it,
+        after normalisation; or "latent-squared", d = mean (z - E(G(z)))^2, which is ClusterGAN's (Mukherjee et al.
+        2019) without its clusters, there of weight 10.
     coupling: "joint", the gradient of d reaches generator and encoder (the paper); or "encoder-only", d updates the
         encoder alone and the generator sees only the critic (the authors' code).
     """
@@ -50,7 +51,8 @@ class GeneratorEncoderLoss(nn.Module):
                     again = frozen(self.generator, z_hat, resolution, alpha)
                 d = (target - again).abs().mean()
             else:
-                d = (pixel_norm(z) - z_hat).abs().mean()
+                difference = pixel_norm(z) - z_hat
+                d = difference.abs().mean() if self.distance == "latent" else difference.square().mean()
         loss = adversarial + self.weight * d
         parts = {
             "generator/loss": loss,
