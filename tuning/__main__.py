@@ -19,6 +19,12 @@ PROGRAM = Program(
                 "tuning.commands.sweep:Sweep",
                 "tuning.commands.sweep:with_options",
             ),
+            Command(
+                "clean",
+                "--data URL --out RESULT",
+                "find the junk in one dataset by rounds of training and leaving out",
+                "tuning.commands.clean:Clean",
+            ),
             Command("resume", "SWEEP", "go on with a sweep", "tuning.commands.resume:Resume"),
             Command(
                 "report", "SWEEP ... --out REPORT", "tables and figures as one page", "tuning.commands.report:Report"

@@ -40,8 +40,8 @@ def write_page(path: Path, ranking: Ranking, detector: Detector | Ensemble) -> N
         items.append(
             {
                 "rank": i + 1,
-                "image": _embedded(image),
-                "heat": None if heat is None else _embedded(heat[i]),
+                "image": embedded(image),
+                "heat": None if heat is None else embedded(heat[i]),
                 "score": float(scored.score[i]),
                 "p": float(scored.p_value[i]),
                 "excluded": bool(ranking.excluded[i]),
@@ -67,7 +67,7 @@ def write_page(path: Path, ranking: Ranking, detector: Detector | Ensemble) -> N
     path.write_text(page, encoding="utf-8")
 
 
-def _embedded(image: np.ndarray) -> str:
+def embedded(image: np.ndarray) -> str:
     """uint8 H x W x C (C 1 or 3) as a data URL."""
     file = io.BytesIO()
     Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(file, "PNG")
