@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.private import channels_last
+
 
 def _shifted(places: np.ndarray, shift: int, axis: int) -> np.ndarray:
     """Pixels move by `shift` along an axis; what comes in mirrors the image, its edge included."""
@@ -66,14 +68,14 @@ KINDS: dict[str, Callable[[int], np.ndarray]] = {
 def transformed(images: Tensor, maps: Tensor) -> Tensor:
     """Each image under a map of its own: N x C x R x R and N x R^2 to N x C x R x R."""
     flat = images.flatten(2)
-    return flat.gather(2, maps[:, None].expand_as(flat)).view_as(images)
+    return channels_last(flat.gather(2, maps[:, None].expand_as(flat)).view_as(images))
 
 
 def all_views(images: Tensor, maps: Tensor) -> Tensor:
     """Each image under each map: N x C x R x R and T x R^2 to N * T x C x R x R, an image's views side by side."""
     n, channels, side, _ = images.shape
     views = images.flatten(2)[:, :, maps.flatten()].view(n, channels, len(maps), side * side)
-    return views.transpose(1, 2).reshape(n * len(maps), channels, side, side)
+    return channels_last(views.transpose(1, 2).reshape(n * len(maps), channels, side, side))
 
 
 def maps_on(kind: str, side: int, device: torch.device) -> Tensor:
