@@ -25,6 +25,12 @@ PROGRAM = Program(
                 "find the junk in one dataset by rounds of training and leaving out",
                 "tuning.commands.clean:Clean",
             ),
+            Command(
+                "compare",
+                "--data URL --out RESULT",
+                "train several methods on one dataset and rank them without labels",
+                "tuning.commands.compare:Compare",
+            ),
             Command("resume", "SWEEP", "go on with a sweep", "tuning.commands.resume:Resume"),
             Command(
                 "report", "SWEEP ... --out REPORT", "tables and figures as one page", "tuning.commands.report:Report"

@@ -18,6 +18,7 @@ from trainer.commands.train import train
 from trainer.config import TrainConfig
 from trainer.presets import preset
 from trainer.report.audit_page import embedded
+from tuning.begun import OPERATIONAL, begin_or_go_on
 from tuning.options import parse, with_option
 
 PLAN, LEFT_OUT, JUNK = "clean.json", "left_out.json", "junk.txt"
@@ -96,7 +97,8 @@ class Done:
 
 def run_rounds(rounds: Rounds) -> list[Done]:
     """All rounds that are not over, then the cleaned training; UserError for what the user can mend."""
-    _write_plan(rounds)
+    options = {name: value for name, value in dataclasses.asdict(rounds).items() if name not in OPERATIONAL}
+    begin_or_go_on(rounds.out, PLAN, options, "rounds")
     done: list[Done] = []
     for number in range(1, rounds.rounds + 1):
         found = _read(rounds, number)
@@ -111,29 +113,6 @@ def run_rounds(rounds: Rounds) -> list[Done]:
     _write_list(rounds.out, JUNK, done)
     train(rounds.training(rounds.rounds + 1))
     return done
-
-
-def _write_plan(rounds: Rounds) -> None:
-    """Begin, or make sure that the same is to go on: UserError where it is not."""
-    operational = ("workers", "cache", "cache_limit")
-    wanted = {name: value for name, value in dataclasses.asdict(rounds).items() if name not in operational}
-    wanted["settings"] = list(rounds.settings)
-    storage = open_storage(rounds.out)
-    try:
-        found = read_document(storage, PLAN)
-    except FileNotFoundError:
-        if any(True for _ in storage.tree()):
-            raise UserError(f"--out {rounds.out}: exists and holds no rounds - give a new or an empty folder") from None
-        write_bytes(storage, PLAN, (json.dumps(wanted, indent=2) + "\n").encode())
-        return
-    except ValueError as error:
-        raise UserError(f"{rounds.out}/{PLAN}: damaged ({error!r:.200}) - give another --out") from None
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            option = "set" if name == "settings" else name
-            raise UserError(
-                f"--{option} {value}: {rounds.out} was begun with {found.get(name)} - give that, or another --out"
-            )
 
 
 def _read(rounds: Rounds, number: int) -> Done | None:

@@ -1,0 +1,96 @@
+"""python -m tuning compare: which method for one dataset, without labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from data_tools.commands.options import CacheOptions, Caching
+from data_tools.errors import UserError
+from data_tools.storage import absolute
+from tuning.config import METHODS
+
+SURE = 0.9
+"""Share of resamples from which on the choice is called sure."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train several methods on one dataset, by two seeds or more, and rank them without labels.
+
+    Ranked by how well a method's score tells anomalies made of training images from their originals, times how far its
+    seeds agree on the training images. With labelled test images the table says how good the choice was. The same
+    command goes on where it was stopped; more methods may join.
+    """
+
+    data: str = ""
+    """The dataset: the URL that data_tools wrote to."""
+    out: str = ""
+    """The result's URL, a folder or s3://."""
+    preset: str = "study"
+    """What a training starts from."""
+    method: Annotated[str, tyro.conf.arg(help="Methods, separated by commas: " + ", ".join(METHODS))] = (
+        "proposed,geom,ae,svdd"
+    )
+    seed: str = "0,1"
+    """Seeds, separated by commas; two or more."""
+    gamma: float = 0.0
+    """For experiments: the share of known anomalies among the images."""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A further option of the trainings, NAME=VALUE."""
+    workers: str = "0"
+    """Ray Train workers of a training; 0 trains in this process."""
+    caching: Caching = field(default_factory=CacheOptions)
+
+    def __call__(self) -> None:
+        from data_tools.storage import open_storage, write_bytes
+        from tuning.compare import TABLE, Candidates, compare
+        from tuning.sweep_files import csv_text
+
+        try:
+            seeds = tuple(int(word) for word in self.seed.split(","))
+        except ValueError:
+            raise UserError(f"--seed {self.seed} is no list of whole numbers - give e.g. 0,1") from None
+        cache = self.caching
+        candidates = Candidates(
+            absolute(self.data),
+            absolute(self.out),
+            self.preset,
+            tuple(self.method.split(",")),
+            seeds,
+            self.gamma,
+            self.set,
+            self.workers,
+            absolute(cache.cache),
+            cache.cache_limit,
+        ).checked()
+        rows = compare(candidates)
+        head = ["method", "merit", "separation", "agreement", "own_task", "first", "minutes", "auc"]
+        cells = [[r.method, r.merit, r.separation, r.agreement, r.own_task, r.first, r.minutes, r.auc] for r in rows]
+        write_bytes(open_storage(candidates.out), TABLE, csv_text(head, cells).encode())
+        for line in _table(rows):
+            print(line)
+        best = rows[0]
+        sure = "surely" if best.first >= SURE else "perhaps"
+        print(f"{best.method} is {sure} the best here: first in {best.first:.0%} of resamples")
+        if best.auc is not None:
+            most = max(rows, key=lambda row: row.auc or 0)
+            print(f"by labels {most.method} is, with an AUC of {most.auc:.3f}; {best.method} has {best.auc:.3f}")
+        runs = ",".join(f"{candidates.place(best.method, seed)}/run" for seed in seeds)
+        print(f"next, its runs as one detector: python -m trainer audit {runs} --out AUDIT")
+
+
+def _table(rows: list) -> list[str]:
+    """For the terminal."""
+
+    def cell(value: float | None) -> str:
+        return f"{'':>10}" if value is None else f"{value:>10.3f}"
+
+    head = ("merit", "separation", "agreement", "own task", "first", "minutes", "auc")
+    lines = [f"{'method':<18}" + "".join(f"{name:>11}" for name in head)]
+    for row in rows:
+        values = (row.merit, row.separation, row.agreement, row.own_task, row.first, row.minutes, row.auc)
+        lines.append(f"{row.method:<18}" + "".join(" " + cell(value) for value in values))
+    return lines
