@@ -28,7 +28,7 @@ def other_options(method: Method) -> tuple[list[str], Any]:
     numbers = [each.name for each in dataclasses.fields(method) if not isinstance(getattr(method, each.name), str)]
     option = numbers[0]
     value = getattr(method, option) + 1
-    return [f"--{method.name()}.{option.replace('_', '-')}", str(value)], dataclasses.replace(method, **{option: value})
+    return [method.option(option), str(value)], dataclasses.replace(method, **{option: value})
 
 
 OTHER_VALUES: dict[str, tuple[list[str], Any]] = {  # words on the command line, and the value they stand for

@@ -25,6 +25,7 @@ from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import training_set
 from data_tools.errors import run_command
 from data_tools.storage import open_storage
+from trainer.run.folder import read_excluded
 from trainer.scoring.evaluation import test_images as images_to_test
 from trainer.scoring.inference import Inference
 from tuning.__main__ import main as tuning
@@ -101,6 +102,19 @@ def test_each_combination_is_trained_once(swept: Path) -> None:
         config = json.loads((swept / "trials" / name / "run" / "config.json").read_text())
         assert f"{config['method']}_gamma-{config['gamma']:g}_seed-{config['seed']}" == name
         assert (swept / "trials" / name / "run" / "finished.json").exists()
+
+
+@pytest.mark.slow
+def test_a_robust_twin_is_trained_without_what_its_rounds_left_out(dataset: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "sweep", dataset.parent / "cache"
+    sizes = ["--set", "ae.width=4", "ae.code-size=8", "ae.images=64", "ae.minibatch=16"]
+    tuning([*words_of(dataset, out, cache, *sizes), "--method", "ae", "--rounds", "2", "--drop", "0.05"])
+    plain, twin = out / "trials" / "ae_gamma-0_seed-0", out / "trials" / "ae_gamma-0_seed-0_rounds-2_drop-0.05"
+    left_out = [json.loads((twin / f"round-{number}" / "left_out.json").read_text()) for number in (1, 2)]
+    assert [each["ranked"] for each in left_out] == [168, 160] and (plain / "run" / "finished.json").exists()
+    excluded = read_excluded(str(twin / "run"))
+    assert sum(map(len, excluded.values())) == sum(len(each["images"]) for each in left_out) == 16
+    assert {row["options"] for row in rows_of(out / "table.csv") if row["method"] == "ae"} == {"", "rounds=2 drop=0.05"}
 
 
 @pytest.mark.slow

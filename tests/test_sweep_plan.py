@@ -67,6 +67,29 @@ def test_options_of_a_peer_multiply_that_peers_trainings_alone(sweep: SweepConfi
     assert [trial.method for trial in trials] == ["proposed", *["fanogan"] * 3, *["search"] * 2]
 
 
+def test_each_way_to_treat_outliers_is_a_method_of_its_own(sweep: SweepConfig) -> None:
+    found = {trial.method: trial.config for trial in planned(sweep, method="ae,ae-hard,svdd-refine")}
+    assert [(c.method, getattr(c, c.method).outliers) for c in found.values()] == [
+        ("ae", "blind"),
+        ("ae", "hard"),
+        ("svdd", "refine"),
+    ]
+
+
+def test_rounds_give_every_training_a_robust_twin(sweep: SweepConfig) -> None:
+    trials = planned(sweep, method="ae,geom", rounds=2, drop=0.05)
+    assert [(t.method, t.options) for t in trials] == [
+        (method, options) for method in ("ae", "geom") for options in ({}, {"rounds": "2", "drop": "0.05"})
+    ]
+    for trial in trials:
+        place = f"{sweep.out}/trials/{trial.name}"
+        assert trial.config.out == f"{place}/run"
+        assert trial.config.exclude == (f"{place}/junk.txt" if trial.options else "")
+    refuses(lambda: planned(sweep, rounds=-1), "--rounds -1")
+    refuses(lambda: planned(sweep, rounds=2, drop=1.5), "--drop 1.5")
+    refuses(lambda: planned(sweep, rounds=2, asha=True), "--asha", "--rounds")
+
+
 def test_lambda_adds_no_training_and_the_plan_says_so(sweep: SweepConfig) -> None:
     few, many = (
         make_plan(dataclasses.replace(sweep, gamma="0,0.01", seed="0,1", lam=lam)) for lam in ("paper", "grid")

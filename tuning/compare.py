@@ -22,11 +22,8 @@ from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_document, write_bytes
 from trainer.commands.train import train
 from trainer.config import TrainConfig
-from trainer.presets import preset
 from trainer.scoring.made_anomalies import separation, told_apart
-from tuning.begun import OPERATIONAL, begin_or_go_on
-from tuning.config import METHODS
-from tuning.options import parse, with_option
+from tuning.begun import OPERATIONAL, begin_or_go_on, training_of
 
 PLAN, MEASURED, TABLE = "compare.json", "measured.json", "compare.csv"
 RESAMPLES = 1000
@@ -57,9 +54,6 @@ class Candidates:
         for name in ("data", "out"):
             if not getattr(self, name):
                 raise UserError(f"--{name} is missing - see python -m tuning compare --help")
-        for name in self.methods:
-            if name not in METHODS:
-                raise UserError(f"--method {name} is unknown - choose among {', '.join(METHODS)}")
         for option, values in (("method", self.methods), ("seed", self.seeds)):
             if len(set(values)) < max(len(values), 2):
                 raise UserError(f"--{option} {','.join(map(str, values))} - give two or more, each once")
@@ -71,25 +65,18 @@ class Candidates:
         return f"{self.out}/{method}_seed-{seed}"
 
     def training(self, method: str, seed: int) -> TrainConfig:
-        config = dataclasses.replace(
-            preset(self.preset),
+        return training_of(
+            self.preset,
+            method,
+            self.settings,
             data=self.data,
             out=f"{self.place(method, seed)}/run",
-            method=METHODS[method]["method"],
             gamma=self.gamma,
             seed=seed,
             workers=self.workers,
             cache=self.cache,
             cache_limit=self.cache_limit,
         )
-        for option, value in METHODS[method].items():
-            config = with_option(config, option, str(value))
-        for text in self.settings:
-            choice = parse(text, config)
-            if len(choice.values) != 1:
-                raise UserError(f"--set {text} is no single value - give NAME=VALUE")
-            config = with_option(config, choice.name, choice.values[0])
-        return config
 
 
 @dataclass(frozen=True)

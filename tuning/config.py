@@ -46,6 +46,10 @@ class SweepConfig:
     set: tuple[str, ...] = ()
     """Options of a training, as python -m trainer train names them: NAME=VALUE; NAME=VALUE,VALUE to try each; and for
     the samplers random and optuna NAME=LOW..HIGH, or NAME=LOW..HIGH:log for a range of magnitudes."""
+    rounds: int = 0
+    """Besides each training a robust twin: that often it leaves out the images that it finds worst, and trains anew."""
+    drop: float = 0.02
+    """The share of its images that each of these rounds leaves out."""
     sampler: Literal["grid", "random", "optuna"] = "grid"
     """How values of --set are combined: all with all, drawn at random, or proposed by Optuna."""
     samples: int = 10

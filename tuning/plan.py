@@ -20,13 +20,15 @@ from trainer.config import TrainConfig
 from trainer.presets import preset
 from trainer.scoring.evaluation import has_labels
 from trainer.scoring.join import PAPER_LAMBDA, lambda_grid
+from tuning.clean import JUNK, check_rounds
 from tuning.config import METHODS, SweepConfig, differing_options
 from tuning.options import Choice, concerns, parse, with_option
 
 PLAN = "plan.json"
 VERSION = 1
 Options = dict[str, str]
-"""Options of a training that the sweep varies, as typed."""
+"""Options of a training that the sweep varies, as typed; and ROUNDS of a robust twin."""
+ROUNDS = ("rounds", "drop")
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,13 @@ def make_plan(sweep: SweepConfig) -> Plan:
             f"--preset {sweep.preset} or --set resolution={base.resolution} is above the dataset's {dataset.resolution}"
             f" - give --set resolution={dataset.resolution}"
         )
+    if sweep.rounds:
+        check_rounds(sweep.rounds, sweep.drop)
     _check_sampler(sweep, choices, has_labels(dataset))
     trials = tuple(
         trial_of(sweep, method, gamma, seed, options)
         for method, gamma, seed in itertools.product(sweep.methods, sweep.gammas, sweep.seeds)
-        for options in _combinations(sweep, choices, METHODS[method]["method"])
+        for options in _with_twins(sweep, _combinations(sweep, choices, METHODS[method]["method"]))
     )
     return Plan(sweep, dataset, lambdas, choices, trials)
 
@@ -109,8 +113,11 @@ def trial_of(sweep: SweepConfig, method: str, gamma: float, seed: int, options: 
         cache_limit=sweep.cache_limit,
         method=METHODS[method]["method"],
     )
-    for option, value in (METHODS[method] | options).items():
+    of_training = {option: value for option, value in options.items() if option not in ROUNDS}
+    for option, value in (METHODS[method] | of_training).items():
         config = with_option(config, option, value)
+    if "rounds" in options:
+        config = dataclasses.replace(config, exclude=f"{sweep.out}/trials/{name}/{JUNK}")
     try:
         config.validated()
     except UserError as error:
@@ -142,6 +149,9 @@ def _check_sampler(sweep: SweepConfig, choices: tuple[Choice, ...], labelled: bo
         raise UserError("--sampler optuna compares trainings of one method, gamma and seed - give one of each")
     if sweep.asha and (len(sweep.methods) > 1 or any(choice.name == "resolution" for choice in choices)):
         raise UserError("--asha compares trainings phase by phase - give one --method, and no --set resolution=")
+    if (sweep.asha or sweep.sampler == "optuna") and sweep.rounds:
+        option = "--asha" if sweep.asha else "--sampler optuna"
+        raise UserError(f"{option} compares single trainings, not rounds of them - leave out --rounds")
     if (sweep.asha or sweep.sampler == "optuna") and not labelled:
         option = "--asha" if sweep.asha else "--sampler optuna"
         raise UserError(f"{option} goes by AUCs, and {sweep.data} has no labelled test images - leave it out")
@@ -160,6 +170,14 @@ def _combinations(sweep: SweepConfig, choices: tuple[Choice, ...], method: str) 
         return [dict(items) for items in dict.fromkeys(tuple(options.items()) for options in kept)]
     names = [choice.name for choice in concerned]
     return [dict(zip(names, values)) for values in itertools.product(*(choice.values for choice in concerned))]
+
+
+def _with_twins(sweep: SweepConfig, combinations: list[Options]) -> list[Options]:
+    """Each combination, and with --rounds its robust twin."""
+    if not sweep.rounds:
+        return combinations
+    twin = {"rounds": str(sweep.rounds), "drop": f"{sweep.drop:g}"}
+    return [each for options in combinations for each in (options, options | twin)]
 
 
 def introduce(plan: Plan, finished: int) -> Iterable[str]:

@@ -9,9 +9,11 @@ import torch
 
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, write_bytes
+from trainer.config import TrainConfig
 from trainer.on_ray.session import has_gpus
 from trainer.on_ray.worker import fit_on_ray
 from trainer.run.folder import as_begun, prepare, withdraw
+from tuning.clean import Done, Rounds, audited, run_rounds
 from tuning.config import SweepConfig
 from tuning.plan import Trial, trial_of
 from tuning.trial_tables import write_tables
@@ -42,10 +44,13 @@ def run_trial(parameters: dict[str, Any], sweep: SweepConfig, supervisor: Any) -
     url = trial.config.out.removesuffix("/run")
     try:
         write_bytes(open_storage(url), TRIAL, (json.dumps(trial.place, indent=2) + "\n").encode())
-        _train(trial, sweep.cpus, supervisor)
         gpus = 1 if has_gpus(1) else 0
-        task = ray.remote(num_cpus=sweep.cpus, num_gpus=gpus, max_retries=3, scheduling_strategy="DEFAULT")(_tables)
-        aucs: dict[str, float] = ray.get(task.remote(url, sweep.cpus))  # type: ignore[assignment]
+        remote = ray.remote(num_cpus=sweep.cpus, num_gpus=gpus, max_retries=3, scheduling_strategy="DEFAULT")
+        if "rounds" in trial.options:
+            _in_rounds(trial, url, sweep.cpus, supervisor, remote(_audited))
+        else:
+            _train(trial, trial.config, sweep.cpus, supervisor)
+        aucs: dict[str, float] = ray.get(remote(_tables).remote(url, sweep.cpus))  # type: ignore[assignment]
     except UserError as error:
         tune.report({FAILED: str(error)})
         return
@@ -58,11 +63,29 @@ def run_trial(parameters: dict[str, Any], sweep: SweepConfig, supervisor: Any) -
     tune.report({"finished": 1, **judged, **{f"auc/{name}": value for name, value in aucs.items()}})
 
 
-def _train(trial: Trial, cpus: int, supervisor: Any) -> None:
+def _in_rounds(trial: Trial, url: str, cpus: int, supervisor: Any, audit: Any) -> None:
+    """Rounds of training and leaving out, then the trial's own training without what they left out."""
+    import ray
+
+    rounds = Rounds(url, trial.config, int(trial.options["rounds"]), float(trial.options["drop"]))
+    run_rounds(
+        rounds,
+        lambda config: _train(trial, config, cpus, supervisor),
+        lambda rounds, number: ray.get(audit.remote(rounds, number, cpus)),
+        lambda line: supervisor.log.remote(f"{trial.name}: {line}"),
+    )
+
+
+def _audited(rounds: Rounds, number: int, cpus: int) -> Done:
+    torch.set_num_threads(cpus)
+    return audited(rounds, number)
+
+
+def _train(trial: Trial, config: TrainConfig, cpus: int, supervisor: Any) -> None:
     import ray
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    config = as_begun(trial.config)
+    config = as_begun(config)
     state = prepare(config)
     if state == "finished":
         return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import tyro
 
 from data_tools.commands.options import CacheOptions, Caching
+from data_tools.errors import UserError
 from data_tools.storage import absolute
-from trainer.config import MethodName
+from tuning.config import METHODS
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,7 @@ class Clean:
     """The result's URL, a folder or s3://. If it holds unfinished rounds of the same options, they go on."""
     preset: str = "cells-small"
     """What a training starts from."""
-    method: MethodName = "proposed"
-    """What is trained; see python -m trainer train --help."""
+    method: Annotated[str, tyro.conf.arg(help="What is trained: " + ", ".join(METHODS))] = "proposed"
     rounds: int = 3
     """Times that images are left out."""
     drop: float = 0.02
@@ -47,29 +48,27 @@ class Clean:
         from data_tools.dataset.contamination import contaminants, normal_pool
         from data_tools.dataset.reader import open_dataset
         from data_tools.storage import open_storage, write_bytes
-        from tuning.clean import Rounds, run_rounds
+        from trainer.commands.train import train
+        from tuning.begun import begin_or_go_on, training_of
+        from tuning.clean import JUNK, Rounds, run_rounds
         from tuning.report.rounds_page import planted_among, rounds_page
 
-        cache = self.caching
-        where = {name: absolute(getattr(self, name)) for name in ("data", "out")}
-        rounds = Rounds(
-            **where,
-            preset=self.preset,
-            method=self.method,
-            rounds=self.rounds,
-            drop=self.drop,
-            by=self.by,
-            gamma=self.gamma,
-            seed=self.seed,
-            settings=self.set,
-            workers=self.workers,
-            cache=absolute(cache.cache),
-            cache_limit=cache.cache_limit,
-        ).checked()
-        done = run_rounds(rounds)
-        dataset = open_dataset(rounds.data, cache.open())
-        planted = contaminants(dataset.count(normal_pool(dataset)), rounds.gamma)
-        write_bytes(open_storage(rounds.out), "index.html", rounds_page(rounds, done, planted).encode())
+        for option in ("data", "out"):
+            if not getattr(self, option):
+                raise UserError(f"--{option} is missing - see python -m tuning clean --help")
+        cache, out = self.caching, absolute(self.out)
+        computed = {"data": absolute(self.data), "gamma": self.gamma, "seed": self.seed}
+        where = {"workers": self.workers, "cache": absolute(cache.cache), "cache_limit": cache.cache_limit}
+        place = {"out": f"{out}/cleaned", "exclude": f"{out}/{JUNK}"}
+        cleaned = training_of(self.preset, self.method, self.set, **computed, **where, **place)
+        rounds = Rounds(out, cleaned, self.rounds, self.drop, self.by).checked()
+        own = {"preset": self.preset, "method": self.method, "settings": self.set}
+        own |= {"rounds": self.rounds, "drop": self.drop, "by": self.by}
+        begin_or_go_on(out, "clean.json", computed | own, "rounds")
+        done = run_rounds(rounds, train)
+        dataset = open_dataset(cleaned.data, cache.open())
+        planted = contaminants(dataset.count(normal_pool(dataset)), self.gamma)
+        write_bytes(open_storage(rounds.out), "index.html", rounds_page(self.method, rounds, done, planted).encode())
         left = sum(len(each.images) for each in done)
         if planted:
             found = sum(planted_among(each) for each in done)

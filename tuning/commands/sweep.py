@@ -16,7 +16,11 @@ from tuning.config import SweepConfig
 
 HEADINGS = (
     Heading("sweep", "The data, and where the sweep goes.", ("data", "out", "name")),
-    Heading("training", "What is trained, one detector for each combination.", ("preset", "method", "gamma", "seed")),
+    Heading(
+        "training",
+        "What is trained, one detector for each combination.",
+        ("preset", "method", "gamma", "seed", "rounds", "drop"),
+    ),
     Heading("search", "Further options of a training to try.", ("set", "sampler", "samples", "asha")),
     Heading("score", "What follows from the scores of each detector.", ("lam",)),
     Heading("resource", "How many trainings run at a time, and on what.", ("workers", "cpus", "concurrent")),

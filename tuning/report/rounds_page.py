@@ -21,7 +21,7 @@ def planted_among(done: Done) -> int:
     return sum(image["pool"] == PLANTED for image in done.images)
 
 
-def rounds_page(rounds: Rounds, done: Sequence[Done], planted: int) -> str:
+def rounds_page(method: str, rounds: Rounds, done: Sequence[Done], planted: int) -> str:
     """HTML with all pictures in it. planted: known anomalies among the training images; 0 where none are known."""
     sheets = [
         {
@@ -40,7 +40,7 @@ def rounds_page(rounds: Rounds, done: Sequence[Done], planted: int) -> str:
         rounds=sheets,
         total=sum(len(each.images) for each in done),
         images=done[0].ranked,
-        method=rounds.method,
+        method=method,
         drop=rounds.drop,
         by=rounds.by,
         planted=planted,
