@@ -100,7 +100,7 @@ def test_a_mixture_that_beats_both_parts_is_found_near_one() -> None:
 
 
 def patch(pool: str, number: int, channels: int = 1) -> Patch:
-    origin = {"source": 'say "a, b"', "frame": number, "class": "größer", "angle": 12.5, "left out": 1}
+    origin = {"source": 'say "a, b"', "frame": number, "class": "größer", "angle": 12.5, "left out": 1, "label": 7}
     return Patch(RNG.integers(0, 256, (R, R, channels), dtype=np.uint8), pool, f"{pool}_{number:02d}", origin)
 
 
@@ -143,7 +143,7 @@ def test_every_test_image_is_a_row_with_its_own_scores_label_and_origin(tmp_path
         assert float(row["minus_std"]) == pytest.approx(-p.image.astype(float).std(), rel=1e-8)
         assert float(row["minus_max"]) == -int(p.image.max())
         assert (row["source"], row["class"], float(row["angle"])) == ('say "a, b"', "größer", 12.5)
-        assert row["left out"] == "1"  # whatever a source says of an image
+        assert row["left out"] == "1" and row["source_label"] == "7"  # whatever a source says of an image
         assert int(row["frame"]) == p.provenance["frame"] and row["track"] == ""
 
 

@@ -15,7 +15,7 @@ from trainer.config import TrainConfig
 from trainer.run.checkpoint import CheckpointInfo, checkpoint_names, newest_checkpoint, read_info
 from trainer.run.folder import read_config, run_images
 from trainer.scoring.comparison import compared, kept_of
-from trainer.scoring.evaluation import provenance_columns, summary
+from trainer.scoring.evaluation import heading, provenance_columns, summary
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import WEIGHTED, fused, has_a
 from trainer.scoring.made_anomalies import LOCAL, corrupted
@@ -99,7 +99,7 @@ def _score_csv(scores: dict[str, np.ndarray], judged: ScoredImages) -> str:
         [origin["key"], label, *(column[i] for column in scores.values()), *(origin.get(name) for name in others)]
         for i, (label, origin) in enumerate(zip(labels, judged.provenance))
     ]
-    return csv_text(["key", "label", *scores, *others], rows)
+    return csv_text(["key", "label", *scores, *map(heading, others)], rows)
 
 
 def _probe_csv(config: TrainConfig, info: CheckpointInfo, inference: Inference, dataset: Dataset) -> str:

@@ -29,6 +29,11 @@ def provenance_columns(origins: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(itertools.chain(PROVENANCE, itertools.chain.from_iterable(origins))))
 
 
+def heading(name: str) -> str:
+    """What a table calls something known of an image's origin: a source's own label is not ours."""
+    return "source_label" if name == "label" else name
+
+
 @dataclass(frozen=True)
 class ScoreTable:
     """Scores of the test pools with labels (True = anomalous) and provenance, one row an image.
@@ -49,7 +54,7 @@ class ScoreTable:
         known = provenance_columns(self.provenance)
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = CsvWriter(file)
-            writer.writerow(["label", *columns, *known])
+            writer.writerow(["label", *columns, *map(heading, known)])
             for i, origin in enumerate(self.provenance):
                 label = "anomaly" if self.labels[i] else "normal"
                 numbers = (repr(float(column[i])) for column in columns.values())  # digits enough to be read back
