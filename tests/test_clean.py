@@ -26,7 +26,7 @@ SETTINGS = (
 
 
 def words_of(dataset: Path, out: Path, *more: str) -> list[str]:
-    sets = [word for setting in SETTINGS for word in ("--set", setting)]
+    sets = ["--set", *SETTINGS]
     where = ["--data", str(dataset), "--out", str(out), "--cache", str(dataset.parent / "cache")]
     rounds = ["--rounds", "2", "--drop", "0.05", "--gamma", "0.1"]
     return ["clean", *where, "--preset", "demo", "--method", "ae", *rounds, *sets, *more]
@@ -86,7 +86,9 @@ def test_what_cannot_be_is_refused(cleaned: Path, dataset: Path, tmp_path: Path)
     refuses(lambda: tuning(words_of(dataset, cleaned, "--drop", "0.1")), "--drop 0.1", "0.05")
     refuses(lambda: tuning(words_of(dataset, tmp_path / "new", "--drop", "1")), "--drop 1")
     refuses(lambda: tuning(words_of(dataset, tmp_path / "new", "--rounds", "0")), "--rounds 0")
-    refuses(lambda: tuning(words_of(dataset, tmp_path / "new", "--set", "ae.width=0")), "--ae.width 0")
+    refuses(
+        lambda: tuning(words_of(dataset, tmp_path / "new", "--set", *SETTINGS, "ae.code-size=0")), "--ae.code-size 0"
+    )
     refuses(lambda: tuning(words_of(dataset, tmp_path / "new", "--set", "ae.width=4,8")), "--set ae.width=4,8")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")

@@ -31,7 +31,7 @@ SETTINGS = (
 
 
 def words_of(dataset: Path, out: Path, *more: str) -> list[str]:
-    sets = [word for setting in SETTINGS for word in ("--set", setting)]
+    sets = ["--set", *SETTINGS]
     where = ["--data", str(dataset), "--out", str(out), "--cache", str(dataset.parent / "cache")]
     return ["compare", *where, "--preset", "demo", "--method", "ae,geom", *sets, *more]
 

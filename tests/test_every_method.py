@@ -103,6 +103,37 @@ def test_presets_are_in_range(method: str) -> None:
         assert METHODS[method].chosen(config.validated()) == options
 
 
+SMALL = {
+    "width": 2,
+    "code_size": 16,
+    "discriminator_width": 4,
+    "starts": 2,
+    "steps": 1,
+    "restarts": 1,
+    "latent_size": 4,
+}
+SHAPES = [(16, 1), (64, 3)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("resolution", "channels"), SHAPES)
+def test_grey_and_colour_from_16_to_64_pixels(method: str, resolution: int, channels: int) -> None:
+    """Networks as drawn score images of any of these shapes by every term."""
+    options = METHODS[method]
+    small = {each.name: SMALL[each.name] for each in dataclasses.fields(options) if each.name in SMALL}
+    if method == "geom":
+        small |= {"width": 1, "transforms": "turns"}
+    options = dataclasses.replace(options, **small)
+    own = {method: options} if dataclasses.fields(options) else {}
+    config = dataclasses.replace(TrainConfig(width=8), method=method, resolution=resolution, **own).validated()
+    networks = options.networks(config, channels, 3).by_name()
+    inference = Inference.of(config, networks, resolution, channels, None, "cpu")
+    images = np.random.default_rng(0).integers(0, 256, (3, resolution, resolution, channels), dtype=np.uint8)
+    found = inference.values(images)
+    assert all(np.isfinite(column).all() and len(column) == 3 for column in found.terms.values())
+    assert set(found.terms) | set(found.rows) == {term.name for term in options.terms()}
+
+
 NUMBERS = [
     (name, option.name)
     for name, method in METHODS.items()

@@ -42,7 +42,9 @@ OPERATIONAL = (
     "patience",
 )
 """Options that say where and how a run runs, not what it computes."""
-METHOD_HELP = "; ".join(f"{name}: {each.meaning()}" for name, each in METHODS.items())
+METHOD_HELP = "What is trained; options of each, and what it is, are below. " + ", ".join(
+    each.title if name == each.title else f"{name}: {each.title}" for name, each in METHODS.items()
+)
 SEPARATION = "separation"
 """Of made anomalies from their originals: a measure of a checkpoint that needs no labels."""
 A_SCORES = ("a_paper", "a_best")

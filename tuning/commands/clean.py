@@ -9,6 +9,7 @@ import tyro
 
 from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
+from data_tools.headings import UNSET
 from data_tools.storage import absolute
 from tuning.config import METHODS
 
@@ -21,13 +22,13 @@ class Clean:
     index.html, which shows what each round left out. The same command goes on where it was stopped.
     """
 
-    data: str = ""
+    data: str
     """The dataset: the URL that data_tools wrote to."""
-    out: str = ""
+    out: str
     """The result's URL, a folder or s3://. If it holds unfinished rounds of the same options, they go on."""
     preset: str = "cells-small"
     """What a training starts from."""
-    method: Annotated[str, tyro.conf.arg(help="What is trained: " + ", ".join(METHODS))] = "proposed"
+    method: Annotated[str, tyro.conf.arg(help="What is trained: " + ", ".join(METHODS) + ".")] = "proposed"
     rounds: int = 3
     """Times that images are left out."""
     drop: float = 0.02
@@ -38,8 +39,8 @@ class Clean:
     """For experiments: the share of known anomalies that is planted among the images."""
     seed: int = 1000
     """Seeds the trainings, and the draw of what is planted."""
-    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A further option of the trainings, NAME=VALUE."""
+    set: Annotated[tuple[str, ...], UNSET] = ()
+    """Further options of the trainings, NAME=VALUE each."""
     workers: str = "0"
     """Ray Train workers of a training; 0 trains in this process."""
     caching: Caching = field(default_factory=CacheOptions)

@@ -9,6 +9,7 @@ import tyro
 
 from data_tools.commands.options import CacheOptions, Caching
 from data_tools.errors import UserError
+from data_tools.headings import UNSET
 from data_tools.storage import absolute
 from tuning.config import METHODS
 
@@ -25,21 +26,21 @@ class Compare:
     command goes on where it was stopped; more methods may join.
     """
 
-    data: str = ""
+    data: str
     """The dataset: the URL that data_tools wrote to."""
-    out: str = ""
+    out: str
     """The result's URL, a folder or s3://."""
     preset: str = "study"
     """What a training starts from."""
-    method: Annotated[str, tyro.conf.arg(help="Methods, separated by commas: " + ", ".join(METHODS))] = (
+    method: Annotated[str, tyro.conf.arg(help="Methods, separated by commas: " + ", ".join(METHODS) + ".")] = (
         "proposed,geom,ae,svdd"
     )
     seed: str = "0,1"
     """Seeds, separated by commas; two or more."""
     gamma: float = 0.0
     """For experiments: the share of known anomalies among the images."""
-    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A further option of the trainings, NAME=VALUE."""
+    set: Annotated[tuple[str, ...], UNSET] = ()
+    """Further options of the trainings, NAME=VALUE each."""
     workers: str = "0"
     """Ray Train workers of a training; 0 trains in this process."""
     caching: Caching = field(default_factory=CacheOptions)
