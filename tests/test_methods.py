@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from trainer.config import TrainConfig
 from trainer.methods import METHODS, NAMES, VARIANTS
 from trainer.methods.base import Method, Trained, check_method
 from trainer.methods.fanogan import FAnoGan
+from trainer.methods.outliers import ALPHA
 from trainer.methods.proposed import Proposed
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.terms import TERMS
@@ -35,6 +38,21 @@ def test_a_method_scores_with_networks_that_it_has(name: str) -> None:
     with torch.device("meta"):
         networks = METHODS[name].networks(config, 1, 0).by_name()
     assert set(METHODS[name].scores_with) <= set(networks)
+
+
+def test_no_method_is_told_the_contamination() -> None:
+    """A fair comparison under contamination needs that none knows its share."""
+    trainer = Path(__file__).parents[1] / "trainer"
+    sources = [path for room in ("methods", "training", "networks") for path in (trainer / room).rglob("*.py")]
+    telling = [path for path in sources if re.search(r"config\.gamma", path.read_text())]
+    assert len(sources) > 60 and not telling
+    assert re.search(r"config\.gamma", (trainer / "run" / "folder.py").read_text())  # or this would find nothing
+
+
+def test_what_is_assumed_is_one_share_for_all() -> None:
+    shares = {(name, x.name): x.default for name, m in METHODS.items() for x in dataclasses.fields(m)}
+    assumed = {place: share for place, share in shares.items() if place[1] in ("alpha", "nu")}
+    assert len(assumed) >= 5 and set(assumed.values()) == {ALPHA}
 
 
 def test_names_are_unique() -> None:
