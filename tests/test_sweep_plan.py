@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.__main__ import main as data_tools
+from data_tools.storage import open_storage
 from tests.conftest import refuses
 from trainer.presets import preset
 from trainer.scoring.join import lambda_grid
@@ -20,6 +21,7 @@ from tuning.__main__ import main as tuning
 from tuning.config import SweepConfig
 from tuning.options import parse, with_option
 from tuning.plan import introduce, lambda_values, make_plan, write_plan
+from tuning.sweep_files import read_scores
 
 BASE = preset("demo")
 
@@ -219,3 +221,11 @@ def test_a_damaged_plan_is_named(sweep: SweepConfig) -> None:
 def test_what_is_no_sweep_cannot_be_resumed(tmp_path: Path) -> None:
     refuses(lambda: tuning(["resume", str(tmp_path)]), "no sweep", "plan.json")
     refuses(lambda: tuning(["sweeep"]), "sweeep", "resume")
+
+
+def test_a_sources_own_label_does_not_count_as_ours(tmp_path: Path) -> None:
+    """Tables of earlier versions have two columns of that name."""
+    (tmp_path / "scores.csv").write_text("key,label,L_n,label\na,normal,0.5,3\nb,anomaly,0.7,1\n")
+    found = read_scores(open_storage(str(tmp_path)), "scores.csv", ("label", "L_n"), ("L_n",))
+    assert found.labels is not None and found.labels.tolist() == [False, True]
+    assert found.columns["L_n"].tolist() == [0.5, 0.7]

@@ -142,14 +142,18 @@ def read_array(storage: Storage, name: str, rows: int) -> np.ndarray:
 
 
 def _rows(content: bytes, needed: Sequence[str]) -> list[dict[str, str]]:
-    """A CSV's rows by column; ValueError where a needed column is missing or a row has another length."""
+    """A CSV's rows by column; ValueError where a needed column is missing or a row has another length.
+
+    Of two columns of one name the first counts: in tables of earlier versions a source's own label came second.
+    """
     head, *rows = list(csv.reader(io.StringIO(content.decode(), newline=""))) or [[]]
     if missing := [key for key in needed if key not in head]:
         raise ValueError(f"has no column {missing[0]}")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(head):
             raise ValueError(f"line {number} has {len(row)} cells, not {len(head)}")
-    return [dict(zip(head, row)) for row in rows]
+    first = [head.index(name) == place for place, name in enumerate(head)]
+    return [{name: cell for name, cell, counts in zip(head, row, first) if counts} for row in rows]
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
