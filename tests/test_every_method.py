@@ -151,3 +151,13 @@ def test_numbers_out_of_range_are_named(method: str, option: str) -> None:
             refuses(config.validated, f"{METHODS[method].option(option)} {value}")
         else:
             config.validated()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["drae", "geom", "alad", "fence_gan", "itsr"])
+def test_two_workers_go_on_to_the_same_bits(method: str, dataset: Path, tmp_path: Path) -> None:
+    """One of each kind: statistics of the batch, a fit, averages and spectral norm, two phases, weights of images."""
+    whole = train(method, dataset, tmp_path / "whole", "--workers", "2")
+    parts = cut_back(whole, SAVED[method][0], tmp_path / "parts")
+    train(method, dataset, parts, "--workers", "2")
+    assert bits(parts) == bits(whole)
