@@ -86,6 +86,7 @@ def test_what_cannot_be_is_refused(cleaned: Path, dataset: Path, tmp_path: Path)
     refuses(lambda: tuning(words_of(dataset, cleaned, "--drop", "0.1")), "--drop 0.1", "0.05")
     refuses(lambda: tuning(words_of(dataset, tmp_path / "new", "--drop", "1")), "--drop 1")
     refuses(lambda: tuning(words_of(dataset, tmp_path / "new", "--rounds", "0")), "--rounds 0")
+    refuses(lambda: tuning(words_of(dataset, tmp_path / "new", "--method", "adgan")), "--method adgan", "one pass")
     refuses(
         lambda: tuning(words_of(dataset, tmp_path / "new", "--set", *SETTINGS, "ae.code-size=0")), "--ae.code-size 0"
     )

@@ -75,6 +75,7 @@ def test_what_cannot_be_is_refused(compared: Path, dataset: Path, tmp_path: Path
     refuses(lambda: tuning(words_of(dataset, tmp_path / "new", "--seed", "0")), "--seed 0", "two")
     refuses(lambda: tuning(words_of(dataset, tmp_path / "new", "--seed", "0,x")), "--seed 0,x")
     refuses(lambda: tuning(words_of(dataset, tmp_path / "new", "--method", "ae,gan")), "--method gan")
+    refuses(lambda: tuning(words_of(dataset, tmp_path / "new", "--method", "ae,search")), "--method search", "one pass")
     refuses(lambda: tuning(words_of(dataset, tmp_path / "new", "--method", "ae,ae")), "--method ae,ae")
     assert not (tmp_path / "new").exists()
 

@@ -10,6 +10,7 @@ from typing import Any
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_document, write_bytes
 from trainer.config import TrainConfig
+from trainer.methods import method_of
 from trainer.presets import preset
 from tuning.config import METHODS
 from tuning.options import parse, with_option
@@ -37,6 +38,12 @@ def begin_or_go_on(out: str, file: str, options: Mapping[str, Any], what: str) -
         if found.get(name) != value:
             said = f"--{OPTIONS.get(name, name)} {value}"
             raise UserError(f"{said}: {out} was begun with {found.get(name)} - give that, or another --out")
+
+
+def check_calibrates(config: TrainConfig) -> None:
+    """UserError for a training whose detector has no calibration, before it is trained."""
+    if not (method := method_of(config)).ready(config, config.schedule()[-1].end):
+        raise UserError(f"--method {method.name()} does not score in one pass, which this needs - give another")
 
 
 OPERATIONAL = ("workers", "cache", "cache_limit")

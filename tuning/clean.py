@@ -20,6 +20,7 @@ from trainer.config import TrainConfig
 from trainer.methods import method_of
 from trainer.report.audit_page import embedded
 from trainer.scoring.criterion import Criterion
+from tuning.begun import check_calibrates
 
 LEFT_OUT, JUNK = "left_out.json", "junk.txt"
 SHOWN = 120
@@ -43,7 +44,7 @@ class Rounds:
     def checked(self) -> Rounds:
         """Return self, or raise a UserError that names the first option out of range."""
         check_rounds(self.rounds, self.drop)
-        self.cleaned.validated()
+        check_calibrates(self.cleaned.validated())
         Criterion(self.by).check_fits(method_of(self.cleaned))
         return self
 

@@ -17,13 +17,14 @@ import numpy as np
 from scipy.stats import rankdata
 
 from data_tools.dataset.cache import open_cache
+from data_tools.dataset.contamination import normal_pool
 from data_tools.dataset.reader import open_dataset
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_document, write_bytes
 from trainer.commands.train import train
 from trainer.config import TrainConfig
 from trainer.scoring.made_anomalies import separation, told_apart
-from tuning.begun import OPERATIONAL, begin_or_go_on, training_of
+from tuning.begun import OPERATIONAL, begin_or_go_on, check_calibrates, training_of
 
 PLAN, MEASURED, TABLE = "compare.json", "measured.json", "compare.csv"
 RESAMPLES = 1000
@@ -58,7 +59,7 @@ class Candidates:
             if len(set(values)) < max(len(values), 2):
                 raise UserError(f"--{option} {','.join(map(str, values))} - give two or more, each once")
         for method in self.methods:
-            self.training(method, self.seeds[0]).validated()
+            check_calibrates(self.training(method, self.seeds[0]).validated())
         return self
 
     def place(self, method: str, seed: int) -> str:
@@ -116,7 +117,7 @@ class Row:
 
 
 def merit(told: float, agreement: float) -> float:
-    """How much a score says that is not chance: its separation of made anomalies, less what seeds disagree about."""
+    """How much a score says that is not chance: its separation of made anomalies, times how far seeds agree."""
     return (2 * told - 1) * max(agreement, 0.0)
 
 
@@ -215,8 +216,9 @@ def _measure(candidates: Candidates, place: str, minutes: float) -> Measured:
     separations = {
         kind: separation(detector.known[: len(scores)], np.asarray(scores)) for kind, scores in detector.made.items()
     }
-    samples = detector.calibration.samples[:AGREED_ON]
-    scores = {str(sample): float(score) for sample, score in zip(samples, detector.known)}
+    drawn_by_seed = dataset.count(normal_pool(dataset))  # from here on samples are planted anomalies, other ones each
+    samples = zip(detector.calibration.samples[:AGREED_ON], detector.known)
+    scores = {str(sample): float(score) for sample, score in samples if sample < drawn_by_seed}
     auc = None
     if has_labels(dataset):
         images, labels = test_images(dataset)
