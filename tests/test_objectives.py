@@ -128,7 +128,7 @@ def test_distances_by_hand():
     by_hand: dict[Distance, torch.Tensor] = {
         "image": (fake - generator(z_hat, R)).abs().mean(),
         "latent": (z / z.square().mean(1, keepdim=True).sqrt() - z_hat).abs().mean(),
-        "latent-squared": (z / z.square().mean(1, keepdim=True).sqrt() - z_hat).square().mean(),
+        "latent-squared": 10 * (z / z.square().mean(1, keepdim=True).sqrt() - z_hat).square().mean(),
     }
     for distance, expected in by_hand.items():
         loss = GeneratorEncoderLoss(generator, encoder, critic, distance, "joint", 1.0)

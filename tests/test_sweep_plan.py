@@ -69,6 +69,15 @@ def test_options_of_a_peer_multiply_that_peers_trainings_alone(sweep: SweepConfi
     assert [trial.method for trial in trials] == ["proposed", *["fanogan"] * 3, *["search"] * 2]
 
 
+def test_a_distance_of_another_kind_leaves_its_weight_to_be_set(sweep: SweepConfig) -> None:
+    (trial,) = planned(sweep, method="clustergan-loss", set=("distance-weight=2",))
+    assert (trial.config.method, trial.config.distance, trial.config.distance_weight) == (
+        "proposed",
+        "latent-squared",
+        2,
+    )
+
+
 def test_each_way_to_treat_outliers_is_a_method_of_its_own(sweep: SweepConfig) -> None:
     found = {trial.method: trial.config for trial in planned(sweep, method="ae,ae-hard,svdd-refine")}
     assert [(c.method, getattr(c, c.method).outliers) for c in found.values()] == [

@@ -1,4 +1,4 @@
-"""Rounds: train, audit, leave the worst out, train again; until a training on what is left (as Xia et al. 2015 do it).
+"""Rounds: train, audit, leave the worst out, train again; in the end a training on what is left.
 
 All that a round has done is in files under the result's URL, so that the same command goes on after any end of it. A
 round is over when its list is there, which is written last.
@@ -20,7 +20,7 @@ from trainer.config import TrainConfig
 from trainer.methods import method_of
 from trainer.report.audit_page import embedded
 from trainer.scoring.criterion import Criterion
-from tuning.begun import check_calibrates
+from tuning.trainings import check_calibrates
 
 LEFT_OUT, JUNK = "left_out.json", "junk.txt"
 SHOWN = 120
@@ -74,42 +74,6 @@ class Done:
     images: list[dict[str, Any]]  # key, pool, score, p and, of the first ones, the picture as a data URL
 
 
-def run_rounds(
-    rounds: Rounds,
-    train: Callable[[TrainConfig], None],
-    audit: Callable[[Rounds, int], Done] | None = None,
-    log: Callable[[str], None] = print,
-) -> list[Done]:
-    """All rounds that are not over, then the cleaned training.
-
-    train: trains to the end, or goes on; audit: `audited`, perhaps elsewhere.
-    """
-    done: list[Done] = []
-    for number in range(1, rounds.rounds + 1):
-        found = _read(rounds, number)
-        if found is None:
-            log(f"round {number} of {rounds.rounds}")
-            _write_list(rounds.place(number), "exclude.txt", done)
-            train(rounds.training(number))
-            found = (audit or audited)(rounds, number)
-            write_bytes(open_storage(rounds.place(number)), LEFT_OUT, json.dumps(dataclasses.asdict(found)).encode())
-        done.append(found)
-        log(f"round {number} left out {len(found.images):,} of {found.ranked:,} images")
-    _write_list(rounds.out, JUNK, done)
-    train(rounds.cleaned)
-    return done
-
-
-def _read(rounds: Rounds, number: int) -> Done | None:
-    try:
-        return Done(**read_document(open_storage(rounds.place(number)), LEFT_OUT))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        place = f"{rounds.place(number)}/{LEFT_OUT}"
-        raise UserError(f"{place}: damaged ({error!r:.200}) - delete it, the round's audit is made anew") from None
-
-
 def audited(rounds: Rounds, number: int) -> Done:
     """What the round's detector finds the worst of the images that it was trained on."""
     from trainer.scoring.audit import ranked
@@ -127,6 +91,42 @@ def audited(rounds: Rounds, number: int) -> Done:
         picture = {"picture": embedded(ranking.worst[i])} if i < len(ranking.worst) else {}
         images.append(image | {"p": float(scored.p_value[i])} | picture)
     return Done(number, len(ranking.origins), images)
+
+
+def run_rounds(
+    rounds: Rounds,
+    train: Callable[[TrainConfig], None],
+    audit: Callable[[Rounds, int], Done] = audited,
+    log: Callable[[str], None] = print,
+) -> list[Done]:
+    """All rounds that are not over, then the cleaned training.
+
+    train: trains to the end, or goes on; audit: `audited`, perhaps elsewhere.
+    """
+    done: list[Done] = []
+    for number in range(1, rounds.rounds + 1):
+        found = _read(rounds, number)
+        if found is None:
+            log(f"round {number} of {rounds.rounds}")
+            _write_list(rounds.place(number), "exclude.txt", done)
+            train(rounds.training(number))
+            found = audit(rounds, number)
+            write_bytes(open_storage(rounds.place(number)), LEFT_OUT, json.dumps(dataclasses.asdict(found)).encode())
+        done.append(found)
+        log(f"round {number} left out {len(found.images):,} of {found.ranked:,} images")
+    _write_list(rounds.out, JUNK, done)
+    train(rounds.cleaned)
+    return done
+
+
+def _read(rounds: Rounds, number: int) -> Done | None:
+    try:
+        return Done(**read_document(open_storage(rounds.place(number)), LEFT_OUT))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        place = f"{rounds.place(number)}/{LEFT_OUT}"
+        raise UserError(f"{place}: damaged ({error!r:.200}) - delete it, the round's audit is made anew") from None
 
 
 def _write_list(place: str, name: str, done: list[Done]) -> None:

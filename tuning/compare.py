@@ -24,7 +24,8 @@ from data_tools.storage import open_storage, read_document, write_bytes
 from trainer.commands.train import train
 from trainer.config import TrainConfig
 from trainer.scoring.made_anomalies import separation, told_apart
-from tuning.begun import OPERATIONAL, begin_or_go_on, check_calibrates, training_of
+from tuning.begun import OPERATIONAL, begin_or_go_on
+from tuning.trainings import check_calibrates, training_of
 
 PLAN, MEASURED, TABLE = "compare.json", "measured.json", "compare.csv"
 RESAMPLES = 1000

@@ -23,6 +23,7 @@ from trainer.scoring.join import PAPER_LAMBDA, lambda_grid
 from tuning.clean import JUNK, check_rounds
 from tuning.config import METHODS, SweepConfig, differing_options
 from tuning.options import Choice, concerns, parse, with_option
+from tuning.trainings import with_method
 
 PLAN = "plan.json"
 VERSION = 1
@@ -111,11 +112,11 @@ def trial_of(sweep: SweepConfig, method: str, gamma: float, seed: int, options: 
         workers=str(sweep.workers),
         cache=sweep.cache,
         cache_limit=sweep.cache_limit,
-        method=METHODS[method]["method"],
     )
-    of_training = {option: value for option, value in options.items() if option not in ROUNDS}
-    for option, value in (METHODS[method] | of_training).items():
-        config = with_option(config, option, value)
+    config = with_method(config, method)
+    for option, value in options.items():
+        if option not in ROUNDS:
+            config = with_option(config, option, value)
     if "rounds" in options:
         config = dataclasses.replace(config, exclude=f"{sweep.out}/trials/{name}/{JUNK}")
     try:

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from trainer.config import TrainConfig
 
 NAMES = (
+    "fanogan",
+    "proposed",
+    "search",
     "aae",
     "adgan",
     "ae",
     "alad",
     "drae",
     "egbad",
-    "fanogan",
     "fence_gan",
     "ganomaly",
     "geom",
     "itsr",
-    "proposed",
-    "search",
     "skip_ganomaly",
     "svdd",
     "vae",

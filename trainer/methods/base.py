@@ -198,6 +198,18 @@ class Method:
         """The method with a run's options."""
         return getattr(config, self.name(), self)
 
+    def check_batch_norm(self, config: TrainConfig) -> None:
+        """UserError for parts of a batch, and for images too small: networks with batch norm halve them down to 4x4."""
+        if config.microbatch:
+            raise UserError(
+                f"--microbatch {config.microbatch} does not go with --method {self.name()}, whose batch norm needs the"
+                " whole batch - leave it out"
+            )
+        if config.resolution < 8:
+            raise UserError(
+                f"--resolution {config.resolution} is too small for --method {self.name()} - give 8 or more"
+            )
+
     def check_positive(self, names: Iterable[str]) -> None:
         """UserError for the first of these options that is not above 0 and finite."""
         for name in names:

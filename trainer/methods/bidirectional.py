@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from trainer.methods.base import Trained
 from trainer.methods.one_phase import OnePhaseMethod
 from trainer.schedule import Phase
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from trainer.config import TrainConfig
 
 
@@ -42,3 +45,6 @@ class BidirectionalMethod(OnePhaseMethod):
 
     def z_size(self, config: TrainConfig) -> int:
         return self.code_size
+
+    def reconstruct(self, trained: Trained, queries: Tensor) -> Tensor:
+        return trained.networks["average_generator"](trained.networks["average_encoder"](queries))

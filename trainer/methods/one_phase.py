@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data_tools.errors import UserError
 from trainer.methods.base import Method, check_at_most
 from trainer.schedule import Phase
 
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
 
-SMALLEST, WIDEST, LONGEST = 8, 2**13, 2**16
+WIDEST, LONGEST = 2**13, 2**16
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,7 @@ class OnePhaseMethod(Method):
     """Adam's step size."""
 
     def check(self, config: TrainConfig) -> None:
-        if config.microbatch:
-            raise UserError(
-                f"--microbatch {config.microbatch} does not go with --method {self.name()}, whose batch norm needs the"
-                " whole batch - leave it out"
-            )
-        if config.resolution < SMALLEST:
-            raise UserError(
-                f"--resolution {config.resolution} is too small for --method {self.name()} - give {SMALLEST} or more"
-            )
+        self.check_batch_norm(config)
         super().check(config)
         check_at_most(self.option("width"), self.width, WIDEST)
         check_at_most(self.option("code_size"), self.code_size, LONGEST)

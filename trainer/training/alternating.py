@@ -22,6 +22,9 @@ class Batch:
     real: Tensor
 
 
+Optimiser = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
 @dataclass(frozen=True)
 class Update:
     """One turn. objective: a loss as a module that has all that learns in this turn, and nothing else as a submodule.
@@ -33,8 +36,18 @@ class Update:
     name: str
     objective: nn.Module
     inputs: Callable[[Batch], tuple[Tensor, ...]]
-    optimiser: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+    optimiser: Optimiser
     batch: int = 0
+
+
+def adversarial_adam(rate: float) -> Optimiser:
+    """Adam as DCGAN has it (Radford et al. 2016), of parameters to be named."""
+    return lambda parameters: torch.optim.Adam(parameters, lr=rate, betas=(0.5, 0.999), fused=True)
+
+
+def adam(rate: float) -> Optimiser:
+    """Adam as it is, of parameters to be named."""
+    return lambda parameters: torch.optim.Adam(parameters, lr=rate, fused=True)
 
 
 class AlternatingStep(Step):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from trainer.methods import method_of
 from trainer.schedule import Phase
 from trainer.training.step import Step
 
@@ -21,8 +24,9 @@ class SingleLossStep(Step):
         return (self._real(*self._places(images_seen)),)
 
     def optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """Adam, whose step size is the phase's."""
-        return torch.optim.Adam(parameters, fused=True)
+        """Adam, whose step size is the phase's, with the method's weight decay."""
+        options: Any = method_of(self.config)
+        return torch.optim.Adam(parameters, weight_decay=options.weight_decay, fused=True)
 
     def begin(self, phase: Phase) -> None:
         self.phase = phase

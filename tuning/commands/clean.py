@@ -50,9 +50,10 @@ class Clean:
         from data_tools.dataset.reader import open_dataset
         from data_tools.storage import open_storage, write_bytes
         from trainer.commands.train import train
-        from tuning.begun import begin_or_go_on, training_of
+        from tuning.begun import begin_or_go_on
         from tuning.clean import JUNK, Rounds, run_rounds
         from tuning.report.rounds_page import planted_among, rounds_page
+        from tuning.trainings import training_of
 
         for option in ("data", "out"):
             if not getattr(self, option):

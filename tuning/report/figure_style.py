@@ -49,7 +49,7 @@ MARKERS = "^osDvP*Xph"
 METHOD_LINES: dict[str, dict[str, Any]] = {
     called: {
         "color": COLOURS[place % len(COLOURS)],
-        "linestyle": DASHES[place % len(DASHES)],
+        "linestyle": DASHES[(place + place // len(COLOURS)) % len(DASHES)],
         "marker": MARKERS[place % len(MARKERS)],
     }
     for place, called in enumerate(VARIANTS)

@@ -13,11 +13,8 @@ from trainer.methods.aae.networks import AdversarialAutoencoder
 from trainer.methods.ae.step import squared_errors
 from trainer.schedule import Phase
 from trainer.training import random
-from trainer.training.alternating import AlternatingStep, Batch, Update
+from trainer.training.alternating import AlternatingStep, Batch, Update, adam, adversarial_adam
 from trainer.training.losses import frozen
-
-BETAS = (0.5, 0.999)
-"""Adam's, of discriminator and encoder against each other."""
 
 
 class ReconstructionLoss(nn.Module):
@@ -77,15 +74,9 @@ class AaeStep(AlternatingStep):
 
     def updates(self, phase: Phase) -> list[Update]:
         n, options = self.networks, self.options
-
-        def adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=phase.learning_rate, fused=True)
-
-        def against(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=options.adversarial_rate, betas=BETAS, fused=True)
-
+        plain, against = adam(phase.learning_rate), adversarial_adam(options.adversarial_rate)
         return [
-            Update("reconstruction_adam", ReconstructionLoss(n, self.bf16), self._with_weights, adam),
+            Update("reconstruction_adam", ReconstructionLoss(n, self.bf16), self._with_weights, plain),
             Update("discriminator_adam", DiscriminatorLoss(n.discriminator), self._codes, against),
             Update("encoder_adam", FoolingLoss(n, self.bf16), self._with_weights, against),
         ]

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainer.methods.base import Method, check_at_most
-from trainer.methods.proposed import Proposed
+from trainer.methods.search import Search
 
 if TYPE_CHECKING:
-    import torch
-
-    from data_tools.dataset.training_set import TrainingSet
     from trainer.config import TrainConfig
-    from trainer.networks.base import NetworkSet
     from trainer.scoring.terms.base import Term
-    from trainer.training.group import Group
-    from trainer.training.step import Step
 
 
 @dataclass(frozen=True)
@@ -41,30 +35,20 @@ class Adgan(Method):
     ablation = True  # the proposed method's networks, less the encoder
     scores_with = ("ema", "critic")
 
-    minibatches = Proposed.minibatches
-    schedule = Proposed.schedule
-    z_size = Proposed.z_size
-    generate = Proposed.generate
-    criticise = Proposed.criticise
-    features = Proposed.features
+    minibatches = Search.minibatches
+    schedule = Search.schedule
+    z_size = Search.z_size
+    networks = Search.networks
+    step = Search.step
+    ready = Search.ready
+    generate = Search.generate
+    criticise = Search.criticise
+    features = Search.features
 
     def check(self, config: TrainConfig) -> None:
         super().check(config)
         check_at_most("--adgan.steps", self.steps, 10**6)
         check_at_most("--adgan.starts", self.starts, 2**12)
-
-    def networks(self, config: TrainConfig, channels: int, samples: int) -> NetworkSet:
-        from trainer.networks.progressive import SearchNetworks
-
-        return SearchNetworks.build(config.resolution, channels, config.width, config.seed)
-
-    def step(self, config: TrainConfig, networks: Any, data: TrainingSet, device: torch.device, group: Group) -> Step:
-        from trainer.methods.search.step import SearchStep
-
-        return SearchStep(config, networks, data, device, group)
-
-    def ready(self, config: TrainConfig, images_seen: int) -> bool:
-        return False  # a search is no single pass
 
     def own_terms(self) -> tuple[Term, ...]:
         from trainer.methods.adgan.terms import ADGAN

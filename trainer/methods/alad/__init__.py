@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.methods.base import Trained
+from trainer.methods.base import Trained as Trained
 from trainer.methods.bidirectional import BidirectionalMethod
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from data_tools.dataset.training_set import TrainingSet
     from trainer.config import TrainConfig
@@ -47,9 +46,6 @@ class Alad(BidirectionalMethod):
         from trainer.methods.alad.step import AladStep
 
         return AladStep(config, networks, data, device, group)
-
-    def reconstruct(self, trained: Trained, queries: Tensor) -> Tensor:
-        return trained.networks["average_generator"](trained.networks["average_encoder"](queries))
 
     def own_terms(self) -> tuple[Term, ...]:
         from trainer.methods.alad.terms import PAIR

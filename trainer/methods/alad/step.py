@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from trainer.methods.alad.networks import AladNetworks
 from trainer.methods.egbad.step import BidirectionalStep, fake_loss, real_loss
 from trainer.schedule import Phase
-from trainer.training.alternating import Batch, Update
+from trainer.training.alternating import Batch, Update, adversarial_adam
 from trainer.training.losses import frozen
 
 Made = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -69,10 +69,10 @@ class AladStep(BidirectionalStep):
     networks: AladNetworks
 
     def updates(self, phase: Phase) -> list[Update]:
-        n = self.networks
+        n, adam = self.networks, adversarial_adam(phase.learning_rate)
         return [
-            Update("discriminators_adam", DiscriminatorsLoss(n, self.bf16), self._made_again, self.adam),
-            Update("generator_adam", AladLoss(n, self.bf16), self.drawn, self.adam, batch=1),
+            Update("discriminators_adam", DiscriminatorsLoss(n, self.bf16), self._made_again, adam),
+            Update("generator_adam", AladLoss(n, self.bf16), self.drawn, adam, batch=1),
         ]
 
     def _made_again(self, batch: Batch) -> Made:

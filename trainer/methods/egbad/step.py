@@ -12,12 +12,9 @@ from trainer.methods import method_of
 from trainer.methods.alad.networks import BiganNetworks, JointDiscriminator
 from trainer.schedule import Phase
 from trainer.training import random
-from trainer.training.alternating import AlternatingStep, Batch, Update
+from trainer.training.alternating import AlternatingStep, Batch, Update, adversarial_adam
 from trainer.training.averages import follow
 from trainer.training.losses import frozen
-
-BETAS = (0.5, 0.999)
-"""Adam's."""
 
 
 def real_loss(logits: Tensor) -> Tensor:
@@ -69,9 +66,6 @@ class BidirectionalStep(AlternatingStep):
 
     networks: Any
 
-    def adam(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.phase.learning_rate, betas=BETAS, fused=True)
-
     def made(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Real images, what they encode to, generated images, what they were made of."""
         z = self._latents(random.LATENT_FOR_CRITIC, batch.positions)
@@ -96,9 +90,9 @@ class EgbadStep(BidirectionalStep):
     networks: BiganNetworks
 
     def updates(self, phase: Phase) -> list[Update]:
-        n = self.networks
+        n, adam = self.networks, adversarial_adam(phase.learning_rate)
         joint, bigan = JointLoss(n.discriminator, self.bf16), BiganLoss(n, self.bf16)
         return [
-            Update("discriminator_adam", joint, self.made, self.adam),
-            Update("generator_adam", bigan, self.drawn, self.adam, batch=1),
+            Update("discriminator_adam", joint, self.made, adam),
+            Update("generator_adam", bigan, self.drawn, adam, batch=1),
         ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from data_tools.errors import UserError
+from data_tools.errors import UserError as UserError
 from trainer.methods.base import Method, Trained, check_at_most
 from trainer.schedule import Phase
 
@@ -68,13 +68,7 @@ class FAnoGan(Method):
         }
 
     def check(self, config: TrainConfig) -> None:
-        if config.microbatch:
-            raise UserError(
-                f"--microbatch {config.microbatch} does not go with --method fanogan, whose batch norm needs the whole"
-                " batch - leave it out"
-            )
-        if config.resolution < 8:
-            raise UserError(f"--resolution {config.resolution} is too small for f-AnoGAN's blocks - give 8 or more")
+        self.check_batch_norm(config)
         super().check(config)
         check_at_most("--fanogan.width", self.width, 2**16)
         check_at_most("--fanogan.latent-size", self.latent_size, 2**16)

@@ -12,12 +12,9 @@ from trainer.methods import method_of
 from trainer.methods.fence_gan.networks import FenceDiscriminator, FenceNetworks
 from trainer.schedule import Phase
 from trainer.training import random
-from trainer.training.alternating import AlternatingStep, Batch, Update
+from trainer.training.alternating import AlternatingStep, Batch, Update, adversarial_adam
 from trainer.training.group import Group, whole_batch
 from trainer.training.losses import frozen
-
-BETAS = (0.5, 0.999)
-"""Adam's."""
 
 
 def encirclement_loss(logits: Tensor, level: float) -> Tensor:
@@ -74,12 +71,7 @@ class FenceStep(AlternatingStep):
         n = self.networks
         o: Any = method_of(self.config)
 
-        def of_discriminator(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=phase.learning_rate, betas=BETAS, fused=True)
-
-        def of_generator(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=o.generator_rate, betas=BETAS, fused=True)
-
+        of_discriminator, of_generator = adversarial_adam(phase.learning_rate), adversarial_adam(o.generator_rate)
         real = LabelLoss(n.discriminator, 1.0, 1.0, self.bf16)
         fake = LabelLoss(n.discriminator, 0.0, o.fake_weight, self.bf16)
         turns = [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer.methods.base import Trained
-from trainer.methods.one_phase import OnePhaseMethod
+from trainer.methods.reconstructing import ReconstructingMethod
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ganomaly(OnePhaseMethod):
+class Ganomaly(ReconstructingMethod):
     """An autoencoder, adversarially trained, whose reconstruction is encoded again: unusual is whose two codes differ
     (GANomaly, Akcay et al. 2018).
 
@@ -33,31 +33,13 @@ class Ganomaly(OnePhaseMethod):
     """Numbers of a code."""
     images: int = 75_000
     """Images shown."""
-    minibatch: int = 64
-    """Global minibatch."""
-    learning_rate: float = 2e-4
-    """Adam's step size."""
-    pixel_weight: float = 50.0
-    """Weight of the mean absolute difference of pixels."""
-    feature_weight: float = 1.0
-    """Weight of the mean squared difference of the discriminator's features."""
     code_weight: float = 1.0
     """Weight of the mean squared difference of both codes."""
 
     title = "GANomaly"
     known_by = "recoded"
-    may_be_0 = ("pixel_weight", "feature_weight", "code_weight")
+    may_be_0 = (*ReconstructingMethod.may_be_0, "code_weight")
     scores_with = ("encoder", "decoder", "encoder_again")
-
-    @classmethod
-    def presets(cls) -> dict[str, Any]:
-        """A quarter of the width, so that a training takes minutes on two cores."""
-        small: Any = {"width": 16, "code_size": 32, "learning_rate": 4e-4}
-        return {
-            "cells-small": cls(**small, images=150_000),
-            "study": cls(**small, images=150_000),
-            "demo": cls(**small, images=75_000),
-        }
 
     def z_size(self, config: TrainConfig) -> int:
         return self.code_size

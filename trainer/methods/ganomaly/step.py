@@ -12,11 +12,8 @@ from trainer.methods import method_of
 from trainer.methods.ganomaly.networks import GanomalyNetworks
 from trainer.networks.dcgan import Discriminator
 from trainer.schedule import Phase
-from trainer.training.alternating import AlternatingStep, Batch, Update
+from trainer.training.alternating import AlternatingStep, Batch, Update, adversarial_adam
 from trainer.training.losses import frozen
-
-BETAS = (0.5, 0.999)
-"""Adam's."""
 
 
 class GanomalyLoss(nn.Module):
@@ -68,9 +65,7 @@ class GanomalyStep(AlternatingStep):
     def updates(self, phase: Phase) -> list[Update]:
         n, options = self.networks, method_of(self.config)
 
-        def adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=phase.learning_rate, betas=BETAS, fused=True)
-
+        adam = adversarial_adam(phase.learning_rate)
         telling = DiscriminatorLoss(n.discriminator, self.bf16)
         return [
             Update("generator_adam", GanomalyLoss(n, options, self.bf16), lambda batch: (batch.real,), adam),

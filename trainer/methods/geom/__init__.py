@@ -72,13 +72,7 @@ class Geom(Method):
         }
 
     def check(self, config: TrainConfig) -> None:
-        if config.microbatch:
-            raise UserError(
-                f"--microbatch {config.microbatch} does not go with --method geom, whose batch norm needs the whole"
-                " batch - leave it out"
-            )
-        if config.resolution < 8:
-            raise UserError(f"--resolution {config.resolution} is too small for GEOM's shifts - give 8 or more")
+        self.check_batch_norm(config)
         super().check(config)
         if self.transforms not in (known := get_args(Transforms)):
             raise UserError(f"--geom.transforms {self.transforms} is unknown - give one of {', '.join(known)}")

@@ -58,11 +58,8 @@ class GeomStep(ExposedStep):
 
     def objective(self, phase: Phase) -> nn.Module:
         options: Any = method_of(self.config)
-        self.options, self.maps = options, maps_on(options.transforms, phase.resolution, self.device)
+        self.maps = maps_on(options.transforms, phase.resolution, self.device)
         return TransformLoss(self.networks.classifier, self.exposure, self.bf16)
-
-    def optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, weight_decay=self.options.weight_decay, fused=True)
 
     def inputs(self, images_seen: int) -> tuple[Tensor, ...]:
         places, positions = self._places(images_seen)

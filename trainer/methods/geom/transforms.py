@@ -6,6 +6,7 @@ A map of side R holds for each pixel of the result, row by row, which pixel of t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from itertools import permutations, product
 
 import numpy as np
@@ -80,4 +81,9 @@ def all_views(images: Tensor, maps: Tensor) -> Tensor:
 
 def maps_on(kind: str, side: int, device: torch.device) -> Tensor:
     """The maps of a kind, T x side^2."""
-    return torch.from_numpy(np.ascontiguousarray(KINDS[kind](side))).to(device)
+    return torch.from_numpy(_made(kind, side)).to(device)
+
+
+@cache
+def _made(kind: str, side: int) -> np.ndarray:
+    return np.ascontiguousarray(KINDS[kind](side))

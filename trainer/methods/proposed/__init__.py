@@ -34,7 +34,7 @@ class Proposed(Method):
         return {
             "proposed": Variant("proposed (d_I)"),
             "proposed-dz": Variant("proposed (d_z)", {"distance": "latent"}),
-            "clustergan-loss": Variant("ClusterGAN's loss", {"distance": "latent-squared", "distance_weight": 10.0}),
+            "clustergan-loss": Variant("ClusterGAN's loss", {"distance": "latent-squared"}),
         }
 
     def minibatches(self, config: TrainConfig) -> Iterator[tuple[str, int]]:

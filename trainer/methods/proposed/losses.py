@@ -10,13 +10,15 @@ from trainer.networks.layers import pixel_norm
 from trainer.networks.progressive import Critic, Encoder, Generator
 from trainer.training.losses import frozen
 
+CLUSTERGAN_WEIGHT = 10.0
+
 
 class GeneratorEncoderLoss(nn.Module):
     """-E[D(G(z))] + weight d, minimised jointly over generator and encoder.
 
     distance: "image", d = mean |G(z) - G(E(G(z)))|; "latent", d = mean |z - E(G(z))| with z as the generator sees it,
-        after normalisation; or "latent-squared", d = mean (z - E(G(z)))^2, which is ClusterGAN's (Mukherjee et al.
-        2019) without its clusters, there of weight 10.
+        after normalisation; or "latent-squared", d = 10 mean (z - E(G(z)))^2, which is ClusterGAN's (Mukherjee et al.
+        2019) without its clusters.
     coupling: "joint", the gradient of d reaches generator and encoder (the paper); or "encoder-only", d updates the
         encoder alone and the generator sees only the critic (the authors' code).
     """
@@ -52,7 +54,8 @@ class GeneratorEncoderLoss(nn.Module):
                 d = (target - again).abs().mean()
             else:
                 difference = pixel_norm(z) - z_hat
-                d = difference.abs().mean() if self.distance == "latent" else difference.square().mean()
+                squared = self.distance == "latent-squared"
+                d = CLUSTERGAN_WEIGHT * difference.square().mean() if squared else difference.abs().mean()
         loss = adversarial + self.weight * d
         parts = {
             "generator/loss": loss,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer.methods.base import Trained
-from trainer.methods.one_phase import OnePhaseMethod
+from trainer.methods.reconstructing import ReconstructingMethod
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SkipGanomaly(OnePhaseMethod):
+class SkipGanomaly(ReconstructingMethod):
     """A U-Net, adversarially trained to say images again: unusual is what it says otherwise, in pixels and in the
     discriminator's features (Skip-GANomaly, Akcay et al. 2019).
 
@@ -32,31 +32,13 @@ class SkipGanomaly(OnePhaseMethod):
     """Features that the discriminator judges by."""
     images: int = 125_000
     """Images shown; the authors' 25 epochs of 5,000."""
-    minibatch: int = 64
-    """Global minibatch."""
-    learning_rate: float = 2e-4
-    """Adam's step size."""
     fooling_weight: float = 1.0
     """Weight of the cross entropy of reconstructions with the label real."""
-    pixel_weight: float = 50.0
-    """Weight of the mean absolute difference of pixels."""
-    feature_weight: float = 1.0
-    """Weight of the mean squared difference of the discriminator's features."""
 
     title = "Skip-GANomaly"
     known_by = "skipped"
-    may_be_0 = ("fooling_weight", "pixel_weight", "feature_weight")
+    may_be_0 = (*ReconstructingMethod.may_be_0, "fooling_weight")
     scores_with = ("generator", "discriminator")
-
-    @classmethod
-    def presets(cls) -> dict[str, Any]:
-        """A quarter of the width, so that a training takes minutes on two cores."""
-        small: Any = {"width": 16, "code_size": 32, "learning_rate": 4e-4}
-        return {
-            "cells-small": cls(**small, images=150_000),
-            "study": cls(**small, images=150_000),
-            "demo": cls(**small, images=75_000),
-        }
 
     def networks(self, config: TrainConfig, channels: int, samples: int) -> NetworkSet:
         from trainer.methods.skip_ganomaly.networks import SkipNetworks

@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.methods import method_of
-from trainer.methods.ganomaly.step import BETAS
 from trainer.methods.skip_ganomaly.networks import CodeDiscriminator, SkipNetworks
 from trainer.schedule import Phase
-from trainer.training.alternating import AlternatingStep, Batch, Update
+from trainer.training.alternating import AlternatingStep, Batch, Update, adversarial_adam
 from trainer.training.losses import frozen
 
 
@@ -64,9 +63,7 @@ class SkipStep(AlternatingStep):
         n = self.networks
         options: Any = method_of(self.config)
 
-        def adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-            return torch.optim.Adam(parameters, lr=phase.learning_rate, betas=BETAS, fused=True)
-
+        adam = adversarial_adam(phase.learning_rate)
         telling = SkipDiscriminatorLoss(n.discriminator, options.feature_weight, self.bf16)
         return [
             Update("generator_adam", SkipLoss(n, options, self.bf16), lambda batch: (batch.real,), adam),

@@ -74,13 +74,7 @@ class Svdd(Method):
         return {"cells-small": small, "study": small, "demo": small}
 
     def check(self, config: TrainConfig) -> None:
-        if config.microbatch:
-            raise UserError(
-                f"--microbatch {config.microbatch} does not go with --method svdd, whose batch norm needs the whole"
-                " batch - leave it out"
-            )
-        if config.resolution < 8:
-            raise UserError(f"--resolution {config.resolution} is too small for --method svdd - give 8 or more")
+        self.check_batch_norm(config)
         super().check(config)
         if self.boundary not in (known := get_args(Boundary)):
             raise UserError(f"--svdd.boundary {self.boundary} is unknown - give {' or '.join(known)}")

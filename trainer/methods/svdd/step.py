@@ -106,10 +106,6 @@ class SvddStep(ExposedStep):
     def _codes(self, phase: Phase) -> Tensor:
         return swept(self, phase, lambda images: self.networks.encoder(normalised(images)))
 
-    def optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        options: Any = method_of(self.config)
-        return torch.optim.Adam(parameters, weight_decay=options.weight_decay, fused=True)
-
     def run(self, images_seen: int) -> dict[str, Tensor]:
         parts = super().run(images_seen)
         following = parts.pop("sphere/next_radius", None)
