@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.methods.base import Trained as Trained
 from trainer.methods.bidirectional import BidirectionalMethod
 
 if TYPE_CHECKING:

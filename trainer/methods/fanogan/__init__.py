@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from data_tools.errors import UserError as UserError
 from trainer.methods.base import Method, Trained, check_at_most
 from trainer.schedule import Phase
 
