@@ -36,6 +36,8 @@ def _proposed(plan: Plan, place: Any) -> Trial:
     """ValueError and the like for what is no trial of this plan."""
     if set(place["options"]) - {choice.name for choice in plan.choices}:
         raise ValueError("options that the plan does not vary")
+    if place["method"] not in plan.sweep.methods:
+        raise ValueError("a method that the plan does not train")
     return trial_of(plan.sweep, **place)
 
 
