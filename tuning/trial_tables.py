@@ -21,6 +21,7 @@ from trainer.scoring.join import WEIGHTED, fused, has_a
 from trainer.scoring.made_anomalies import LOCAL, corrupted
 from trainer.scoring.terms.base import Compared
 from trainer.scoring.trust import judged_of, made_terms, trusted
+from tuning.costs import parameter_count, training_minutes
 from tuning.label_free import uniform_images
 from tuning.scored import ScoredImages, scored_images
 from tuning.sweep_files import csv_text
@@ -59,6 +60,8 @@ def write_tables(trial: str) -> dict[str, float]:
         "labelled": judged.labels is not None,
         "scored_images": len(judged.images),
         "terms": list(scores),
+        "minutes": round(training_minutes(storage), 2),
+        "parameters": parameter_count(config, dataset.channels),
     }
     write_bytes(storage, RESULT, (json.dumps(facts, indent=2) + "\n").encode())
     return aucs
