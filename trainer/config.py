@@ -86,6 +86,8 @@ class TrainConfig:
     method: Annotated[MethodName, tyro.conf.arg(help=METHOD_HELP)] = "proposed"
     gamma: float = 0.0
     """Contamination: the share of anomalies in the training set, in [0, 1)."""
+    planted: str = ""
+    """The classes of anomalies that gamma takes, separated by commas; "" takes all."""
     exclude: str = ""
     """A list of keys, one a line, of training images to leave out; `audit` writes such lists."""
     seed: int = 1000

@@ -39,6 +39,8 @@ class SweepConfig:
     method: Annotated[str, tyro.conf.arg(help=METHOD_HELP)] = TrainConfig.method
     gamma: str = "0"
     """Contaminations, separated by commas."""
+    planted: str = ""
+    """The classes of anomalies that gamma takes, separated by commas; "" takes all."""
     seed: str = "0"
     """Seeds, separated by commas."""
     lam: Annotated[str, tyro.conf.arg(name="lambda")] = "paper,grid"

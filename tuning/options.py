@@ -15,7 +15,8 @@ from trainer.config import TrainConfig
 from trainer.methods import VARIANTS
 
 VARIED = {option for _, variant in VARIANTS.values() for option in variant.options}
-OWN = ("data", "out", "preset", "method", "gamma", "seed", *VARIED, "workers", "cache", "cache_limit", "start_from")
+PLACE = ("data", "out", "workers", "cache", "cache_limit", "start_from")
+OWN = ("preset", "method", "gamma", "planted", "seed", *VARIED, *PLACE)
 """Options that a sweep has itself, or that make no sense in one."""
 
 

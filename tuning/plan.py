@@ -81,7 +81,7 @@ def make_plan(sweep: SweepConfig) -> Plan:
     lambdas = lambda_values(sweep.lam)
     dataset = open_dataset(sweep.data, open_cache(sweep.cache, sweep.cache_limit))
     for gamma in sweep.gammas:
-        check_gamma(dataset, gamma)
+        check_gamma(dataset, gamma, sweep.planted)
     if base.resolution > dataset.resolution:
         raise UserError(
             f"--preset {sweep.preset} or --set resolution={base.resolution} is above the dataset's {dataset.resolution}"
@@ -108,6 +108,7 @@ def trial_of(sweep: SweepConfig, method: str, gamma: float, seed: int, options: 
         data=sweep.data,
         out=f"{sweep.out}/trials/{name}/run",
         gamma=gamma,
+        planted=sweep.planted,
         seed=seed,
         workers=str(sweep.workers),
         cache=sweep.cache,

@@ -117,7 +117,7 @@ def _run_baselines(plan: Plan, supervisor: Any) -> None:
 def _baselines(sweep: SweepConfig, gamma: float, seed: int, name: str) -> None:
     config, _ = read_options(sweep)
     dataset = open_dataset(sweep.data, open_cache(sweep.cache, sweep.cache_limit))
-    data = training_set(dataset, gamma, seed, config.window)
+    data = training_set(dataset, gamma, seed, config.window, None, sweep.planted)
     images, labels = test_images(dataset)
     factor = dataset.resolution // config.resolution
     train = averaged(data.at(np.arange(min(len(data), BASELINE_IMAGES))), factor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from trainer.scoring.comparison import compared, kept_of
 from trainer.scoring.evaluation import heading, provenance_columns, summary
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import WEIGHTED, fused, has_a
+from trainer.scoring.kinds import auc_by_planted
 from trainer.scoring.made_anomalies import LOCAL, corrupted
 from trainer.scoring.terms.base import Compared
 from trainer.scoring.trust import judged_of, made_terms, trusted
@@ -46,8 +48,10 @@ def write_tables(trial: str) -> dict[str, float]:
     values, scores = _score(inference, ready, config, dataset, judged)
     write_bytes(storage, SCORES, _score_csv(scores, judged).encode())
     aucs: dict[str, float] = {}
+    kinds: dict[str, dict[str, float]] = {}
     if judged.labels is not None:
         aucs = summary(values, judged.labels)
+        kinds = _by_kind(scores, judged.labels, judged.provenance, config)
         if values.z_hat is not None:
             array = io.BytesIO()
             np.savez(array, test=values.z_hat)
@@ -60,11 +64,23 @@ def write_tables(trial: str) -> dict[str, float]:
         "labelled": judged.labels is not None,
         "scored_images": len(judged.images),
         "terms": list(scores),
+        "kinds": kinds,
         "minutes": round(training_minutes(storage), 2),
         "parameters": parameter_count(config, dataset.channels),
     }
     write_bytes(storage, RESULT, (json.dumps(facts, indent=2) + "\n").encode())
     return aucs
+
+
+def _by_kind(
+    scores: dict[str, np.ndarray], labels: np.ndarray, provenance: list[dict[str, Any]], config: TrainConfig
+) -> dict[str, dict[str, float]]:
+    """AUCs by score, of anomalies of planted classes and of others; empty where the training names none."""
+    found: dict[str, dict[str, float]] = {}
+    for name, score in scores.items():
+        for kind in auc_by_planted(score, labels, provenance, config):
+            found.setdefault(kind.name, {})[name] = kind.auc
+    return found
 
 
 def _score(

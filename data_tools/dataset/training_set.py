@@ -36,17 +36,17 @@ class TrainingSet(Protocol):
 
 
 def training_set(
-    dataset: Dataset, gamma: float, seed: int, window: int = 0, excluded: Excluded | None = None
+    dataset: Dataset, gamma: float, seed: int, window: int = 0, excluded: Excluded | None = None, planted: str = ""
 ) -> TrainingSet:
     """The images to train on at contamination gamma.
 
     window: 0 decodes all of them; K decodes K shards at a time, for datasets larger than the cache may be.
-    excluded: images to do without; the anomalies are those of gamma, less the excluded ones. Raises UserError when
-    gamma is out of range or asks for more anomalies than there are, when nothing is left, and what `Dataset.images`
-    raises.
+    excluded: images to do without; the anomalies are those of gamma, less the excluded ones. planted: the classes that
+    these are drawn from, separated by commas; "" for all. Raises UserError when gamma is out of range or asks for more
+    anomalies than there are, when nothing is left, and what `Dataset.images` raises.
     """
     excluded = excluded or {}
-    chosen = _chosen(dataset, gamma, seed, excluded)
+    chosen = _chosen(dataset, gamma, seed, excluded, planted)
     check_some_left(dataset, excluded)
     anomalies = dataset.images("train-anomaly") if len(chosen) else dataset.decoded(())
     if window:
@@ -63,7 +63,7 @@ class Block(NamedTuple):
 
 
 def all_images(
-    dataset: Dataset, gamma: float, seed: int, window: int = 0, excluded: Excluded | None = None
+    dataset: Dataset, gamma: float, seed: int, window: int = 0, excluded: Excluded | None = None, planted: str = ""
 ) -> Iterator[Block]:
     """Every image of such a training set once, in blocks: the normal ones in the order of shards, then the anomalies.
 
@@ -73,7 +73,7 @@ def all_images(
     for shards in groups(dataset.manifest.of(pool), window):
         rows = kept_rows(shards, excluded)
         yield from _blocks(pool, dataset.decoded(shards), dataset.origin_lines(shards), rows)
-    chosen = _chosen(dataset, gamma, seed, excluded)
+    chosen = _chosen(dataset, gamma, seed, excluded, planted)
     if len(chosen):
         pool, shards = "train-anomaly", dataset.manifest.of("train-anomaly")
         yield from _blocks(pool, dataset.decoded(shards), dataset.origin_lines(shards), chosen)
@@ -85,8 +85,8 @@ def _blocks(pool: str, images: np.ndarray, origins: list[str], rows: np.ndarray)
         yield Block(images[some], [{"pool": pool, **json.loads(origins[row])} for row in some])
 
 
-def _chosen(dataset: Dataset, gamma: float, seed: int, excluded: Excluded) -> np.ndarray:
-    chosen = chosen_anomalies(dataset, gamma, seed)
+def _chosen(dataset: Dataset, gamma: float, seed: int, excluded: Excluded, planted: str) -> np.ndarray:
+    chosen = chosen_anomalies(dataset, gamma, seed, planted)
     if not excluded or not len(chosen):
         return chosen
     return chosen[np.isin(chosen, kept_rows(dataset.manifest.of("train-anomaly"), excluded))]

@@ -23,7 +23,14 @@ HEADINGS = (
     Heading(
         "method",
         "What is trained, and on which images.",
-        ("method", "gamma", "exclude", "seed", *(name for name, each in METHODS.items() if dataclasses.fields(each))),
+        (
+            "method",
+            "gamma",
+            "planted",
+            "exclude",
+            "seed",
+            *(name for name, each in METHODS.items() if dataclasses.fields(each)),
+        ),
     ),
     Heading(
         "schedule",

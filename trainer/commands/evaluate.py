@@ -35,7 +35,7 @@ class Evaluate:
         from rich.table import Table
 
         from data_tools.dataset.reader import open_dataset
-        from trainer.report.page import result_rows, write_report
+        from trainer.report.page import kind_rows, result_rows, write_report
         from trainer.run.checkpoint import chosen_checkpoint, read_info
         from trainer.run.folder import read_config
         from trainer.run.recoveries import warn_of_given_up
@@ -64,7 +64,15 @@ class Evaluate:
             lines.add_column(heading)
         for row in result_rows(inference, table):
             lines.add_row(row.name, f"{row.auc:.3f}", row.note)
-        Console(width=None if os.isatty(1) else 100).print(lines)
+        console = Console(width=None if os.isatty(1) else 100)
+        console.print(lines)
+        if kinds := kind_rows(info, table):
+            lines = Table(title=f"AUC of {next(iter(table.scores.terms))} by class of the anomalies")
+            for heading in ("class", "images", "AUC", ""):
+                lines.add_column(heading)
+            for kind in kinds:
+                lines.add_row(kind.name, str(kind.images), f"{kind.auc:.3f}", kind.note)
+            console.print(lines)
         print(f"report: {page}")
 
     def _several(self) -> None:

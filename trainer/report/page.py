@@ -18,6 +18,7 @@ from trainer.run.checkpoint import CheckpointInfo
 from trainer.scoring.evaluation import ScoreTable, auc, summary, test_images
 from trainer.scoring.inference import Inference
 from trainer.scoring.join import FUSED, PAPER_LAMBDA, WEIGHTED
+from trainer.scoring.kinds import Kind, auc_by_class, auc_by_planted
 
 EVALUATION = Made("an evaluation", re.compile(r"index\.html|scores\.csv|summary\.json|[a-z-]+\.png"))
 SHOWN = 10  # queries per picture of closest matches
@@ -52,6 +53,12 @@ def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
     ]
     first = [Row(FUSED, s[FUSED], "the terms that have a say, in one; needs no label")] if FUSED in s else []
     return first + rows + plain
+
+
+def kind_rows(info: CheckpointInfo, table: ScoreTable) -> list[Kind]:
+    """The AUCs of the first score by class of the anomalies; none where all are of one."""
+    known = (next(iter(table.scores.terms.values())), table.labels, table.provenance, info.config)
+    return auc_by_planted(*known) + auc_by_class(*known)
 
 
 def write_report(run: str, info: CheckpointInfo, inference: Inference, dataset: Dataset, table: ScoreTable) -> str:
@@ -89,6 +96,8 @@ def _write(
         info=info,
         config=info.config,
         rows=result_rows(inference, table),
+        kinds=kind_rows(info, table),
+        first=next(iter(table.scores.terms)),
         labels=table.labels,
         summary=s,
         ranked_by=ranked_by,

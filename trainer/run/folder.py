@@ -78,7 +78,7 @@ def _checked_data(config: TrainConfig) -> Dataset:
             f"--resolution {config.resolution} is above the dataset's {dataset.resolution} "
             f"- give {dataset.resolution} or less, or shard it anew at {config.resolution}"
         )
-    check_gamma(dataset, config.gamma)
+    check_gamma(dataset, config.gamma, config.planted)
     return dataset
 
 
@@ -189,7 +189,7 @@ def run_images(run: str, config: TrainConfig, dataset: Dataset) -> TrainingSet:
         check_excluded(dataset, excluded)
     except ValueError as error:
         raise UserError(f"{run}/{EXCLUDED}: {error} - train anew into another --out") from None
-    return training_set(dataset, config.gamma, config.seed, config.window, excluded)
+    return training_set(dataset, config.gamma, config.seed, config.window, excluded, config.planted)
 
 
 def as_begun(config: TrainConfig) -> TrainConfig:

@@ -51,7 +51,7 @@ def ranked(run: str, detector: Detector | Ensemble, cache: Cache, shown: int, da
     origins: list[str] = []
     worst = dataset.decoded(())
     held = np.zeros(0)  # their scores
-    blocks = all_images(dataset, config.gamma, config.seed, config.window, read_excluded(run))
+    blocks = all_images(dataset, config.gamma, config.seed, config.window, read_excluded(run), config.planted)
     for block in progress(blocks, "auditing", "blocks", -(-count // BLOCK)):
         found = detector.score(block.images, np.arange(len(origins), len(origins) + len(block.images)))
         parts.append(found)

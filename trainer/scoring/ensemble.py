@@ -74,7 +74,7 @@ class Ensemble(Judge):
         dataset = run_dataset(urls[0], data, opened)
         images = run_images(urls[0], configs[0], dataset)
         normal = sum(kept_count(shard, left_out[0]) for shard in dataset.manifest.of(normal_pool(dataset)))
-        draws = [(config.gamma, config.seed if config.gamma else 0) for config in configs]
+        draws = [(config.gamma, config.planted, config.seed if config.gamma else 0) for config in configs]
         shared = [len(images) if draw == draws[0] else normal for draw in draws]
         unknown = ensemble_of(urls, members, shared, criterion, np.zeros(0))
         made = unknown.made_scores(images) if criterion.contamination == AUTO else {}

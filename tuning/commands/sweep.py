@@ -19,7 +19,7 @@ HEADINGS = (
     Heading(
         "training",
         "What is trained, one detector for each combination.",
-        ("preset", "method", "gamma", "seed", "rounds", "drop"),
+        ("preset", "method", "gamma", "planted", "seed", "rounds", "drop"),
     ),
     Heading("search", "Further options of a training to try.", ("set", "sampler", "samples", "asha")),
     Heading("score", "What follows from the scores of each detector.", ("lam",)),
