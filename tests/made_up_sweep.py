@@ -34,6 +34,7 @@ class Made:
     each_kind: int = 12
     latent: int = 6
     labelled: bool = True
+    digest: str = "0"
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -91,7 +92,7 @@ def make_sweep(folder: Path, made: Made | None = None, seed: int = 0) -> Path:
         trials.append({"name": f"{method}_gamma-{gamma:g}_seed-{number}{ending}", **place, "config": config})
         make_trial(folder / "trials" / trials[-1]["name"], made, trials[-1], rng)
     counts = {"train-normal": 50, "train-anomaly": 12, "test-normal": made.each_kind, "test-anomaly": made.each_kind}
-    dataset = {"url": "data", "digest": "0", "counts": counts, "channels": 1}
+    dataset = {"url": "data", "digest": made.digest, "counts": counts, "channels": 1}
     options = {"name": made.name, "data": str(folder.parent / "data"), "preset": "cifar_car"}
     plan = {
         "version": 1,

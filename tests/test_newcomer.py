@@ -337,7 +337,7 @@ def test_it_is_in_the_tables_and_figures_of_a_report(house: House, swept: Path) 
     assert ("toy", "a") not in table and ("proposed", OWN) not in table
     assert CONTRAST in {row["score"] for row in rows_of(out / f"{prefix}-terms.csv")}
     assert f"toy: {OWN}" in {row["curve"] for row in rows_of(out / f"{prefix}-roc.csv")}
-    assert f"toy: {OWN}" in rows_of(out / "glance.csv")[0]
+    assert ("toy", OWN) in {(row["method"], row["score"]) for row in rows_of(out / "trials.csv")}
     figures = {path.name.removeprefix(f"{prefix}-").partition(".")[0] for path in (out / "figures").iterdir()}
     assert {"terms", "roc", "matches", "extremes", "scores", "lambda"} <= figures
     assert "Left out" not in (out / "index.html").read_text()

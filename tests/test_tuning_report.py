@@ -175,7 +175,7 @@ def test_all_figures_are_there_and_fit_a_printed_page(whole: Path) -> None:
             "matches",
             "extremes",
         ),
-        "roc",
+        *("roc", "methods"),
     }
     for path in (whole / "figures").iterdir():
         if path.suffix == ".png":
@@ -284,7 +284,6 @@ def test_sweeps_of_one_name_keep_apart(tmp_path: Path) -> None:
     report(sweeps, tmp_path / "out", sweeps)
     page = Page(tmp_path / "out/index.html")
     assert page.tables["CIFAR_CAR_1-table-2"] != page.tables["CIFAR_CAR_2-table-2"]
-    assert [row[:2] for row in page.tables["glance"][1:]] == [["CIFAR_CAR_1", "0.02"], ["CIFAR_CAR_2", "0.02"]]
 
 
 @pytest.mark.parametrize("count", [5, 60])

@@ -74,14 +74,18 @@ def aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return u / (positives * (len(labels) - positives))
 
 
-def checked(storage: Storage, name: str, parse: Callable[[bytes], T]) -> T:
+def checked(
+    storage: Storage,
+    name: str,
+    parse: Callable[[bytes], T],
+    remedy: str = "remove it and run python -m tuning sweep again",
+) -> T:
     """Parse an object; a UserError names it when it is damaged. FileNotFoundError when there is none."""
     content = read_bytes(storage, name)
     try:
         return parse(content)
     except DAMAGED as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        remedy = "remove it and run python -m tuning sweep again"
         raise UserError(f"{storage.url}/{name}: is damaged ({reason}) - {remedy}") from None
 
 
@@ -94,7 +98,7 @@ def read_table(storage: Storage, name: str, needed: Sequence[str]) -> list[dict[
     """A table's rows: text in the columns of TEXT, else float64; an empty cell is NaN."""
 
     def parse(content: bytes) -> list[dict[str, Any]]:
-        rows = _rows(content, needed)
+        rows = csv_rows(content, needed)
         return [
             {key: row[key] if key in TEXT else float(row[key]) if row[key] else np.nan for key in needed}
             for row in rows
@@ -110,7 +114,7 @@ def read_scores(storage: Storage, name: str, needed: Sequence[str], wanted: Sequ
     """
 
     def parse(content: bytes) -> ScoreFile:
-        rows = _rows(content, ("key", *needed))
+        rows = csv_rows(content, ("key", *needed))
         if not rows:
             raise ValueError("has no rows")
         columns = [key for key in rows[0] if (key in wanted if wanted else key not in ("key", "label"))]
@@ -141,7 +145,7 @@ def read_array(storage: Storage, name: str, rows: int) -> np.ndarray:
     return checked(storage, name, parse)
 
 
-def _rows(content: bytes, needed: Sequence[str]) -> list[dict[str, str]]:
+def csv_rows(content: bytes, needed: Sequence[str]) -> list[dict[str, str]]:
     """A CSV's rows by column; ValueError where a needed column is missing or a row has another length.
 
     Of two columns of one name the first counts: in tables of earlier versions a source's own label came second.

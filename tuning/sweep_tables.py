@@ -40,6 +40,9 @@ class Trial:
     images_seen: int
     resolution: int
     scores: ScoreFile
+    kinds: dict[str, dict[str, float]]  # AUCs by score of "planted" and "unseen" classes of anomalies
+    minutes: float | None  # of training
+    parameters: int | None
 
     @property
     def labelled(self) -> bool:
@@ -160,7 +163,7 @@ def _plan(value: Any) -> Plan:
 def _trial(storage: Storage, planned: dict[str, Any], names: set[str]) -> Trial:
     """A finished trial. Options are written as in the sweep's tables: "learning_rate=0.002 width=32"."""
     folder = f"trials/{planned['name']}"
-    labelled, images_seen, resolution, scored, terms = read_json(
+    labelled, images_seen, resolution, scored, terms, kinds, minutes, parameters = read_json(
         storage,
         f"{folder}/result.json",
         lambda r: (
@@ -168,7 +171,10 @@ def _trial(storage: Storage, planned: dict[str, Any], names: set[str]) -> Trial:
             int(r["images_seen"]),
             int(r["resolution"]),
             int(r["scored_images"]),
-            _names(r.get("terms")),  # that of an earlier version has none
+            _names(r.get("terms")),  # that of an earlier version has none, nor what follows
+            {str(k): {str(name): float(auc) for name, auc in aucs.items()} for k, aucs in r.get("kinds", {}).items()},
+            float(r["minutes"]) if "minutes" in r else None,
+            int(r["parameters"]) if "parameters" in r else None,
         ),
     )
     needed, wanted = (terms, terms) if terms else (WEIGHTED, score_columns())
@@ -181,7 +187,8 @@ def _trial(storage: Storage, planned: dict[str, Any], names: set[str]) -> Trial:
         )
     variant = Variant(planned["method"], " ".join(f"{name}={value}" for name, value in planned["options"].items()))
     gamma, seed, config = float(planned["gamma"]), int(planned["seed"]), planned["config"]
-    return Trial(planned["name"], variant, gamma, seed, config, images_seen, resolution, scores)
+    costs = (minutes, parameters)
+    return Trial(planned["name"], variant, gamma, seed, config, images_seen, resolution, scores, kinds, *costs)
 
 
 def _names(terms: Any) -> list[str] | None:

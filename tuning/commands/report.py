@@ -17,7 +17,7 @@ class Report:
     """Tables and figures of sweeps as one page that needs nothing else, and the CSVs behind them."""
 
     sweeps: Annotated[tyro.conf.Positional[tuple[str, ...]], UNSET]
-    """The sweeps' URLs."""
+    """The sweeps' URLs, and trials.csv of earlier reports, whose trials join the table of methods."""
     out: str = "report"
     """Where the page goes, a folder or s3://."""
     without_pixels: Annotated[tuple[str, ...], UNSET] = ()

@@ -17,8 +17,10 @@ from tuning.report import curve_blocks, image_blocks
 from tuning.report.blocks import BEATS, Block, Section, listed
 from tuning.report.figure_style import STYLE
 from tuning.report.image_blocks import LatentMaps, score_histograms
-from tuning.report.result_tables import choice_table, glance, table_1, table_2
-from tuning.score_names import meanings, title_of_method
+from tuning.report.method_blocks import method_blocks
+from tuning.report.result_tables import choice_table, table_1, table_2
+from tuning.report.trial_rows import TrialRow, joined, read_rows, rows_of
+from tuning.score_names import FUSED, meanings, title_of_method
 from tuning.sweep_files import csv_text
 from tuning.sweep_tables import Sweep, read_sweep
 
@@ -29,7 +31,8 @@ REPORT = Made("a report", re.compile(r"index\.html|[^/]+\.csv|figures/[^/]+\.(sv
 def write_report(urls: list[str], out: str, without_pixels: list[str], cache: str, cache_limit: str) -> str:
     """Write OUT/index.html, OUT/*.csv and OUT/figures; return the page's URL. A former report there is replaced.
 
-    urls: sweeps' folders, a section each. without_pixels: those of them whose images must not be shown.
+    urls: sweeps' folders, a section each, and trials.csv of earlier reports, whose trials join the table of methods; of
+    the same trial in two places the one named last counts. without_pixels: sweeps whose images must not be shown.
     cache, cache_limit: of the datasets that the pictures show ("" for the usual cache).
     UserError: a URL is no sweep or has no finished trial, a file is damaged, OUT holds something else.
     """
@@ -38,17 +41,42 @@ def write_report(urls: list[str], out: str, without_pixels: list[str], cache: st
     if unknown := hidden - {absolute(url.rstrip("/")) for url in urls}:
         raise UserError(f"--without-pixels {min(unknown)}: is none of the sweeps of this report - give one of them")
     REPORT.former(out)
-    sweeps = [read_sweep(url) for url in dict.fromkeys(url.rstrip("/") for url in urls)]
+    sources: list[Sweep | list[TrialRow]] = [
+        read_rows(url) if url.endswith(".csv") else read_sweep(url)
+        for url in dict.fromkeys(u.rstrip("/") for u in urls)
+    ]
+    sweeps = [source for source in sources if isinstance(source, Sweep)]
     named = list(zip(_short_names(sweeps), sweeps))
     with matplotlib.rc_context(STYLE):
-        shared = [block for block in (_overview(named), glance(named)) if block]
+        shared = [*([_overview(named)] if named else []), *method_blocks(_rows(sources))]
         sections = [
             _section(name, sweep, absolute(sweep.url) not in hidden, cache, cache_limit) for name, sweep in named
         ]
-    scores = {name for sweep in sweeps for trial in sweep.trials for name in trial.scores.columns}
+    scores = {name for sweep in sweeps for trial in sweep.trials for name in trial.scores.columns} or {FUSED}
     with REPORT.anew(out) as folder:
         _write(folder, shared, sections, meanings(scores))
     return f"{as_url(out) or out}/{PAGE}"
+
+
+def _rows(sources: list[Sweep | list[TrialRow]]) -> list[TrialRow]:
+    """Trials of all sources; sweeps of one name on one dataset are parts of one study."""
+    sweeps = [each for each in sources if isinstance(each, Sweep)]
+    names = iter(_dataset_names(sweeps))
+    return joined([rows_of(each, next(names)) if isinstance(each, Sweep) else each for each in sources])
+
+
+def _dataset_names(sweeps: list[Sweep]) -> list[str]:
+    """What each sweep's dataset is called: numbered where others have the same name; with the classes planted."""
+    known: dict[str, list[str]] = {}
+    for sweep in sweeps:
+        known.setdefault(sweep.plan.name, []).append(str(sweep.plan.dataset.get("digest", "")))
+    found = []
+    for sweep in sweeps:
+        others = list(dict.fromkeys(known[sweep.plan.name]))
+        number = f" ({others.index(str(sweep.plan.dataset.get('digest', ''))) + 1})" if len(others) > 1 else ""
+        planted = sweep.plan.facts.get("planted")
+        found.append(f"{sweep.plan.name}{number}{f', planted {planted}' if planted else ''}")
+    return found
 
 
 def _write(folder: Path, shared: list[Block], sections: list[Section], scores: dict[str, str]) -> None:
@@ -61,7 +89,7 @@ def _write(folder: Path, shared: list[Block], sections: list[Section], scores: d
     template = jinja2.Environment(autoescape=True).from_string(
         (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     )
-    title = "Sweeps" if len(sections) > 1 else f"Sweep {sections[0].title}"
+    title = f"Sweep {sections[0].title}" if len(sections) == 1 else "Sweeps"
     (folder / PAGE).write_text(
         template.render(title=title, shared=shared, sections=sections, scores=scores, mark=BEATS), encoding="utf-8"
     )

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED
+from trainer.scoring.join import PAPER_LAMBDA
 from tuning.report.blocks import BEATS, Block, number
 from tuning.report.figure_style import gamma_title, title_of
 from tuning.report.published import DATASETS, GAMMAS, SOURCE, TABLE_1, published
-from tuning.score_names import DEFAULT, FUSED, A, in_order, known_by, main_scores, rivals, title_of_method
+from tuning.score_names import A, in_order, main_scores
 from tuning.sweep_files import csv_text
 from tuning.sweep_tables import Sweep, Variant
 
@@ -163,40 +163,6 @@ def choice_table(sweep: Sweep, name: str) -> Block | None:
     caption = f"λ as the label-free figures choose it, by method and contamination.{note}"
     data = csv_text(keys, [[c[key] for key in keys] for c in sweep.choices])
     return Block(name, "The choice of λ without labels", caption, head, rows, data=data)
-
-
-def glance(sweeps: list[tuple[str, Sweep]]) -> Block | None:
-    """The sweeps' main figures side by side; None where none has labels."""
-    swept = dict.fromkeys(variant.method for _, sweep in sweeps for variant in sweep.variants)
-    subject = DEFAULT if DEFAULT in swept else next(iter(swept))
-    own = {score: (score, score) for score in (*WEIGHTED, known_by(subject)) if score != A}
-    own |= {PAPER: (A, PAPER), CHOSEN: (A, CHOSEN), FUSED: (FUSED, FUSED)}
-    wanted = [(rival, known_by(rival), known_by(rival)) for rival in rivals(subject) if rival in swept]
-    wanted += [(subject, score, title) for score, title in own.values()]
-    trials = [trial for _, sweep in sweeps for trial in sweep.trials]
-    wanted = [
-        (method, score, title)
-        for method, score, title in wanted
-        if any(trial.variant.method == method and trial.scores.has(score) for trial in trials)
-    ]
-    head = ["sweep", "γ", "best plain baseline", *(f"{title_of_method(m)}: {t}" for m, _, t in wanted)]
-    shown, lines = [], []
-    for name, sweep in sweeps:
-        variants = {method: sweep.first(method) for method, *_ in wanted}
-        found = [score_row(sweep, v, score, title) if (v := variants[m]) else None for m, score, title in wanted]
-        plain = baseline_rows(sweep)
-        for gamma in sweep.gammas if sweep.labelled else []:
-            best = best_baseline(plain, gamma)
-            bar = {gamma: best[1].mean} if best else {}
-            texts = [_shown(sweep, row, gamma, bar) if row else "–" for row in found]
-            shown.append([name, f"{gamma:g}", f"{best[0]} {_text(best[1])}" if best else "–", *texts])
-            means = [row.cells[gamma].mean if row and gamma in row.cells else None for row in found]
-            lines.append([name, gamma, best[0] if best else "", best[1].mean if best else None, *means])
-    if not shown:
-        return None
-    keys = ["sweep", "gamma", "baseline", "baseline_auc", *(f"{m}: {t}" for m, _, t in wanted)]
-    caption = f"AUC, mean ± sample standard deviation over seeds; {BEATS} and bold: above every plain baseline."
-    return Block("glance", "At a glance", caption, head, shown, data=csv_text(keys, lines))
 
 
 def _main_rows(sweep: Sweep, variant: Variant) -> list[Row]:
