@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_tools.dataset.cache import open_cache
+from data_tools.dataset.exclusion import find_excluded, read_keys
+from data_tools.dataset.reader import open_dataset
 from tests.conftest import refuses
+from trainer.run.folder import read_excluded
 from tuning.__main__ import main as tuning
-from tuning.compare import Measured, agreement, merit, ranked
+from tuning.compare import Measured, agreement, joined, merit, ranked
+from tuning.held_out import HELD_OUT, held_out_rows, made_of
 
 SETTINGS = (
     "resolution=8",
@@ -59,6 +65,44 @@ def test_the_table_ranks_by_merit(compared: Path) -> None:
     assert sum(float(row["first"]) for row in rows) == pytest.approx(1)
 
 
+def test_no_training_sees_what_is_held_out(compared: Path, dataset: Path) -> None:
+    opened = open_dataset(str(dataset), open_cache(dataset.parent / "cache"))
+    keys = [opened.provenance("train-normal")[row]["key"] for row in held_out_rows(opened)]
+    assert set(keys) == read_keys(str(compared / HELD_OUT)) and len(keys) == opened.count("train-normal") // 10
+    for run in compared.glob("*_seed-*/run"):
+        left_out = read_excluded(str(run))
+        assert sum(map(len, left_out.values())) == len(keys)
+        assert left_out == find_excluded(opened, keys)
+    measured = [json.loads(path.read_text()) for path in compared.glob("*/measured.json")]
+    assert len(measured) == 4 and {len(each["scores"]) for each in measured} == {len(keys)}
+
+
+def test_made_images_are_other_images_of_the_same_kind() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    made = made_of(images)
+    assert {"cut-paste", "blurred", "enlarged", "stitched", "turned"} <= set(made)
+    for kind, each in made.items():
+        assert each.shape == images.shape and each.dtype == np.uint8
+        assert all((one != other).any() for one, other in zip(each, images)), kind
+    assert made["blurred"].std() < images.std() and np.array_equal(made["turned"], np.rot90(images, 1, (1, 2)))
+    assert np.array_equal(made["stitched"][1], np.concatenate([images[1, :8], images[0, 8:]]))
+    assert np.array_equal(made["shuffled"][0, :8, :8], images[0, 8:, 8:])
+    assert not made_of(images[:, :4, :4])  # too small for any
+
+
+def test_the_best_and_those_near_it_are_joined() -> None:
+    found = {
+        "best": [made_up(0.9, 0.1, 1), made_up(0.9, 0.1, 2)],
+        "near": [made_up(0.8, 0.1, 3), made_up(0.8, 0.1, 4)],
+        "far": [made_up(0.6, 0.1, 5), made_up(0.6, 0.1, 6)],
+        "wrong": [made_up(0.2, 0.1, 7), made_up(0.2, 0.1, 8)],
+    }
+    assert joined(ranked(found)) == ["best", "near"]
+    assert joined(ranked({name: found[name] for name in ("wrong", "far")})) == ["far"]
+    alone = joined(ranked({"a": found["wrong"], "b": [made_up(0.1, 0.1, 9), made_up(0.1, 0.1, 1)]}))
+    assert len(alone) == 1
+
+
 def test_the_same_command_goes_on(compared: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = rows_of(compared)
     shutil.rmtree(compared / "geom_seed-1")
@@ -84,7 +128,7 @@ def made_up(told: float, noise: float, seed: int, hidden: int = 0) -> Measured:
     """A run that tells made anomalies apart so well, whose scores are a common ranking and noise of its own."""
     common, own = np.random.default_rng(hidden).standard_normal(200), np.random.default_rng(seed).standard_normal(200)
     separations = {kind: told + 0.02 * np.cos(i + seed) for i, kind in enumerate("abcd")}
-    return Measured(separations, {str(i): float(x) for i, x in enumerate(common + noise * own)}, None, None, 1.0)
+    return Measured(separations, (common + noise * own).tolist(), None, None, 1.0)
 
 
 def test_a_score_that_tells_and_agrees_is_first() -> None:
@@ -103,8 +147,6 @@ def test_a_score_that_tells_and_agrees_is_first() -> None:
 @settings(deadline=None, max_examples=20)
 def test_agreement_is_of_ranks(seed: int, scale: float) -> None:
     one, other = made_up(0.8, 1.0, seed % 1000), made_up(0.8, 1.0, seed % 1000 + 1)
-    stretched = Measured(
-        other.separations, {k: float(np.exp(scale * v)) for k, v in other.scores.items()}, None, None, 1
-    )
+    stretched = Measured(other.separations, np.exp(scale * np.array(other.scores)).tolist(), None, None, 1)
     assert agreement([one, stretched]) == pytest.approx(agreement([one, other]))
     assert agreement([one, one]) == pytest.approx(1)

@@ -17,20 +17,20 @@ import numpy as np
 from scipy.stats import rankdata
 
 from data_tools.dataset.cache import open_cache
-from data_tools.dataset.contamination import normal_pool
 from data_tools.dataset.reader import open_dataset
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_document, write_bytes
 from trainer.commands.train import train
 from trainer.config import TrainConfig
-from trainer.scoring.made_anomalies import separation, told_apart
+from trainer.scoring.made_anomalies import separation
 from tuning.begun import OPERATIONAL, begin_or_go_on
+from tuning.held_out import HELD_OUT, held_out_images, made_of, write_held_out
 from tuning.trainings import check_calibrates, training_of
 
 PLAN, MEASURED, TABLE = "compare.json", "measured.json", "compare.csv"
 RESAMPLES = 1000
-AGREED_ON = 2000
-"""Training images, at most, that two runs' rankings are compared on."""
+JOINED_FROM = 0.5
+"""The share of the best method's merit from which on others are joined with it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,9 @@ class Candidates:
     def place(self, method: str, seed: int) -> str:
         return f"{self.out}/{method}_seed-{seed}"
 
+    def runs(self, methods: Sequence[str]) -> list[str]:
+        return [f"{self.place(method, seed)}/run" for method in methods for seed in self.seeds]
+
     def training(self, method: str, seed: int) -> TrainConfig:
         return training_of(
             self.preset,
@@ -78,30 +81,31 @@ class Candidates:
             workers=self.workers,
             cache=self.cache,
             cache_limit=self.cache_limit,
+            exclude=f"{self.out}/{HELD_OUT}",
         )
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one run. separations: by kind, of made anomalies from their originals; scores: of training images by sample.
+    """Of one run. scores: of images held out; separations: by kind, of anomalies made of these, from them.
 
     own_task: how often a classifier was right in the end, where the method has one; auc: with labels alone.
     """
 
     separations: dict[str, float]
-    scores: dict[str, float]
+    scores: list[float]
     own_task: float | None
     auc: float | None
     minutes: float
 
     @property
     def told(self) -> float:
-        return told_apart(list(self.separations.values())) if self.separations else 0.5
+        return float(np.mean(list(self.separations.values()))) if self.separations else 0.5
 
 
 @dataclass(frozen=True)
 class Row:
-    """Of one method, means over seeds; agreement: the least rank correlation of two seeds, on training images."""
+    """Of one method, means over seeds; agreement: the least rank correlation of two seeds, on images held out."""
 
     method: str
     separation: float
@@ -122,11 +126,34 @@ def merit(told: float, agreement: float) -> float:
     return (2 * told - 1) * max(agreement, 0.0)
 
 
+def joined(rows: Sequence[Row]) -> list[str]:
+    """The methods that are worth joining as one detector: the best, and others with half of its merit or more."""
+    best = max(row.merit for row in rows)
+    return [row.method for row in rows if row.merit == best or row.merit >= JOINED_FROM * max(best, 0.0) > 0]
+
+
+def joined_auc(candidates: Candidates, methods: Sequence[str]) -> float | None:
+    """The AUC of these methods' runs as one detector; None without labelled test images."""
+    from trainer.scoring.criterion import Criterion
+    from trainer.scoring.evaluation import has_labels, test_images
+    from trainer.scoring.loading import load_detector
+
+    dataset = open_dataset(candidates.data, open_cache(candidates.cache, candidates.cache_limit))
+    if not has_labels(dataset):
+        return None
+    runs = ",".join(candidates.runs(methods))
+    detector = load_detector(runs, Criterion(), False, candidates.cache, candidates.cache_limit)
+    tested, labels = test_images(dataset)
+    scores = detector.score(tested).score
+    return separation(scores[~labels], scores[labels])
+
+
 def compare(candidates: Candidates) -> list[Row]:
     """Train what is not trained, measure what is not measured, and rank: the best first."""
     own = (*OPERATIONAL, "methods")  # more methods may join
     options = {name: value for name, value in dataclasses.asdict(candidates).items() if name not in own}
     begin_or_go_on(candidates.out, PLAN, options, "comparison")
+    write_held_out(open_dataset(candidates.data, open_cache(candidates.cache, candidates.cache_limit)), candidates.out)
     found: dict[str, list[Measured]] = {}
     for method in candidates.methods:
         for seed in candidates.seeds:
@@ -153,13 +180,9 @@ def ranked(found: Mapping[str, Sequence[Measured]]) -> list[Row]:
 
 
 def agreement(runs: Sequence[Measured]) -> float:
-    """The least rank correlation of two runs' scores of the training images that both have."""
-    found = []
-    for one, other in combinations(runs, 2):
-        both = sorted(one.scores.keys() & other.scores.keys(), key=int)
-        ranks = [rankdata([each.scores[key] for key in both]) for each in (one, other)]
-        found.append(float(np.nan_to_num(np.corrcoef(*ranks)[0, 1])))
-    return min(found)
+    """The least rank correlation of two runs' scores of the images held out."""
+    pairs = combinations((rankdata(run.scores) for run in runs), 2)
+    return min(float(np.nan_to_num(np.corrcoef(one, other)[0, 1])) for one, other in pairs)
 
 
 def _firsts(found: Mapping[str, Sequence[Measured]]) -> dict[str, float]:
@@ -178,7 +201,7 @@ def _firsts(found: Mapping[str, Sequence[Measured]]) -> dict[str, float]:
         merits = {}
         for name, values in table.items():
             seeds = draw.integers(len(values), size=len(values))
-            merits[name] = merit(float(np.median(values[seeds][:, chosen], axis=1).mean()), agreed[name])
+            merits[name] = merit(float(values[seeds][:, chosen].mean()), agreed[name])
         wins[max(merits, key=lambda name: merits[name])] += 1
     return {name: count / RESAMPLES for name, count in wins.items()}
 
@@ -213,18 +236,14 @@ def _measure(candidates: Candidates, place: str, minutes: float) -> Measured:
     cache = open_cache(candidates.cache, candidates.cache_limit)
     dataset = open_dataset(candidates.data, cache)
     detector = Detector.load(f"{place}/run", Criterion(), False, candidates.cache, candidates.cache_limit)
-    assert detector.calibration
-    separations = {
-        kind: separation(detector.known[: len(scores)], np.asarray(scores)) for kind, scores in detector.made.items()
-    }
-    drawn_by_seed = dataset.count(normal_pool(dataset))  # from here on samples are planted anomalies, other ones each
-    samples = zip(detector.calibration.samples[:AGREED_ON], detector.known)
-    scores = {str(sample): float(score) for sample, score in samples if sample < drawn_by_seed}
+    images = held_out_images(dataset)
+    scores = detector.score(images).score
+    separations = {kind: separation(scores, detector.score(made).score) for kind, made in made_of(images).items()}
     auc = None
     if has_labels(dataset):
-        images, labels = test_images(dataset)
-        auc = separation(detector.score(images[~labels]).score, detector.score(images[labels]).score)
-    return Measured(separations, scores, _own_task(f"{place}/run"), auc, minutes)
+        tested, labels = test_images(dataset)
+        auc = separation(detector.score(tested[~labels]).score, detector.score(tested[labels]).score)
+    return Measured(separations, scores.tolist(), _own_task(f"{place}/run"), auc, minutes)
 
 
 def _own_task(run: str) -> float | None:

@@ -21,9 +21,9 @@ SURE = 0.9
 class Compare:
     """Train several methods on one dataset, by two seeds or more, and rank them without labels.
 
-    Ranked by how well a method's score tells anomalies made of training images from their originals, times how far its
-    seeds agree on the training images. With labelled test images the table says how good the choice was. The same
-    command goes on where it was stopped; more methods may join.
+    Ranked by how well a method's score tells anomalies made of images that no training saw from these, times how far
+    its seeds agree on them. Methods that come near the best are offered as one detector. With labelled test images the
+    table says how good the choice was. The same command goes on where it was stopped; more methods may join.
     """
 
     data: str
@@ -47,7 +47,7 @@ class Compare:
 
     def __call__(self) -> None:
         from data_tools.storage import open_storage, write_bytes
-        from tuning.compare import TABLE, Candidates, compare
+        from tuning.compare import TABLE, Candidates, compare, joined, joined_auc
         from tuning.sweep_files import csv_text
 
         try:
@@ -79,8 +79,11 @@ class Compare:
         if best.auc is not None:
             most = max(rows, key=lambda row: row.auc or 0)
             print(f"by labels {most.method} is, with an AUC of {most.auc:.3f}; {best.method} has {best.auc:.3f}")
-        runs = ",".join(f"{candidates.place(best.method, seed)}/run" for seed in seeds)
-        print(f"next, its runs as one detector: python -m trainer audit {runs} --out AUDIT")
+        together = joined(rows)
+        said = f"{', '.join(together)} as one detector"
+        if (auc := joined_auc(candidates, together)) is not None:
+            said += f", with an AUC of {auc:.3f}"
+        print(f"next, {said}: python -m trainer audit {','.join(candidates.runs(together))} --out AUDIT")
 
 
 def _table(rows: list) -> list[str]:
