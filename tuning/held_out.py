@@ -56,7 +56,7 @@ def made_of(images: np.ndarray) -> dict[str, np.ndarray]:
     shuffled_quarters = np.concatenate([np.roll(bottom, quarter, axis=2), np.roll(top, quarter, axis=2)], axis=1)
     whole = {
         "blurred": gaussian_filter(pixels, (0, side / 16, side / 16, 0)),
-        "enlarged": np.clip(zoom(inner, (1, grown, grown, 1), order=1), 0, 255),
+        "enlarged": np.asarray(zoom(inner, (1, grown, grown, 1), order=1)),
         "blended": (pixels + others) / 2,
         "stitched": stitched,
         "shuffled": shuffled_quarters,

@@ -51,20 +51,32 @@ def rows_of(sweep: Sweep, dataset: str) -> list[TrialRow]:
 
 
 def _of_trial(trial: Trial, dataset: str) -> list[TrialRow]:
-    place = (dataset, trial.resolution, *trial.variant, trial.gamma, trial.seed)
     found = {name: trial.scores.auc(name) for name in trial.scores.columns}
     if trial.scores.has(A):
         found[A] = trial.scores.auc(A, PAPER_LAMBDA)
     planted, unseen = (trial.kinds.get(kind, {}) for kind in ("planted", "unseen"))
     return [
-        TrialRow(*place, name, auc, planted.get(name), unseen.get(name), trial.minutes, trial.parameters)
+        TrialRow(
+            dataset,
+            trial.resolution,
+            trial.variant.method,
+            trial.variant.options,
+            trial.gamma,
+            trial.seed,
+            name,
+            auc,
+            planted.get(name),
+            unseen.get(name),
+            trial.minutes,
+            trial.parameters,
+        )
         for name, auc in found.items()
     ]
 
 
 def text_of(rows: list[TrialRow]) -> str:
     """As CSV."""
-    return csv_text(COLUMNS, map(astuple, rows))
+    return csv_text(COLUMNS, [astuple(row) for row in rows])
 
 
 def read_rows(url: str) -> list[TrialRow]:
