@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,10 @@ def test_the_first_pages_own_images_run_from_the_first_command_to_the_last(tmp_p
         ran.append(shlex.split(line)[3])
     assert ran == ["images", "inspect", "train", "evaluate", "score", "audit", "train", "score", "export"]
     assert (tmp_path / "detector/score.py").is_file() and (tmp_path / "scores.csv").is_file()
+
+
+def test_there_is_one_version_number() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert re.search(rf"^version: {re.escape(project)}$", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
+    assert f"## {project}\n" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"stratagan:{project}-" in (ROOT / "k8s/README.md").read_text("utf-8")
