@@ -9,7 +9,7 @@ import numpy as np
 from trainer.scoring.join import PAPER_LAMBDA
 from tuning.report.blocks import BEATS, Block, number
 from tuning.report.figure_style import gamma_title, title_of
-from tuning.report.published import DATASETS, GAMMAS, SOURCE, TABLE_1, published
+from tuning.report.published import DATASETS, GAMMAS, PEERS_SOURCE, SOURCE, TABLE_1, published
 from tuning.score_names import A, in_order, main_scores
 from tuning.sweep_files import csv_text
 from tuning.sweep_tables import Sweep, Variant
@@ -109,7 +109,7 @@ def table_2(sweep: Sweep, name: str) -> Block:
                 lines.append((row.variant.method, row.variant.options, row.title, *figures))
     keys = ("method", "options", "score", "gamma", "lambda", "seeds", "mean", "spread", "beats_baselines")
     data = csv_text((*keys, *(f"published_{dataset}" for dataset in DATASETS)), lines)
-    caption = f"{LEGEND} Published figures: {SOURCE}, table 2."
+    caption = f"{LEGEND} Published figures: {SOURCE}, table 2; {PEERS_SOURCE}."
     return Block(name, "Table 2: AUC by method, score and contamination", caption, head, shown, data=data)
 
 
