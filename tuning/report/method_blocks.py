@@ -97,7 +97,8 @@ def method_blocks(rows: list[TrialRow]) -> list[Block]:
         "lost: from the least contamination to the greatest, of the first score. Minutes are of training, one trial."
     )
     table = Block("trials", "Every method in a line", caption, head, shown, data=text_of(rows))
-    return [table, _figure(found, gammas)]
+    several = {dataset: lines for dataset, lines in found.items() if len(lines) > 1}
+    return [table, *([_figure(several, gammas)] if several else [])]
 
 
 def _is_plain(line: Line) -> bool:
