@@ -17,9 +17,10 @@ from data_tools.dataset.exclusion import find_excluded, read_keys
 from data_tools.dataset.reader import open_dataset
 from tests.conftest import refuses
 from trainer.run.folder import read_excluded
+from trainer.scoring.made_whole import made_of
 from tuning.__main__ import main as tuning
 from tuning.compare import Measured, agreement, joined, merit, ranked
-from tuning.held_out import HELD_OUT, held_out_rows, made_of
+from tuning.held_out import HELD_OUT, held_out_rows
 
 SETTINGS = (
     "resolution=8",

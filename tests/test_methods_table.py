@@ -65,7 +65,12 @@ def test_lines_are_means_of_their_rows_the_best_first(rows: list[TrialRow]) -> N
         for line in lines:
             for score, aucs in (("fused", line.fused), (line.score, line.own)):
                 for gamma, values in aucs.items():
-                    expected = [r.auc for r in rows if (r.dataset, r.score, r.gamma) == (dataset, score, gamma)]
+                    expected = [
+                        r.auc
+                        for r in rows
+                        if (r.score, r.gamma) == (score, gamma)
+                        and dataset in (r.dataset, f"{r.dataset}, {r.resolution}x{r.resolution}")
+                    ]
                     assert set(values) <= set(expected)
             means.append(np.mean([v.mean() for v in line.first.values()]))
         assert means == sorted(means, reverse=True)
@@ -131,3 +136,9 @@ def test_every_method_has_a_title_in_the_figure() -> None:
     rows = [TrialRow("d", 16, called, "", 0.0, 0, "fused", 0.5) for called in VARIANTS]
     titles = [line.title for line in method_lines(rows)["d"]]
     assert len(set(titles)) == len(VARIANTS)
+
+
+def test_resolutions_are_not_taken_for_seeds() -> None:
+    rows = [TrialRow("d", side, "ae", "", 0.0, 0, "fused", auc) for side, auc in ((16, 0.5), (32, 0.9))]
+    found = method_lines(rows)
+    assert {name: line.fused[0.0].tolist() for name, (line,) in found.items()} == {"d, 16x16": [0.5], "d, 32x32": [0.9]}

@@ -22,7 +22,7 @@ from tests.conftest import plan_of, refuses
 from tests.runs import TINY
 from trainer.__main__ import main as trainer
 from trainer.config import TrainConfig
-from trainer.scoring.kinds import auc_by_class, auc_by_planted
+from trainer.scoring.by_class import auc_by_class, auc_by_planted
 
 R = 8
 CLASSES = ("bubble", "dust", "scratch")
@@ -107,7 +107,7 @@ def test_through_the_front_door(mixed: Dataset, tmp_path: Path, capsys: pytest.C
     said = capsys.readouterr().out
     assert "by class of the anomalies" in said and "unseen" in said and "scratch" in said
     page = (tmp_path / "run/evaluation/index.html").read_text()
-    assert "classes that training images hold" in page
+    assert "classes that training images hold" in page and "By class of the anomalies" in page
     trainer(["audit", run, *cache, "--contamination", "0.2"])
     with (tmp_path / "run/audit/audit.csv").open(newline="") as file:
         kinds = [row["class"] for row in csv.DictReader(file) if row["pool"] == "train-anomaly"]

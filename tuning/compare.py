@@ -23,8 +23,9 @@ from data_tools.storage import open_storage, read_document, write_bytes
 from trainer.commands.train import train
 from trainer.config import TrainConfig
 from trainer.scoring.made_anomalies import separation
+from trainer.scoring.made_whole import made_of
 from tuning.begun import OPERATIONAL, begin_or_go_on
-from tuning.held_out import HELD_OUT, held_out_images, made_of, write_held_out
+from tuning.held_out import HELD_OUT, held_out_images, write_held_out
 from tuning.trainings import check_calibrates, training_of
 
 PLAN, MEASURED, TABLE = "compare.json", "measured.json", "compare.csv"
@@ -215,7 +216,10 @@ def _measured(candidates: Candidates, method: str, seed: int) -> Measured:
     place = candidates.place(method, seed)
     storage = open_storage(place)
     try:
-        return Measured(**read_document(storage, MEASURED))
+        known = Measured(**read_document(storage, MEASURED))
+        if type(known.scores) is not list:
+            raise ValueError("scores are no list")
+        return known
     except FileNotFoundError:
         pass
     except (ValueError, TypeError) as error:

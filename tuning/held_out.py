@@ -7,14 +7,12 @@ asked of a score is asked of images held out, and of anomalies made of these.
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, zoom
 
 from data_tools.dataset.contamination import normal_pool
 from data_tools.dataset.exclusion import written_key
 from data_tools.dataset.reader import Dataset
 from data_tools.sources.common import shuffled
 from data_tools.storage import open_storage, write_bytes
-from trainer.scoring.made_anomalies import of_each_kind
 
 HELD_OUT = "held_out.txt"
 SHARE, MOST = 0.1, 256
@@ -38,29 +36,3 @@ def write_held_out(dataset: Dataset, url: str) -> str:
 def held_out_images(dataset: Dataset) -> np.ndarray:
     """uint8 N x H x W x C."""
     return dataset.images(normal_pool(dataset))[held_out_rows(dataset)]
-
-
-def made_of(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Anomalies made of images by kind, as `of_each_kind`, and of the whole image: simpler, larger, two in one."""
-    found = of_each_kind(images)
-    if not found:
-        return {}
-    pixels, side = images.astype(np.float64), images.shape[1]
-    others = np.roll(pixels, 1, axis=0)
-    edge = side // 6
-    inner, grown = pixels[:, edge : side - edge, edge : side - edge], side / (side - 2 * edge)
-    middle = pixels.mean(axis=(1, 2), keepdims=True)
-    stitched = np.concatenate([pixels[:, : side // 2], others[:, side // 2 :]], axis=1)
-    quarter = side // 2
-    top, bottom = pixels[:, :quarter], pixels[:, quarter:]
-    shuffled_quarters = np.concatenate([np.roll(bottom, quarter, axis=2), np.roll(top, quarter, axis=2)], axis=1)
-    whole = {
-        "blurred": gaussian_filter(pixels, (0, side / 16, side / 16, 0)),
-        "enlarged": np.asarray(zoom(inner, (1, grown, grown, 1), order=1)),
-        "blended": (pixels + others) / 2,
-        "stitched": stitched,
-        "shuffled": shuffled_quarters,
-        "inverted": 2 * middle - pixels,
-        "turned": np.rot90(pixels, 1, (1, 2)),
-    }
-    return found | {kind: made.round().clip(0, 255).astype(np.uint8) for kind, made in whole.items()}

@@ -15,11 +15,11 @@ from data_tools.storage import open_storage, write_bytes
 from trainer.config import TrainConfig
 from trainer.run.checkpoint import CheckpointInfo, checkpoint_names, newest_checkpoint, read_info
 from trainer.run.folder import read_config, run_images
+from trainer.scoring.by_class import auc_by_planted
 from trainer.scoring.comparison import compared, kept_of
 from trainer.scoring.evaluation import heading, provenance_columns, summary
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import WEIGHTED, fused, has_a
-from trainer.scoring.kinds import auc_by_planted
 from trainer.scoring.made_anomalies import LOCAL, corrupted
 from trainer.scoring.terms.base import Compared
 from trainer.scoring.trust import judged_of, made_terms, trusted

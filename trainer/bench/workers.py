@@ -83,7 +83,8 @@ def _measured(rank: int, work: Work, place: Path) -> dict[str, Any]:
     data, channels = MadeUpImages(config.resolution, work.channels), work.channels
     if config.data:
         dataset = open_dataset(config.data, open_cache(config.cache, config.cache_limit))
-        data, channels = training_set(dataset, config.gamma, config.seed, config.window), dataset.channels
+        data = training_set(dataset, config.gamma, config.seed, config.window, planted=config.planted)
+        channels = dataset.channels
     peak = matmul_peak(device, bf16)
     rows = []
     for phase in work.phases:

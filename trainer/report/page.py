@@ -15,10 +15,10 @@ from data_tools.storage import open_storage, read_bytes
 from data_tools.storage.replace import Made
 from trainer.report.figures import histogram_figure, lambda_figure, matches_figure, roc_figure, shown_scores
 from trainer.run.checkpoint import CheckpointInfo
+from trainer.scoring.by_class import Kind, auc_by_class, auc_by_planted
 from trainer.scoring.evaluation import ScoreTable, auc, summary, test_images
 from trainer.scoring.inference import Inference
 from trainer.scoring.join import FUSED, PAPER_LAMBDA, WEIGHTED
-from trainer.scoring.kinds import Kind, auc_by_class, auc_by_planted
 
 EVALUATION = Made("an evaluation", re.compile(r"index\.html|scores\.csv|summary\.json|[a-z-]+\.png"))
 SHOWN = 10  # queries per picture of closest matches

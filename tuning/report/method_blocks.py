@@ -28,6 +28,7 @@ class Line:
     own: dict[float, np.ndarray]  # of the score that it is known by
     minutes: float | None = None
     parameters: int | None = None
+    plain: bool = False  # a number of the image, which needs no training
 
     @property
     def first(self) -> dict[float, np.ndarray]:
@@ -42,14 +43,19 @@ class Line:
 
 
 def method_lines(rows: list[TrialRow]) -> dict[str, list[Line]]:
-    """By dataset the methods, the best first: by the mean over the contaminations of their first score."""
+    """By dataset the methods, the best first: by the mean over the contaminations of their first score.
+
+    Trials at several resolutions are as many datasets.
+    """
     found = {}
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        own = [row for row in rows if row.dataset == dataset]
+    for name, side in dict.fromkeys((row.dataset, row.resolution) for row in rows):
+        sides = {row.resolution for row in rows if row.dataset == name}
+        dataset = name if len(sides) == 1 else f"{name}, {side}x{side}"
+        own = [row for row in rows if (row.dataset, row.resolution) == (name, side)]
         variants = dict.fromkeys((row.method, row.options) for row in own if row.method != BASELINE)
         lines = [_line(Variant(*variant), own) for variant in variants]
         plain = dict.fromkeys(row.score for row in own if row.method == BASELINE)
-        lines += [Line(name, {}, name, _aucs(own, Variant(BASELINE, ""), name)) for name in plain]
+        lines += [Line(name, {}, name, _aucs(own, Variant(BASELINE, ""), name), plain=True) for name in plain]
         lines = [line for line in lines if line.first]
         found[dataset] = sorted(lines, key=lambda line: -float(np.mean([v.mean() for v in line.first.values()])))
     return found
@@ -81,14 +87,12 @@ def method_blocks(rows: list[TrialRow]) -> list[Block]:
     shown: list[list[str]] = []
     for dataset, lines in found.items():
         shown.append([dataset])
-        bars = {
-            gamma: max((_mean(line.own, gamma) for line in lines if _is_plain(line)), default=1.0) for gamma in gammas
-        }
+        bars = {gamma: max((_mean(line.own, gamma) for line in lines if line.plain), default=1.0) for gamma in gammas}
         for line in lines:
             cells = [_cell(line.fused, gamma, bars[gamma]) for gamma in gammas]
-            bar = 1.0 if _is_plain(line) else 0.0
+            bar = 1.0 if line.plain else 0.0
             own = [_cell(line.own, gamma, max(bars[gamma], bar)) for gamma in gammas]
-            title = f"{line.title}: no training" if _is_plain(line) else line.title
+            title = f"{line.title}: no training" if line.plain else line.title
             costs = [number(line.lost), "" if line.minutes is None else f"{line.minutes:.1f}"]
             shown.append([title, *cells, line.score, *own, *costs, f"{line.parameters:,}" if line.parameters else ""])
     caption = (
@@ -99,10 +103,6 @@ def method_blocks(rows: list[TrialRow]) -> list[Block]:
     table = Block("trials", "Every method in a line", caption, head, shown, data=text_of(rows))
     several = {dataset: lines for dataset, lines in found.items() if len(lines) > 1}
     return [table, *([_figure(several, gammas)] if several else [])]
-
-
-def _is_plain(line: Line) -> bool:
-    return not line.fused and line.title == line.score
 
 
 def _mean(aucs: dict[float, np.ndarray], gamma: float) -> float:
@@ -144,7 +144,7 @@ def _draw(panel: Axes, dataset: str, lines: list[Line], gammas: list[float]) -> 
         panel.plot([], [], "o", color=colour, markersize=3.5, label=gamma_title(gamma))
     panel.set_yticks(range(len(lines)), [line.title for line in reversed(lines)], fontsize=6)
     for label, line in zip(panel.get_yticklabels(), reversed(lines)):
-        label.set_color(GRAY if _is_plain(line) else BLACK)
+        label.set_color(GRAY if line.plain else BLACK)
     panel.axvline(0.5, color=GRAY, linewidth=0.6, linestyle=":")
     panel.set_ylim(-0.7, len(lines) - 0.3)
     panel.set(title=dataset, xlabel="AUC")
