@@ -1,7 +1,7 @@
 """Anomalies made of normal images that concern the whole image: simpler, larger, two in one, in another order.
 
-Those of `made_anomalies` add something, mostly to a part; a score that takes whatever is plain for normal finds them all,
-and none of these.
+Those of `made_anomalies` add something, mostly to a part; a score that takes whatever is plain for normal finds
+them all, and none of these.
 """
 
 from __future__ import annotations
