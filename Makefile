@@ -32,11 +32,11 @@ demo-through-s3:
 scale: .venv/ready
 	$(BIN)/python -m tests.scale
 
-# Twenty small trainings that lose a worker, the driver or the S3 store and end like one that was left alone: half an hour.
+# Twenty small training runs that lose a worker, the driver or the S3 store and end like one that was left alone: half an hour.
 chaos: .venv/ready
 	$(BIN)/python -m tests.chaos
 
-# What checkpoints cost a training, at full speed and over a slow link to the store.
+# What checkpoints cost a training run, at full speed and over a slow link to the store.
 cost: .venv/ready
 	$(BIN)/python -m tests.cost
 
@@ -62,7 +62,7 @@ test: .venv/ready
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
 
-# Trainings on three hosts made of network namespaces, through power cuts and pulled cables: root only, about 20 minutes.
+# Training runs on three hosts made of network namespaces, through power cuts and pulled cables: root only, about 20 minutes.
 lab: .venv/ready
 	$(BIN)/python -m pytest -m lab -s tests/test_lab.py
 

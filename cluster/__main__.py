@@ -1,4 +1,4 @@
-"""python -m cluster: where trainings, sweeps and detectors run."""
+"""python -m cluster: where training runs, sweeps and detectors run."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def client_of(address: str) -> Iterator[Any]:
         except (requests.exceptions.JSONDecodeError, KeyError) as error:  # a page, or JSON of something else
             raise UserError(f"{shown}: no Ray cluster, but something else - give its dashboard's address") from error
         except ValueError as error:
-            raise UserError(f"{shown}: is no address of a dashboard - give one like http://HOST:8265") from error
+            raise UserError(f"{shown}: is not an address of a dashboard - give one like http://HOST:8265") from error
         yield client
     except AuthenticationError as error:
         raise UserError(
@@ -84,7 +84,7 @@ def _refusal(error: Exception) -> str:
         return f"--name {taken[1]}: the name is taken, by a job that runs or has run - give another --name"
     if status and status[1] in ("502", "503", "504"):
         return f"no Ray cluster answers (status {status[1]} of what stands before it) - {SEE}"
-    return f"the cluster refuses{f' (status {status[1]})' if status else ''}: {last[:300]} - mend that, and try again"
+    return f"the cluster refuses{f' (status {status[1]})' if status else ''}: {last[:300]} - fix that, and try again"
 
 
 def submit(address: str, command: Sequence[str], name: str | None, with_storage: bool, pip: Sequence[str]) -> str:

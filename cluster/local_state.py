@@ -74,7 +74,9 @@ def bring_up(folder: Path, words: list[str]) -> LocalState:
             return state
         time.sleep(0.2)
     said = (folder / LOG).read_text(encoding="utf-8").strip().splitlines()
-    raise UserError(said[-1].removeprefix("error: ") if said else f"{folder / LOG}: the cluster ended without a word")
+    raise UserError(
+        said[-1].removeprefix("error: ") if said else f"{folder / LOG}: the cluster ended without a message"
+    )
 
 
 def bring_down(state: LocalState, folder: Path) -> None:

@@ -50,7 +50,7 @@ class ScoringConfig:
     best: bool = False
     criterion: Criterion = field(default_factory=Criterion)
     heatmaps: bool = False
-    actors: int = 0  # as many as the cluster has room for
+    actors: int = 0  # as many as the cluster can place
     data: str = ""  # where the run's dataset lies now
 
 
@@ -88,7 +88,7 @@ def score_images(config: ScoringConfig) -> Outcome:
     """
     config.criterion.check()
     if config.actors < 0:
-        raise UserError(f"--actors {config.actors} is below 0 - give 0 for as many as there is room for")
+        raise UserError(f"--actors {config.actors} is below 0 - give 0 for as many as can be placed")
     config = replace(config, **{name: absolute(getattr(config, name)) for name in ("images", "out", "data")})
     config = replace(config, run=absolute_runs(config.run))
     units, unread = find(open_storage(config.images))

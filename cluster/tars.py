@@ -106,7 +106,7 @@ def contents(file: IO[bytes]) -> Contents:
 
 
 def _follow(files: list[File], links: dict[int, tuple[str, str]]) -> None:
-    """Give links the contents of what they lead to; a reason where that is no file of this tar."""
+    """Give links the contents of what they lead to; a reason where that is not a file of this tar."""
     if not links:
         return
     known = {posixpath.normpath(files[i].name): i for i in links}
@@ -118,7 +118,7 @@ def _follow(files: list[File], links: dict[int, tuple[str, str]]) -> None:
                 break
             last = known.get(links[last][1])
         if last is None or last in links:
-            files[i] = files[i]._replace(reason=f"is a link to {said}, which is no file of this tar")
+            files[i] = files[i]._replace(reason=f"is a link to {said}, which is not a file of this tar")
         else:
             files[i] = files[last]._replace(name=files[i].name)
 
@@ -215,7 +215,7 @@ def _plain_header(block: bytes, place: int) -> _Header:
             raise ValueError
         size = _number(block[124:136])
     except ValueError:
-        raise ValueError(f"at byte {place:,} is no header of a tar") from None
+        raise ValueError(f"at byte {place:,} is no tar header") from None
     name = _text(block[:100])
     if block[257:263] == b"ustar\0" and (prefix := _text(block[345:500])):
         name = f"{prefix}/{name}"

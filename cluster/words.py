@@ -32,7 +32,7 @@ def check_words(command: Sequence[str]) -> None:
     for option, value in pairs:
         named = f"{option} {value}" if option in OPTIONS else value
         if value == "~" or value.startswith("~/"):
-            raise UserError(f"{named}: the cluster has a home of its own - give {url_forms()}, or a whole path")
+            raise UserError(f"{named}: ~ is another folder on the cluster - give {url_forms()}, or a whole path")
         if option in OPTIONS:
             _check(named, value)
     for value in _places(command):
@@ -42,7 +42,7 @@ def check_words(command: Sequence[str]) -> None:
 def _check(named: str, value: str) -> None:
     if value and not as_url(value) and local_path(value) and not value.startswith("/"):
         raise UserError(
-            f"{named}: the cluster does not know this place - give {url_forms()}, or a whole path that all its machines"
+            f"{named}: the cluster cannot see this folder - give {url_forms()}, or a whole path that all its machines"
             " share"
         )
 

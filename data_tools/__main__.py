@@ -13,7 +13,7 @@ PROGRAM = Program(
     "Make datasets of images, and look at them.",
     {
         "Shard images into a dataset": SOURCES,
-        "Make videos to try it with": (
+        "Make videos to try it on": (
             Command(
                 "simulate",
                 "OUT",
@@ -25,7 +25,7 @@ PROGRAM = Program(
             Command("inspect", "URL", "counts, sizes, contact sheets", "data_tools.commands.inspect:Inspect"),
             Command("verify", "URL", "every byte against the manifest", "data_tools.commands.verify:Verify"),
         ),
-        "Look after the decoded images on this node": (
+        "The cache of decoded images on this node": (
             Command("cache list", "", "what lies there", "data_tools.commands.cache:List"),
             Command("cache clear", "", "make room", "data_tools.commands.cache:Clear"),
         ),

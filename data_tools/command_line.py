@@ -70,7 +70,7 @@ def run_program(program: Program, argv: Sequence[str]) -> int:
 
 
 def run(program: Program, argv: Sequence[str], command: Sequence[str] = ()) -> None:
-    """Run the command that the words name; UserError for what the user can mend.
+    """Run the command that the words name; UserError for what the user can fix.
 
     command: the words that came after --.
     """

@@ -1,4 +1,4 @@
-"""The one kind of error a user can mend, and how a command reports it."""
+"""The one kind of error a user can fix, and how a command reports it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class UnreachableError(UserError):
 
 
 class ChangedError(UserError):
-    """An object was written anew while it was read."""
+    """An object was written again while it was read."""
 
 
 class IrregularError(UserError):
@@ -46,20 +46,20 @@ REMEDIES: dict[int, str] = {
     errno.EACCES: "have the permission given, or run it as its owner",
     errno.EPERM: "have the permission given, or run it as its owner",
     errno.EROFS: "give a place that can be written to",
-    errno.ENOENT: "mend the path",
-    errno.ENOTDIR: "mend the path: a part of it is a file",
+    errno.ENOENT: "fix the path",
+    errno.ENOTDIR: "fix the path: a part of it is a file",
     errno.EISDIR: "give a file instead of a folder",
     errno.EEXIST: "give another place, or move what is there",
     errno.ENOTEMPTY: "give another place, or move what is there",
     errno.ENAMETOOLONG: "choose a shorter path",
-    errno.ELOOP: "mend the links, which go in a circle",
+    errno.ELOOP: "fix the links, which go in a circle",
     errno.EMFILE: "raise the limit of open files: ulimit -n 65536",
     errno.ENFILE: "close programs: the whole machine has too many files open",
     errno.ENOMEM: "free memory, or lower --processes or --workers",
     errno.EADDRINUSE: "give another port, or end the program that has this one",
     errno.EADDRNOTAVAIL: "give an address of this machine",
     errno.EBUSY: "wait until nobody uses it",
-    errno.ESTALE: "mount the network file system anew",
+    errno.ESTALE: "mount the network file system again",
     errno.EIO: "check the disk or the network it hangs on",
     errno.ETIMEDOUT: "check the network and the other side",
     errno.ECONNREFUSED: "check that the other side runs",
@@ -72,7 +72,7 @@ def describe(error: OSError) -> str:
     name, text = f"{os.fsdecode(error.filename)}: " if error.filename else "", error.strerror or str(error)
     if "AF_UNIX path too long" in text or "AF_UNIX path length" in text:
         return f"{text} - set TMPDIR to a shorter path"
-    return f"{name}{text} - {REMEDIES.get(error.errno or 0, 'mend that, and run it again')}"
+    return f"{name}{text} - {REMEDIES.get(error.errno or 0, 'fix that, and run it again')}"
 
 
 def _quiet_about_disks(failure: threading.ExceptHookArgs) -> None:

@@ -1,4 +1,4 @@
-"""What comes from outside, checked where it comes in: JSON of bounded size and depth, names, whole numbers.
+"""What comes from outside, checked where it comes in: JSON of bounded size and depth, names, integers.
 
 All of these raise ValueError with a reason; who reads the file names it.
 """
@@ -29,7 +29,7 @@ def parse_json(content: bytes | str, most: int = JSON_BYTES) -> Any:
 
 
 def _refused(word: str) -> float:
-    raise ValueError(f"{word} is no number of JSON")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def _finite(digits: str) -> float:
@@ -44,7 +44,7 @@ DECODER = json.JSONDecoder(parse_constant=_refused, parse_float=_finite)
 def object_name(name: Any) -> str:
     """The name of an object beside others: one part of a path, nothing that leads elsewhere."""
     if not isinstance(name, str) or not name or len(name.encode(errors="surrogatepass")) > NAME_BYTES:
-        raise ValueError("a name that is no text of 1 to 255 bytes")
+        raise ValueError("a name that is not text of 1 to 255 bytes")
     if name in (".", "..") or "/" in name or "\\" in name or not name.isprintable():
         raise ValueError(f"the name {name!r} leads elsewhere or cannot be printed")
     return name
@@ -53,16 +53,16 @@ def object_name(name: Any) -> str:
 def relative_name(name: Any) -> str:
     """A name of parts joined by /, each as of `object_name`."""
     if not isinstance(name, str):
-        raise ValueError("a name that is no text")
+        raise ValueError("a name that is not text")
     for part in name.split("/"):
         object_name(part)
     return name
 
 
 def whole(value: Any, least: int, most: int, what: str) -> int:
-    """A whole number from `least` to `most`."""
+    """An integer from `least` to `most`."""
     if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{what} is {value!r:.40}, no whole number from {least} to {most}")
+        raise ValueError(f"{what} is {value!r:.40}, not an integer from {least} to {most}")
     return value
 
 

@@ -1,6 +1,6 @@
 """The files of a folder that other people and their programs write to: one answer to what lies there.
 
-Passed over everywhere alike: hidden files, what desktops leave behind, and whatever is no regular file. A pipe or a
+Passed over everywhere alike: hidden files, what desktops leave behind, and whatever is not a regular file. A pipe or a
 device is never opened, and a link counts as what it leads to.
 """
 

@@ -1,4 +1,4 @@
-"""python -m tests.chaos: small trainings on two Ray workers, in each of which one thing is killed; `make chaos`.
+"""python -m tests.chaos: small training runs on two Ray workers, in each of which one thing is killed; `make chaos`.
 
 Run folder and dataset lie in a real S3 store. Each training loses a worker, its driver or the store by SIGKILL, and
 must still end with the weights, metrics and events of one that was left alone. What is killed and when follows from
@@ -148,7 +148,7 @@ def writes_metrics(pid: int) -> bool:
 def strike(training: Training, which: int, phases: tuple[Phase, ...], start_up: float, row: dict[str, Any]) -> None:
     """Wait for a moment, kill, and bring back what does not come back by itself; `which` decides what and when.
 
-    start_up: seconds until a training says its first line.
+    start_up: seconds until a training run says its first line.
     """
     rng, kind, state = random.Random(which), KINDS[which % len(KINDS)], STATES[which % len(STATES)]
     phase = rng.choice([each for each in phases if state not in ("fade", "stable") or each.name.endswith(state)])
@@ -187,7 +187,7 @@ def strike(training: Training, which: int, phases: tuple[Phase, ...], start_up: 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training leaves; lines and events by "images name"."""
+    """What a training run leaves; lines and events by "images name"."""
 
     sha256: dict[str, str]
     lines: dict[str, list[float]]
@@ -278,7 +278,7 @@ def play_all(store: LocalStore, folder: Path, numbers: range, seed: int) -> list
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--runs", type=int, default=20, help="trainings in which something is killed; %(default)s")
+    parser.add_argument("--runs", type=int, default=20, help="training runs in which something is killed; %(default)s")
     parser.add_argument("--first", type=int, default=0, help="number of the first one; %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="%(default)s")
     parser.add_argument("--folder", type=Path, default=Path("chaos_run"), help="where the store lies; %(default)s")

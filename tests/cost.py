@@ -1,4 +1,4 @@
-"""python -m tests.cost: what checkpoints cost a training; `make cost` runs it.
+"""python -m tests.cost: what checkpoints cost a training run; `make cost` runs it.
 
 Steps of the preset cells-small in its last phase are timed, then checkpoints of it through the very code that saves
 them, validation included, to a real S3 store: at full speed, and behind a proxy that lets 5 MB/s through. The share is

@@ -241,7 +241,7 @@ class Resumed:
 class Swept:
     """The same sweep by the new tree."""
 
-    name: str = "sweep-anew"
+    name: str = "sweep-again"
 
     def check(self, bench: Bench) -> list[str]:
         old, side = bench.swept(), bench.new

@@ -3,7 +3,7 @@
     python -m tests.label_free scores RUN …     AUC of every term and every plain baseline, three joins of the terms
     python -m tests.label_free audit RUN …      recall of planted anomalies near the top of the training set
     python -m tests.label_free alarms RUN …     realised false alarms on held-out normal images against the interval
-    python -m tests.label_free heat RUN …       pixel AUROC of each kind of heat map on made defects
+    python -m tests.label_free heat RUN …       pixel AUROC of each kind of heat map on synthetic defects
     python -m tests.label_free neighbours RUN   what a part of the training images costs in L_k, and its speed
     python -m tests.label_free carried RUN      images/s of exported detectors
 
@@ -82,7 +82,9 @@ def scores(run: str) -> Iterator[Row]:
     columns |= {f"plain: {n}": s for n, s in baseline_scores(train, averaged(images, factor), config.seed).items()}
     for name, column in columns.items():
         yield {"run": run, "gamma": config.gamma, "seed": config.seed, "score": name, "auc": auc(labels, column)}
-    own = data.samples(np.arange(512))  # how joins can be chosen without a label: made anomalies among training images
+    own = data.samples(
+        np.arange(512)
+    )  # how joins can be chosen without a label: synthetic anomalies among training images
     sound = judge.score(data.at(np.arange(512)), own).terms
     spoilt = {kind: _as_own(judge, corrupted(data.at(np.arange(512)), kind, 0), own) for kind in CORRUPTIONS}
     for name, base in joins(sound, calibration.terms).items():

@@ -1,4 +1,4 @@
-"""A sharder and a training that stop themselves at a chosen moment, as Ctrl-Z or a suspended machine stops them.
+"""A sharder and a training run that stop themselves at a chosen moment, as Ctrl-Z or a suspended machine stops them.
 
 python -c "from tests.paused import main; main()" MOMENT sharder URL SEED SHARDS PROCESSES SIDE
 python -c "from tests.paused import main; main()" MOMENT data_tools|trainer WORDS...

@@ -1,4 +1,4 @@
-"""Small trainings for tests: their commands, what they said, their bits, and what a kill leaves of them."""
+"""Small training runs for tests: their commands, what they said, their bits, and what a kill leaves of them."""
 
 from __future__ import annotations
 

@@ -154,10 +154,10 @@ DATA: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
     ("a mask of another size", wrong_size, BAXTER, ("mask001.tif", "50 x 50", "160 x 160")),
     ("a truncated TIF", lambda p: truncate(p.videos / FRAME), BAXTER, ("frame_002.tif", "cannot be read")),
     ("too many to test on", lambda p: None, BAXTER.replace("size 4", "size 4000"), ("--test-size", "give at most")),
-    ("a broken PNG", broken_png, "data_tools images {folder}/images --out {out} --test-size 2", ("3.png", "mend")),
+    ("a broken PNG", broken_png, "data_tools images {folder}/images --out {out} --test-size 2", ("3.png", "fix")),
     ("an empty pool", empty_pool, "data_tools images {folder}/images --out {out}", ("normal", "holds no images")),
     (
-        "a resolution that is no power of two",
+        "a resolution that is not a power of two",
         images,
         "data_tools images {folder}/images --out {out} --resolution 48",
         ("--resolution is 48", "32 or 64"),
@@ -180,7 +180,7 @@ DATA: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
         ("x.tar", "not in the manifest"),
     ),
     ("a newer manifest", newer_manifest, "data_tools inspect {dataset}", ("manifest.json", "version 99", "update")),
-    ("no dataset", lambda p: None, "data_tools inspect {videos}", ("experiment", "is no dataset")),
+    ("no dataset", lambda p: None, "data_tools inspect {videos}", ("experiment", "is not a dataset")),
     ("an unknown command", lambda p: None, "data_tools shred {videos}", ("shred", "choose among")),
     (
         "a simulation over something",
@@ -191,7 +191,7 @@ DATA: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
 ]
 
 TRAINER: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
-    ("no dataset", lambda p: None, TRAIN.replace("{dataset}", "{videos}"), ("experiment", "is no dataset")),
+    ("no dataset", lambda p: None, TRAIN.replace("{dataset}", "{videos}"), ("experiment", "is not a dataset")),
     ("no data option", lambda p: None, TRAIN.replace("--data {dataset}", ""), ("--data is missing",)),
     ("an unknown kind of URL", lambda p: None, TRAIN.replace("{out}", "ftp://b/run"), ("ftp://b/run", "s3://")),
     ("workers that are no number", lambda p: None, TRAIN + " --workers some", ("--workers some", "1:8")),
@@ -208,7 +208,7 @@ TRAINER: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
     ),
     ("a best checkpoint that is gone", best_gone, "trainer evaluate {run} --best", ("best.json", "--best")),
     (
-        "a limit of the cache that is no size",
+        "a limit of the cache that is not a size",
         lambda p: None,
         TRAIN + " --cache-limit much",
         ("--cache-limit much", "50GB"),

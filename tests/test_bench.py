@@ -1,4 +1,4 @@
-"""`trainer bench`: what it says of a training's steps, and that it is the code that trains."""
+"""`trainer bench`: what it says of a training run's steps, and that it is the code that trains."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def test_two_workers_tell_what_reduction_costs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--only", "16"], "--only 16: this training has 4, 8 - give"),
+        (["--only", "16"], "--only 16: this training run has 4, 8 - give"),
         (["--seconds", "0"], "--seconds 0.0 is not positive"),
         (["--workers", "4", "--cores", "900"], "--workers 4 with 900 core(s) each are more than"),
-        (["--microbatch", "6"], "--microbatch 6 is no multiple of 4"),
+        (["--microbatch", "6"], "--microbatch 6 is not a multiple of 4"),
         (["--microbatch", "8", "--method", "fanogan"], "does not go with --method fanogan"),
         (["--against", "nothing.json"], "--against nothing.json: no measurement"),
         (["--data", "nowhere"], "nowhere"),

@@ -265,7 +265,7 @@ def test_a_description_that_is_something_else_is_damaged(tmp_path: Path, content
 
 
 def test_a_newer_format_is_named_as_such_and_is_no_damage(tmp_path: Path) -> None:
-    """Passing it over would train anew what a newer version has done."""
+    """Passing it over would train again what a newer version has done."""
     folder = save(tmp_path)
     save(tmp_path, images_seen=2000)
     edit(folder, format_version=FORMAT_VERSION + 1, something_new=True)
@@ -379,7 +379,7 @@ def test_the_average_starts_as_a_copy_of_the_generator_and_does_not_learn() -> N
     assert not any(p.requires_grad for p in networks.ema.parameters())
 
 
-# Damage, where a training meets it
+# Damage, where a training run meets it
 
 
 def remove(file: Path) -> None:
@@ -414,7 +414,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_word(
         assert start.notes == ()  # it never was one
         return
     (note,) = start.notes
-    assert note.startswith(f"warning: passed over a damaged checkpoint: {folder / name}: ") and "\n" not in note
+    assert note.startswith(f"warning: skipped a damaged checkpoint: {folder / name}: ") and "\n" not in note
 
 
 def test_a_checkpoint_that_lost_its_moments_is_passed_over(full: Path, dataset: Path, tmp_path: Path) -> None:
@@ -446,9 +446,9 @@ def test_a_training_that_passed_over_damage_ends_bit_identical(
     with unhurried():
         trainer(words_of(dataset, run, dataset.parent / "cache"))
     log = (run / "log.txt").read_text()
-    assert f"warning: passed over a damaged checkpoint: {folder / name}: " in log and "from 144 images" in log
+    assert f"warning: skipped a damaged checkpoint: {folder / name}: " in log and "from 144 images" in log
     assert last_bits(run) == last_bits(full) and said(run) == said(full)
-    check_checkpoint(read_info(str(folder)))  # written anew
+    check_checkpoint(read_info(str(folder)))  # written again
 
 
 def test_a_damaged_last_checkpoint_of_a_finished_run_is_computed_again(
@@ -458,7 +458,7 @@ def test_a_damaged_last_checkpoint_of_a_finished_run_is_computed_again(
     truncate(run / "checkpoints" / "images-000000224" / "ema.safetensors")
     with unhurried():
         trainer(words_of(dataset, run, dataset.parent / "cache"))
-    assert "passed over a damaged checkpoint" in capsys.readouterr().out
+    assert "skipped a damaged checkpoint" in capsys.readouterr().out
     assert last_bits(run) == last_bits(full)
 
 
@@ -473,7 +473,7 @@ def test_damage_in_s3_is_passed_over_and_the_run_ends_bit_identical(
     write_bytes(newest, "ema.safetensors", pickle.dumps(Bomb(target)))
     start = find_start(config)
     assert start.images_seen == 144 and not target.exists()
-    assert start.notes[0].startswith(f"warning: passed over a damaged checkpoint: {newest.url}/ema.safetensors: ")
+    assert start.notes[0].startswith(f"warning: skipped a damaged checkpoint: {newest.url}/ema.safetensors: ")
     before.remove("critic_adam.safetensors")
     assert find_start(config).images_seen == 128
     with unhurried():

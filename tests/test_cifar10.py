@@ -165,7 +165,7 @@ def test_wrong_folders_and_options(tmp_path: Path) -> None:
     refuses(Cifar10(tmp_path, seed=-1).plan, "--seed")
     refuses(Cifar10(tmp_path, normal_class="horse", test_size=1).plan, "no training image is of class horse")
     write_pickle(tmp_path / "test_batch", rows(), [7] * 10)
-    refuses(Cifar10(tmp_path, test_size=5).plan, "test_batch", "0 normal", "fetch it anew")
+    refuses(Cifar10(tmp_path, test_size=5).plan, "test_batch", "0 normal", "download it again")
     (tmp_path / "test_batch").unlink()
     refuses(Cifar10(tmp_path).plan, "test_batch", "missing")
 

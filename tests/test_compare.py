@@ -126,7 +126,7 @@ def test_what_cannot_be_is_refused(compared: Path, dataset: Path, tmp_path: Path
 
 
 def made_up(told: float, noise: float, seed: int, hidden: int = 0) -> Measured:
-    """A run that tells made anomalies apart so well, whose scores are a common ranking and noise of its own."""
+    """A run that tells synthetic anomalies apart so well, whose scores are a common ranking and noise of its own."""
     common, own = np.random.default_rng(hidden).standard_normal(200), np.random.default_rng(seed).standard_normal(200)
     separations = {kind: told + 0.02 * np.cos(i + seed) for i, kind in enumerate("abcd")}
     return Measured(separations, (common + noise * own).tolist(), None, None, 1.0)

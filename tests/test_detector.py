@@ -150,7 +150,7 @@ def test_a_score_does_not_depend_on_the_other_queries(channels: int, alpha: floa
             for mine, places in ((score(d, images, batch), np.arange(21)), (score(d, images[order], batch), order)):
                 error = np.abs(reading(mine) - expected[places])
                 assert name == "L_r" or error.max() < 1e-6, (name, batch)  # L_r is of order 10
-                assert (error / np.abs(expected[places])).max() < 5e-6, (name, batch)  # float32 rounds anew
+                assert (error / np.abs(expected[places])).max() < 5e-6, (name, batch)  # float32 rounds again
 
 
 def test_the_encoder_sees_each_query_by_itself() -> None:

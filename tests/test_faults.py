@@ -251,13 +251,13 @@ def kill_and_repeat(
                 Verify(url)()
                 assert there == expected
                 break
-            refuses(lambda url=url: read_manifest(open_storage(url)), url, "is no dataset")
+            refuses(lambda url=url: read_manifest(open_storage(url)), url, "is not a dataset")
             assert all(there[name] == expected[name] for name in there if name.endswith(".tar") and name[0] != ".")
         before, done = versions(url), MANIFEST in there
         code, errors, _ = Writer(url).end()
         if done:
             seen["after the manifest"] += 1
-            assert code == 2 and f"{url}: holds a dataset already" in errors
+            assert code == 2 and f"{url}: already holds a dataset" in errors
             assert contents(url) == expected
             continue
         assert code == 0, errors

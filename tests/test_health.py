@@ -1,4 +1,4 @@
-"""What is no number stops a training, which goes back once; and what else is wrong is said."""
+"""What is not a number stops a training run, which goes back once; and what else is wrong is said."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_several_workers_go_back_together(dataset: Path, tmp_path: Path, world: 
             if process:
                 process.kill()
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert "warning: the weights are no finite numbers after the step at 80 images" in log
+    assert "warning: the weights are NaN or infinite after the step at 80 images" in log
     assert checkpoint_names(config.out)[-1] == "images-000000224"
 
 

@@ -108,7 +108,7 @@ def test_broken_images_stop_or_are_skipped(tmp_path: Path, capsys: pytest.Captur
     whole = (tmp_path / "normal" / "im 0.png").read_bytes()
     for number in (0, 1, 2):
         (tmp_path / "normal" / f"im {number}.png").write_bytes(whole[: 20 * number])
-    refuses(lambda: run(tmp_path, resolution=8, test_size=2), "im ", "remove or mend", "--skip-broken")
+    refuses(lambda: run(tmp_path, resolution=8, test_size=2), "im ", "remove or fix", "--skip-broken")
     plan = Images(tmp_path, resolution=8, test_size=2, skip_broken=True).plan()
     assert len(plan.drafts["test-normal"]) == 2 and len(plan.drafts["train-normal"]) == 1
     patches = list(plan.patches())
@@ -284,6 +284,6 @@ def test_images_that_cannot_be_read(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", whole[:40], whole[:-200], b"<html>", whole[:60] + b"\0" * 200 + whole[260:]):
         path.write_bytes(content)
-        refuses(lambda: read_image(path, 4, 1), "x.png", "remove or mend")
+        refuses(lambda: read_image(path, 4, 1), "x.png", "remove or fix")
     Image.fromarray(np.array([[0, np.nan], [1, np.inf]], np.float32)).save(tmp_path / "x.tif")
     refuses(lambda: read_image(tmp_path / "x.tif", 4, 1), "x.tif", "not finite")

@@ -109,13 +109,13 @@ def test_a_calibration_is_kept_with_its_checkpoint(
 ) -> None:
     kept = spoilt / "calibration" / f"{read_info(newest_checkpoint(spoilt)).name}.safetensors"
     assert kept.exists()
-    monkeypatch.setattr(calibration, "calibrated", lambda *_: pytest.fail("made anew"))
+    monkeypatch.setattr(calibration, "calibrated", lambda *_: pytest.fail("made again"))
     again = Detector.load(str(spoilt), cache=str(tmp_path))
     np.testing.assert_array_equal(again.known, judge.known)
     broken = shutil.copytree(spoilt, tmp_path / "run")
     file = broken / "calibration" / kept.name
     file.write_bytes(file.read_bytes()[:100])
-    refuses(lambda: Detector.load(str(broken), cache=str(tmp_path)), str(file), "damaged", "made anew")
+    refuses(lambda: Detector.load(str(broken), cache=str(tmp_path)), str(file), "damaged", "made again")
 
 
 def test_a_calibration_of_other_weights_is_made_anew(
@@ -344,7 +344,7 @@ def test_constant_images_are_judged(judge: Detector) -> None:
 
 
 def told(judge: Detector, contamination: Literal["auto"] | float) -> Detector:
-    """A detector whose score tells made anomalies from all but the last 2 % of its training images."""
+    """A detector whose score tells synthetic anomalies from all but the last 2 % of its training images."""
     n, made = 1000, np.linspace(985.0, 2000, 200)
     calibration = dataclasses.replace(
         kept(judge),

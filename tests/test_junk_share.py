@@ -16,7 +16,7 @@ KINDS = ("cut-paste", "blot")
 
 
 def mixture(share: float, n: int, away: float, made_away: float, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Normal scores N(0, 1), a share of junk N(away, 1), and made anomalies N(made_away, 1)."""
+    """Normal scores N(0, 1), a share of junk N(away, 1), and synthetic anomalies N(made_away, 1)."""
     draw = np.random.default_rng(seed)
     known = draw.normal(size=n) + away * (draw.random(n) < share)
     return known, {kind: draw.normal(made_away, 1, 512) for kind in KINDS}

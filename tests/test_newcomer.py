@@ -220,7 +220,7 @@ def sweep_words(house: House, out: Path, workers: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def swept(house: House) -> Path:
-    """A sweep over the toy and the method, as Ray Tune drives it, but one training after the other in one process."""
+    """A sweep over the toy and the method, as Ray Tune drives it, but one run after the other in one process."""
     out = house.folder.parent / "sweep"
     house.run("exec", SWEEP, *sweep_words(house, out, 1))
     return out

@@ -1,4 +1,4 @@
-"""The peers through the front door: the same loop, data, checkpoints and wiring as the method's own trainings."""
+"""The peers through the front door: the same loop, data, checkpoints and wiring as the method's own training runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What version 0.1.0 wrote is read as it was meant: runs, calibrations, exported folders, sweeps.
 
-The folders in tests/released were made once and are never made anew; see the README.md there. Numbers that networks
+The folders in tests/released were made once and are never made again; see the README.md there. Numbers that networks
 compute are held to 1e-4 of their size, since processors round differently; what follows from stored numbers alone to
 much less.
 """

@@ -54,7 +54,7 @@ def test_a_score_that_is_no_finite_number_is_refused(tmp_path: Path, score: str)
 
 
 def test_what_is_no_sweep_or_has_no_finished_trial_is_refused(tmp_path: Path) -> None:
-    refuses(lambda: report([tmp_path / "none"], tmp_path / "out"), "none", "is no sweep", "--out")
+    refuses(lambda: report([tmp_path / "none"], tmp_path / "out"), "none", "is not a sweep", "--out")
     sweep = make_sweep(tmp_path / "sweep", SMALL)
     for path in sweep.glob("trials/*/result.json"):
         path.unlink()

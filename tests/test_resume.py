@@ -191,7 +191,7 @@ def test_four_workers_in_new_processes_go_on_bit_identical(dataset: Path, tmp_pa
 def test_a_new_run_starts_from_an_old_ones_weights(
     full: Path, dataset: Path, tmp_path: Path, again: Callable[..., None]
 ) -> None:
-    """At their count, with Adam anew; what it was asked for besides is its own."""
+    """At their count, with Adam again; what it was asked for besides is its own."""
     old = f"{full}/checkpoints/images-{144:09d}"
     again(tmp_path / "run", "--from", old, "--learning-rate", "0.001")
     log = (tmp_path / "run" / "log.txt").read_text()
@@ -379,7 +379,7 @@ def test_the_newest_and_the_best_checkpoints_stay_and_broken_ones_go(
 def test_the_best_is_the_best_by_what_was_asked_for(
     full: Path, dataset: Path, tmp_path: Path, by: str, again: Callable[..., None]
 ) -> None:
-    """best.json is made anew from the log, for a run that goes on as well; of equals the first stays."""
+    """best.json is made again from the log, for a run that goes on as well; of equals the first stays."""
     aucs = aucs_of(full, by)
     cut = cut_back(full, 192, tmp_path / "run")
     again(cut, "--best-by", by, "--keep", "1")

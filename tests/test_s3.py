@@ -49,7 +49,7 @@ def test_a_dataset_on_s3_has_the_bytes_of_one_in_a_folder(url: str, tmp_path: Pa
     assert keys == [patch.key for patch in made] and not (tmp_path / "cache").exists()
     assert np.array_equal(data.images("train-normal"), np.stack([patch.image for patch in made]))
     assert data.provenance("train-normal")[3] == {"key": "p3", "n": 3}
-    refuses(lambda: write(url), url, "holds a dataset already")
+    refuses(lambda: write(url), url, "already holds a dataset")
 
 
 @pytest.mark.parametrize("size", [0, 1, data_tools.storage.s3.PART, 2 * data_tools.storage.s3.PART + 12345])
@@ -174,7 +174,7 @@ def test_lasting_troubles_take_one_line_and_little_time(
     write(url)
     began = time.monotonic()
     refuses(lambda: open_dataset("s3://no-such-bucket-here/x"), "s3://no-such-bucket-here", "no such bucket")
-    refuses(lambda: open_dataset(f"{store.url}/nothing"), f"{store.url}/nothing", "is no dataset")
+    refuses(lambda: open_dataset(f"{store.url}/nothing"), f"{store.url}/nothing", "is not a dataset")
     open_storage(url).remove("train-normal-000001.tar")
     data = open_dataset(url, open_cache(tmp_path))
     refuses(lambda: data.images("train-normal"), f"{url}/train-normal-000001.tar", "is missing")

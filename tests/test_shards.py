@@ -88,7 +88,7 @@ def failing(after: int, error: BaseException) -> Iterator[Patch]:
     yield error  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("error", [UserError("a.png: broken - mend it"), KeyboardInterrupt(), MemoryError()])
+@pytest.mark.parametrize("error", [UserError("a.png: broken - fix it"), KeyboardInterrupt(), MemoryError()])
 def test_a_failure_midway_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)):
         write(tmp_path / "d", failing(25, error))
@@ -117,7 +117,7 @@ def test_nothing_to_train_on(tmp_path: Path) -> None:
 def test_a_dataset_or_foreign_files_are_never_written_over(tmp_path: Path) -> None:
     write(tmp_path / "d", patches())
     before = {path.name: path.read_bytes() for path in (tmp_path / "d").iterdir()}
-    with pytest.raises(UserError, match="holds a dataset already - "):
+    with pytest.raises(UserError, match="already holds a dataset - "):
         write(tmp_path / "d", patches(seed=1))
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "d").iterdir()}
     (tmp_path / "mine").mkdir()
@@ -133,7 +133,7 @@ def test_what_a_killed_writer_left_is_no_dataset_and_is_replaced(tmp_path: Path)
     left.mkdir()
     (left / "train-normal-000007.tar").write_bytes(b"of an earlier, larger source")
     (left / ".test-normal-000000.tar.partial").write_bytes(b"half")
-    with pytest.raises(UserError, match=r"is no dataset \(it has no manifest"):
+    with pytest.raises(UserError, match=r"is not a dataset \(it has no manifest"):
         read_manifest(open_storage(str(left)))
     assert write(left, patches()) == whole
     assert {path.name for path in left.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}

@@ -125,7 +125,7 @@ def test_a_dataset_in_it_is_that_of_a_folder(toy: str, tmp_path: Path) -> None:
         assert np.array_equal(one.at(np.arange(100)), other.at(np.arange(100)))
     blocks = list(all_images(open_dataset(toy, open_cache(tmp_path / "cache")), 0.2, 5))
     assert sum(len(block.images) for block in blocks) == 37
-    refuses(lambda: write(toy, pools), toy, "holds a dataset already")  # type: ignore[arg-type]
+    refuses(lambda: write(toy, pools), toy, "already holds a dataset")  # type: ignore[arg-type]
 
 
 def test_folders_of_files_go_there_and_back(toy: str) -> None:

@@ -1,4 +1,4 @@
-"""A sweep on Ray: exactly the trainings of its plan, tables that follow from stored scores alone, recovery."""
+"""A sweep on Ray: exactly the training runs of its plan, tables that follow from stored scores alone, recovery."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_every_lambda_is_as_if_scored_by_hand(swept: Path, dataset: Path) -> Non
 
 @pytest.mark.slow
 def test_the_plain_baselines_see_the_same_samples(swept: Path, dataset: Path) -> None:
-    """Of the trainings at gamma 0.1, averaged down to the networks' resolution."""
+    """Of the training runs at gamma 0.1, averaged down to the networks' resolution."""
     data = open_dataset(str(dataset), open_cache(str(dataset.parent / "cache")))
     images, labels = images_to_test(data)
     known = training_set(data, 0.1, 0)

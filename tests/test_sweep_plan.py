@@ -1,4 +1,4 @@
-"""The plan of a sweep: which trainings follow from its options, what lambda adds, and what is refused."""
+"""The plan of a sweep: which training runs follow from its options, what lambda adds, and what is refused."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_lambda_adds_no_training_and_the_plan_says_so(sweep: SweepConfig) -> Non
     )
     assert len(few.trials) == len(many.trials) == 4 and len(few.lambdas) == 1 and len(many.lambdas) >= 101
     text = "\n".join(introduce(many, 1))
-    assert "4 trials" in text and "4 trainings" in text and "1 finished" in text
+    assert "4 trials" in text and "4 training runs" in text and "1 finished" in text
     assert f"{len(many.lambdas)} values of lambda, which add no training" in text
 
 

@@ -214,12 +214,12 @@ def _raising(error: BaseException) -> int:
         (errno.ENOSPC, "free space"),
         (errno.EACCES, "permission"),
         (errno.EROFS, "can be written to"),
-        (errno.ENOENT, "mend the path"),
+        (errno.ENOENT, "fix the path"),
         (errno.ENAMETOOLONG, "shorter path"),
         (errno.EMFILE, "ulimit -n"),
         (errno.ELOOP, "circle"),
         (errno.EADDRINUSE, "another port"),
-        (errno.EXDEV, "mend that"),
+        (errno.EXDEV, "fix that"),
     ],
 )
 def test_each_error_has_its_own_remedy(number: int, remedy: str, capsys: pytest.CaptureFixture[str]) -> None:

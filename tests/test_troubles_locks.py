@@ -41,7 +41,7 @@ from trainer.training.loop import train
 
 ROOT = Path(__file__).resolve().parent.parent
 PHASES = config_of(["train", "--data", "d", "--out", "o", *TINY]).schedule()
-TAKEN_OVER = "another process has taken over writing there - leave it to that one"
+TAKEN_OVER = "another process has taken over writing there - let it finish"
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_a_paused_sharder_leaves_its_successors_dataset_alone(
 @pytest.mark.slow
 def test_who_is_paused_after_its_manifest_has_written_a_dataset(url: str, short: None) -> None:
     found = paused_and_followed(url, r"after manifest\.json 1", False)
-    assert "holds a dataset already" in found.refused
+    assert "already holds a dataset" in found.refused
     assert len(found.before) == FIRST + 1 and found.after == found.before and found.code == 0
     Verify(url)()
 
@@ -254,7 +254,7 @@ def test_numbers_grow_and_the_newest_mark_stays_unseen(url: str, short: None) ->
     paused.write(place, 1, 2)
     assert marks(place) == [".writer-000003"]
     Verify(place)()
-    refuses(lambda: paused.write(place, 1, 2), place, "holds a dataset already")
+    refuses(lambda: paused.write(place, 1, 2), place, "already holds a dataset")
 
 
 def test_a_question_costs_nothing_until_the_answer_is_old(
@@ -321,7 +321,7 @@ def test_who_lost_its_turn_drops_no_upload_of_its_successor(url: str, store: Loc
 
     begin("mine.tar")
     with open_storage(url).sole_writer(_is_ours):
-        assert under_way() == ["mine.tar"], "what is no part of a dataset is not ours to drop"
+        assert under_way() == ["mine.tar"], "what is not part of a dataset is not ours to drop"
         write_bytes(open_storage(url), ".writer-000001", b"{}")
         time.sleep(0.6)  # before that a successor does nothing
         begin(names[0])
@@ -335,7 +335,7 @@ def test_who_lost_its_turn_drops_no_upload_of_its_successor(url: str, store: Loc
 
 @pytest.fixture
 def lost(url: str, short: None) -> Iterator[StillOurs]:
-    """What a training has in hand whose place was taken and left again while it was paused."""
+    """What a training run has in hand whose place was taken and left again while it was paused."""
     with open_storage(url).sole_writer() as still_ours:
         write_bytes(open_storage(url), ".writer-000005", b'{"over": true}')
         time.sleep(0.5)
@@ -528,7 +528,7 @@ def test_one_on_ray_that_gives_up_leaves_the_one_that_trains_here(dataset: Path,
         on_ray.kill()
 
 
-# What commands make anew
+# What commands make again
 
 
 PAGES = Made("a page", re.compile(r"index\.html|fig/[^/]+\.png"), "--out ")

@@ -44,15 +44,15 @@ LONG += ["--log-images", "1000"]  # Ray takes a line of metrics every two second
         pytest.param("http://127.0.0.1:8265", "HOST:6379", id="ray_http"),
         ("https://ray.example.com", "cluster submit"),
         ("ray://127.0.0.1:10001", "cluster submit"),
-        ("tcp://127.0.0.1:6379", "is no address"),
-        ("127.0.0.1", "is no address"),
-        ("127.0.0.1:", "is no address"),
-        ("127.0.0.1:six", "is no address"),
-        ("127.0.0.1:80", "is no address"),
-        ("127.0.0.1:70000", "is no address"),
-        ("a b:6379", "is no address"),
-        ("user@host:6379", "is no address"),
-        ("::1:6379", "is no address"),
+        ("tcp://127.0.0.1:6379", "is not an address"),
+        ("127.0.0.1", "is not an address"),
+        ("127.0.0.1:", "is not an address"),
+        ("127.0.0.1:six", "is not an address"),
+        ("127.0.0.1:80", "is not an address"),
+        ("127.0.0.1:70000", "is not an address"),
+        ("a b:6379", "is not an address"),
+        ("user@host:6379", "is not an address"),
+        ("::1:6379", "is not an address"),
         ("127.0.0.1:6379\n", ""),
     ],
 )
@@ -78,7 +78,7 @@ def test_addresses_that_are_some(value: str, meant: str, monkeypatch: pytest.Mon
 def test_a_cluster_that_is_not_there_is_said_soon(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "STARTING", 1.0)
     begun = time.monotonic()
-    refuses(lambda: check_cluster(value.replace("PORT", str(free_ports(1)[0]))), "nobody listens there")
+    refuses(lambda: check_cluster(value.replace("PORT", str(free_ports(1)[0]))), "nothing listens there")
     assert time.monotonic() - begun < 15
 
 
@@ -199,10 +199,10 @@ def test_long_tmp_and_a_missing_one(tmp_path: Path, short: Path, monkeypatch: py
     monkeypatch.setenv("TMPDIR", str(long))
     assert temporary_folder() == "/tmp", "its path has room for Ray's sockets"
     monkeypatch.setenv("TMPDIR", str(short / "none"))
-    refuses(temporary_folder, "is no folder", "make it")
+    refuses(temporary_folder, "is not a folder", "make it")
     (short / "file").touch()
     monkeypatch.setenv("TMPDIR", str(short / "file"))
-    refuses(temporary_folder, "is no folder")
+    refuses(temporary_folder, "is not a folder")
     monkeypatch.setenv("TMPDIR", str(short))
     monkeypatch.setattr(own_node, "_room", lambda place: 0 if place == "/dev/shm" else own_node.NOTES)
     refuses(temporary_folder, "is full", "/dev/shm has less than 100 MB")

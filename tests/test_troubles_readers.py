@@ -282,7 +282,7 @@ WRONG: dict[str, list[tuple[str, bytes]]] = {
 def test_a_shard_of_what_no_writer_has_written(place: Path, files: list[tuple[str, bytes]]) -> None:
     put_shard(place, shard_of(*files), samples=4)
     for read in readers(place)[:2]:
-        refuses(read, f"{place}/train-normal-000000.tar: ", "write the dataset anew")
+        refuses(read, f"{place}/train-normal-000000.tar: ", "write the dataset again")
     assert not entries(place.parent / "cache")
 
 

@@ -106,7 +106,7 @@ def test_tar_bad_header() -> None:
     content[place + 148] ^= 0x55
     found = found_in(bytes(content))
     assert whole(found) == {f"{i:02d}": png(i) for i in range(4)}
-    assert ends(found) == [f"a.tar: cannot be read further (at byte {place:,} is no header of a tar)"]
+    assert ends(found) == [f"a.tar: cannot be read further (at byte {place:,} is no tar header)"]
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 5])

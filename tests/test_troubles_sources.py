@@ -1,5 +1,5 @@
 """Other people's images and frames: every TIFF is the right picture or refused with the reason, one rule of intensity a
-dataset, nothing left out without a word, no label missed, nothing opened that is no image.
+dataset, nothing left out without a word, no label missed, nothing opened that is not an image.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ COLOURS = RANDOM.integers(0, 256, (SIDE, SIDE, 3))
 
 
 def full_of(dtype: np.dtype) -> tuple[float, float]:
-    """What black and white are: all that whole numbers hold, and 0 to 1."""
+    """What black and white are: all that integers hold, and 0 to 1."""
     if dtype.kind == "f":
         return 0.0, 1.0
     return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
@@ -124,7 +124,7 @@ def test_every_tiff_is_the_right_picture_or_refused_with_the_reason(
     try:
         found = decode_image(file, "x.png", SIDE, 3, line)
     except UserError as error:
-        assert not any(word in str(error) for word in ("cannot be read", "remove or mend")), error
+        assert not any(word in str(error) for word in ("cannot be read", "remove or fix")), error
         floats_of_white = photometric == "miniswhite" and dtype.kind == "f"
         odd = dtype.kind == "c" or photometric in ("cielab", "cfa") or floats_of_white
         odd |= compression == "jpeg2000" and dtype.itemsize > 2

@@ -281,7 +281,7 @@ def test_what_speaks_no_http_or_no_tls_is_said(keyed: pytest.MonkeyPatch) -> Non
         keyed.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{made.port}")
         says(lambda: open_dataset("s3://bucket/data"), "no TLS", "http://")
         keyed.setenv("AWS_CA_BUNDLE", "/nowhere/ca.pem")
-        says(lambda: open_dataset("s3://bucket/data"), "AWS_CA_BUNDLE", "mend the path")
+        says(lambda: open_dataset("s3://bucket/data"), "AWS_CA_BUNDLE", "fix the path")
 
 
 def test_a_refusing_proxy_is_named_and_its_password_is_not(keyed: pytest.MonkeyPatch) -> None:
@@ -322,7 +322,7 @@ def test_a_name_that_nobody_knows_is_said_soon(keyed: pytest.MonkeyPatch) -> Non
 def test_key_with_newline(name: str, key: str, steady: Steady, keyed: pytest.MonkeyPatch) -> None:
     steady.gives(lambda *_: PAGE)
     keyed.setenv(name, f"planted{key}")
-    message = says(lambda: open_dataset("s3://bucket/data"), f"{name}: the AWS key", "set it anew")
+    message = says(lambda: open_dataset("s3://bucket/data"), f"{name}: the AWS key", "set it again")
     assert not steady.asked
     assert ("line break" in message) if "\n" in key else True
 
@@ -330,9 +330,9 @@ def test_key_with_newline(name: str, key: str, steady: Steady, keyed: pytest.Mon
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"AWS_PROFILE": "nobody"}, ("nobody", "mend the AWS variables or files")),
-        ({"AWS_DEFAULT_REGION": "eu west 1\n"}, ("region", "mend the AWS variables or files")),
-        ({"AWS_SECRET_ACCESS_KEY": ""}, ("AWS_SECRET_ACCESS_KEY", "mend the AWS variables or files")),
+        ({"AWS_PROFILE": "nobody"}, ("nobody", "fix the AWS variables or files")),
+        ({"AWS_DEFAULT_REGION": "eu west 1\n"}, ("region", "fix the AWS variables or files")),
+        ({"AWS_SECRET_ACCESS_KEY": ""}, ("AWS_SECRET_ACCESS_KEY", "fix the AWS variables or files")),
         ({"AWS_ENDPOINT_URL": "me:planted@store:9000"}, ("AWS_ENDPOINT_URL", "http://HOST:PORT")),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, ("no AWS keys found", "AWS_NO_SIGN_REQUEST=1")),
     ],
@@ -349,7 +349,7 @@ def test_a_broken_file_of_settings_is_named(keyed: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "home/.aws").mkdir()
     (tmp_path / "home/.aws/config").write_text("region = eu-west-1\n")
     s3_client._client.cache_clear()
-    says(lambda: open_dataset("s3://bucket/data"), "home/.aws/config", "mend the AWS variables or files")
+    says(lambda: open_dataset("s3://bucket/data"), "home/.aws/config", "fix the AWS variables or files")
     with pytest.raises(UserError, match=r"home/\.aws/config"), package(with_storage=True):
         pass
 
@@ -628,7 +628,7 @@ def test_no_answer_is_called_that(clean: pytest.MonkeyPatch) -> None:
     nobody = f"http://me:planted@127.0.0.1:{free_ports(1)[0]}"
     says(lambda: submit(nobody, ["true"], "a", False, ()), "no Ray cluster answers", within=15)
     for address in ("auto", "foo", "http://", "http://[bad", "127.0.0.1:8265", "ray://127.0.0.1:10001"):
-        says(lambda address=address: submit(address, ["true"], "a", False, ()), "is no address of a dashboard")
+        says(lambda address=address: submit(address, ["true"], "a", False, ()), "is not an address of a dashboard")
 
 
 @pytest.mark.parametrize(

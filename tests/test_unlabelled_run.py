@@ -1,4 +1,4 @@
-"""A run on images that nobody has labelled: its best checkpoint is found by made anomalies."""
+"""A run on images that nobody has labelled: its best checkpoint is found by synthetic anomalies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python -m trainer: one detector, from a training to verdicts."""
+"""python -m trainer: one detector, from a training run to verdicts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _presets() -> str:
 FROM_PRESET = "trainer.commands.configured:from_preset"
 PROGRAM = Program(
     "trainer",
-    "Train a detector of anomalies, and judge images by it.",
+    "Train an anomaly detector, and score images with it.",
     {
         "Train": (
             Command(
@@ -30,19 +30,21 @@ PROGRAM = Program(
             Command(
                 "bench",
                 "--preset NAME",
-                "measure a training's speed, where its time goes",
+                "measure a run's speed, and where its time goes",
                 "trainer.commands.bench:Bench",
                 FROM_PRESET,
             ),
         ),
         "Judge": (
             Command("evaluate", "RUN", "score the test set, write a report", "trainer.commands.evaluate:Evaluate"),
-            Command("score", "RUN IMAGES ...", "rank images, say which are anomalous", "trainer.commands.score:Score"),
+            Command(
+                "score", "RUN IMAGES ...", "rank images, and say which are anomalous", "trainer.commands.score:Score"
+            ),
             Command("audit", "RUN", "rank a run's own training images", "trainer.commands.audit:Audit"),
             Command(
                 "export",
                 "RUN --format torch|onnx --out FOLDER",
-                "a detector to carry elsewhere",
+                "a detector that works without this package",
                 "trainer.commands.export:Export",
             ),
         ),

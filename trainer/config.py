@@ -46,7 +46,7 @@ METHOD_HELP = "What is trained; options of each, and what it is, are below. " + 
     each.title if name == each.title else f"{name}: {each.title}" for name, each in METHODS.items()
 )
 SEPARATION = "separation"
-"""Of made anomalies from their originals: a measure of a checkpoint that needs no labels."""
+"""Of synthetic anomalies from their originals: a measure of a checkpoint that needs no labels."""
 A_SCORES = ("a_paper", "a_best")
 """AUCs of a at the paper's lambda, and at the best one on the test images."""
 
@@ -80,14 +80,14 @@ class TrainConfig:
     preset: str = "kth"
     """kth, cifar-car (the paper's), cells-small, cifar-small, study or demo; other options override it."""
     workers: str = "0"
-    """Ray Train workers, or MIN:MAX for as many as there is room for at any time; 0 trains in this process."""
+    """Ray Train workers, or MIN:MAX for as many as the cluster can place at any time; 0 trains in this process."""
     start_from: Annotated[str, tyro.conf.arg(name="from")] = ""
     """A checkpoint (or a run, for its newest) whose weights a new run starts from, at its count of images."""
     method: Annotated[MethodName, tyro.conf.arg(help=METHOD_HELP)] = "proposed"
     gamma: float = 0.0
     """Contamination: the share of anomalies in the training set, in [0, 1)."""
     planted: str = ""
-    """The classes of anomalies that gamma takes, separated by commas; "" takes all."""
+    """The anomaly classes that contaminate the training set, separated by commas; "" takes all."""
     exclude: str = ""
     """A list of keys, one a line, of training images to leave out; `audit` writes such lists."""
     seed: int = 1000
@@ -107,15 +107,15 @@ class TrainConfig:
     minibatch: dict[int, int] = field(default_factory=lambda: dict(PAPER_MINIBATCH))
     """Global minibatch per resolution."""
     contrast: ContrastName = "full"
-    """What networks see as -1 and 1. full: black and white; learned: the 0.5 and 99.5 percentiles of the set."""
+    """What becomes -1 and 1 in the networks. full: black and white; learned: the set's 0.5 and 99.5 percentiles."""
     microbatch: int = 0
-    """Images that a worker takes in one pass, for less memory: a step's gradient is then summed up; 0 takes all."""
+    """Images that a worker passes through at a time, to save memory: the step's gradient is summed; 0 takes all."""
     learning_rate: float = 0.001
     """Adam's step size (the paper's schedule raises it to 0.0015 at 1024x1024)."""
     generator_rate: float = 1.0
-    """That of generator and encoder of a growing network, as a multiple of the critic's, which is the learning rate."""
+    """Learning rate of a growing network's generator and encoder, as a multiple of the critic's."""
     final_decay: float = 0.0
-    """Over this share of the last phase of a growing network the learning rate falls to 0 by a straight line."""
+    """Share of the last phase over which a growing network's learning rate falls to 0, linearly."""
     ema_decay: float = 0.999
     """Decay of the generator's moving average, per critic step."""
 
@@ -145,9 +145,9 @@ class TrainConfig:
     keep: int = 3
     """Checkpoints to keep, the newest ones; the best one stays besides."""
     best_by: str = "auto"
-    """What makes a checkpoint the best. separation: how well it tells made anomalies, which needs no labels; or an AUC
-    on labelled test images: a_paper, a_best, or that of a term that needs no critic. auto: a_paper (where there is no
-    a, the method's first term) with labels, separation without."""
+    """What makes a checkpoint the best. separation: how well it tells synthetic anomalies, which needs no labels; or an
+    AUC on labelled test images: a_paper, a_best, or that of a term that needs no critic. auto: a_paper (where there is
+    no a, the method's first term) with labels, separation without."""
     patience: float = 300.0
     """Seconds after which workers that wait for one another give up, and start again from the newest checkpoint."""
     cache: str = ""
@@ -205,13 +205,13 @@ class TrainConfig:
         for option, batch in method.minibatches(self):
             if batch <= 0 or batch % (STDDEV_GROUP * max(workers, 1)):
                 raise UserError(
-                    f"{option} {batch} is no positive multiple of {STDDEV_GROUP * max(workers, 1)} (groups of"
+                    f"{option} {batch} is not a positive multiple of {STDDEV_GROUP * max(workers, 1)} (groups of"
                     f" {STDDEV_GROUP} on {max(workers, 1)} workers) - change it or --workers"
                 )
         if self.microbatch < 0 or self.microbatch % STDDEV_GROUP:
             raise UserError(
-                f"--microbatch {self.microbatch} is no multiple of {STDDEV_GROUP}, the size of minibatch-stddev groups"
-                f" - give e.g. {4 * STDDEV_GROUP}, or 0 for all at once"
+                f"--microbatch {self.microbatch} is not a multiple of {STDDEV_GROUP}, the size of minibatch-stddev"
+                f" groups - give e.g. {4 * STDDEV_GROUP}, or 0 for all at once"
             )
         return self
 
@@ -267,7 +267,7 @@ class TrainConfig:
         match = re.fullmatch(r"(\d+)(?::(\d+))?", self.workers)
         fewest, most = (int(match[1]), int(match[2] or match[1])) if match else (-1, -1)
         if not match or fewest > most or (fewest < 1 and most > 0):
-            raise UserError(f"--workers {self.workers} is no number of workers - give e.g. 8, or 1:8 for a range")
+            raise UserError(f"--workers {self.workers} is not a number of workers - give e.g. 8, or 1:8 for a range")
         return fewest, most
 
     def to_json(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from data_tools.dataset.training_set import TrainingSet
 
 LEARNED_FROM = 4096
-"""Training images, at most, that the line is learned from: the first ones that a training sees, in random order."""
+"""Training images, at most, that the line is learned from: the first ones that a training run sees, in random order."""
 PERCENTILES = (0.5, 99.5)
 """Of all their pixels, which become -1 and 1: a speck of dust or junk does not move them."""
 LEAST_WIDTH = 8

@@ -17,7 +17,7 @@ STDDEV_GROUP = 4
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training at one resolution; the optimisers' moments start anew with each.
+    """A stretch of training at one resolution; the optimisers' moments start again with each.
 
     kind: "fade", in which the newest layers blend in by alpha, or whatever else the method tells its phases apart by.
     start, end: images seen; the phase holds the steps that begin in [start, end).

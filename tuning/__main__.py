@@ -9,7 +9,7 @@ from data_tools.command_line import Command, Program, run, run_program
 
 PROGRAM = Program(
     "tuning",
-    "Train many detectors, and compare them.",
+    "Train many detectors and compare them.",
     {
         "": (
             Command(
@@ -22,7 +22,7 @@ PROGRAM = Program(
             Command(
                 "clean",
                 "--data URL --out RESULT",
-                "find the junk in one dataset by rounds of training and leaving out",
+                "find the junk in a dataset by rounds of training and leaving out",
                 "tuning.commands.clean:Clean",
             ),
             Command(

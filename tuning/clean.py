@@ -1,4 +1,4 @@
-"""Rounds: train, audit, leave the worst out, train again; in the end a training on what is left.
+"""Rounds: train, audit, leave the worst out, train again; in the end a training run on what is left.
 
 All that a round has done is in files under the result's URL, so that the same command goes on after any end of it. A
 round is over when its list is there, which is written last.
@@ -29,7 +29,7 @@ SHOWN = 120
 
 @dataclass(frozen=True)
 class Rounds:
-    """How often a training leaves out what it finds the worst, and where that is written.
+    """How often a training run leaves out what it finds the worst, and where that is written.
 
     cleaned: the training behind the last round, which leaves out all of it. drop: the share of its images that a round
     leaves out, the worst by the score `by`.
@@ -62,7 +62,9 @@ def check_rounds(rounds: int, drop: float) -> None:
     if rounds < 1:
         raise UserError(f"--rounds {rounds} is below 1 - give e.g. 3")
     if not 0 < drop < 1:
-        raise UserError(f"--drop {drop} is no share - give the share of images that each round leaves out, e.g. 0.02")
+        raise UserError(
+            f"--drop {drop} is not a share - give the share of images that each round leaves out, e.g. 0.02"
+        )
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def _read(rounds: Rounds, number: int) -> Done | None:
         return None
     except (ValueError, TypeError) as error:
         place = f"{rounds.place(number)}/{LEFT_OUT}"
-        raise UserError(f"{place}: damaged ({error!r:.200}) - delete it, the round's audit is made anew") from None
+        raise UserError(f"{place}: damaged ({error!r:.200}) - delete it, the round's audit is made again") from None
 
 
 def _write_list(place: str, name: str, done: list[Done]) -> None:

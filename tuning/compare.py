@@ -38,7 +38,7 @@ JOINED_FROM = 0.5
 class Candidates:
     """What is trained: each method, as a sweep calls it, by each seed, on the same data.
 
-    settings: further options of the trainings, NAME=VALUE each.
+    settings: further options of the training runs, NAME=VALUE each.
     """
 
     data: str
@@ -88,7 +88,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one run. scores: of images held out; separations: by kind, of anomalies made of these, from them.
+    """Of one run. scores: of images held out; separations: by kind, of synthetic anomalies made from these, from them.
 
     own_task: how often a classifier was right in the end, where the method has one; auc: with labels alone.
     """
@@ -123,7 +123,7 @@ class Row:
 
 
 def merit(told: float, agreement: float) -> float:
-    """How much a score says that is not chance: its separation of made anomalies, times how far seeds agree."""
+    """How much a score says that is not chance: its separation of synthetic anomalies, times how far seeds agree."""
     return (2 * told - 1) * max(agreement, 0.0)
 
 
@@ -187,7 +187,7 @@ def agreement(runs: Sequence[Measured]) -> float:
 
 
 def _firsts(found: Mapping[str, Sequence[Measured]]) -> dict[str, float]:
-    """How often each method is the best when kinds of made anomalies and seeds are drawn anew, with replacement."""
+    """How often each method is best when kinds of synthetic anomalies and seeds are drawn again, with replacement."""
     draw = np.random.default_rng(0)
     kinds = list(next(iter(found.values()))[0].separations)
     if not kinds:
@@ -223,7 +223,7 @@ def _measured(candidates: Candidates, method: str, seed: int) -> Measured:
     except FileNotFoundError:
         pass
     except (ValueError, TypeError) as error:
-        raise UserError(f"{place}/{MEASURED}: damaged ({error!r:.200}) - delete it, it is measured anew") from None
+        raise UserError(f"{place}/{MEASURED}: damaged ({error!r:.200}) - delete it, it is measured again") from None
     print(f"{method}, seed {seed}", flush=True)
     begun = time.monotonic()
     train(candidates.training(method, seed))

@@ -18,7 +18,7 @@ from trainer.methods import VARIANTS
 METHODS: dict[str, dict[str, Any]] = {
     called: {"method": name, **variant.options} for called, (name, variant) in VARIANTS.items()
 }
-"""What a sweep calls a method, and the options of a training that it stands for."""
+"""What a sweep calls a method, and the options of a training run that it stands for."""
 METHOD_HELP = "Methods, separated by commas: " + ", ".join(METHODS)
 OPERATIONAL = ("data", "out", "workers", "cpus", "concurrent", "cache", "cache_limit")
 """Options that say where and how a sweep runs, not what comes out."""
@@ -33,37 +33,37 @@ class SweepConfig:
     out: str = ""
     """The sweep's URL, a folder or s3://. If it holds an unfinished sweep of the same plan, that sweep goes on."""
     preset: str = ""
-    """What a training starts from."""
+    """The preset whose options a run starts from."""
     name: str = ""
     """What the report calls the dataset."""
     method: Annotated[str, tyro.conf.arg(help=METHOD_HELP)] = TrainConfig.method
     gamma: str = "0"
     """Contaminations, separated by commas."""
     planted: str = ""
-    """The classes of anomalies that gamma takes, separated by commas; "" takes all."""
+    """The anomaly classes that contaminate the training set, separated by commas; "" takes all."""
     seed: str = "0"
     """Seeds, separated by commas."""
     lam: Annotated[str, tyro.conf.arg(name="lambda")] = "paper,grid"
     """Values of lambda, separated by commas: paper (0.05), grid (dense where it matters), numbers. No training each."""
     set: tuple[str, ...] = ()
-    """Options of a training, as python -m trainer train names them: NAME=VALUE; NAME=VALUE,VALUE to try each; and for
-    the samplers random and optuna NAME=LOW..HIGH, or NAME=LOW..HIGH:log for a range of magnitudes."""
+    """Options of a training run, as python -m trainer train names them: NAME=VALUE; NAME=VALUE,VALUE to try each; and
+    for the samplers random and optuna NAME=LOW..HIGH, or NAME=LOW..HIGH:log for a range of magnitudes."""
     rounds: int = 0
-    """Besides each training a robust twin: that often it leaves out the images that it finds worst, and trains anew."""
+    """Add a robust twin of each run that leaves out the images it ranks worst and trains again, this many times."""
     drop: float = 0.02
-    """The share of its images that each of these rounds leaves out."""
+    """The share of the remaining images that each of these rounds leaves out."""
     sampler: Literal["grid", "random", "optuna"] = "grid"
     """How values of --set are combined: all with all, drawn at random, or proposed by Optuna."""
     samples: int = 10
     """Combinations that random and optuna try."""
     asha: bool = False
-    """Stop trainings early that do worse than others at the end of the same phase (needs labels and one method)."""
+    """Stop runs early that do worse than others at the end of the same phase (needs labels and one method)."""
     workers: int = 1
-    """Ray Train workers of each training."""
+    """Ray Train workers of each training run."""
     cpus: int = 1
     """CPU cores of each worker."""
     concurrent: int = 0
-    """Trainings at a time."""
+    """Training runs at a time."""
     cache: str = ""
     """Folder for decoded images on each node; each user has one of their own."""
     cache_limit: str = DEFAULT_LIMIT
@@ -93,7 +93,7 @@ class SweepConfig:
         """ValueError and the like for what `to_json` has not written."""
         words = tuple(values["set"])
         if not all(type(word) is str for word in words):
-            raise ValueError("set holds what is no text")
+            raise ValueError("set holds what is not a text")
         return SweepConfig(**typed(SweepConfig(), {**values, "set": words}))
 
 

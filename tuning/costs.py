@@ -12,7 +12,7 @@ from trainer.methods import method_of
 
 
 def training_minutes(storage: Storage) -> float:
-    """Of all trainings under a URL, each round of a robust twin among them, as their metrics say."""
+    """Of all training runs under a URL, each round of a robust twin among them, as their metrics say."""
     names = [name for name, _ in storage.tree() if name.rpartition("/")[2] == "metrics.jsonl"]
     return sum(_minutes(read_bytes(storage, name)) for name in names)
 

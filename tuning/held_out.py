@@ -1,7 +1,7 @@
-"""Images that no training sees, to judge trainings by without labels.
+"""Images that no training sees, to judge training runs by without labels.
 
 A network that has learned its images by heart tells anything from them, also what is as normal as they are. So what is
-asked of a score is asked of images held out, and of anomalies made of these.
+asked of a score is asked of images held out, and of synthetic anomalies made from these.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def write_held_out(dataset: Dataset, url: str) -> str:
     """Write their keys under a URL as --exclude takes them; returns the list's URL."""
     origins = dataset.provenance(normal_pool(dataset))
     keys = [written_key(str(origins[row]["key"])) for row in held_out_rows(dataset)]
-    write_bytes(open_storage(url), HELD_OUT, "\n".join(["# images held out of all trainings", *keys, ""]).encode())
+    write_bytes(open_storage(url), HELD_OUT, "\n".join(["# images held out of all training runs", *keys, ""]).encode())
     return f"{url}/{HELD_OUT}"
 
 

@@ -1,4 +1,4 @@
-"""--set: options of a training by name, as one value, several, or a range to draw from."""
+"""--set: options of a training run by name, as one value, several, or a range to draw from."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Choice:
 
 
 def parse(text: str, base: TrainConfig) -> Choice:
-    """Read NAME=VALUES; UserError when the name is no option of a training or a value does not fit it."""
+    """Read NAME=VALUES; UserError when the name is not an option of a training run or a value does not fit it."""
     name, equals, values = text.partition("=")
     name = name.removeprefix("--").replace("-", "_")
     if not equals or not values:
@@ -60,7 +60,9 @@ def parse(text: str, base: TrainConfig) -> Choice:
         except ValueError:
             low, high = 1.0, 0.0
         if kind not in (int, float) or not low < high or (match[3] and low <= 0):
-            raise UserError(f"--set {text} is no range of that option - give NAME=LOW..HIGH, and LOW above 0 with :log")
+            raise UserError(
+                f"--set {text} is not a range of that option - give NAME=LOW..HIGH, and LOW above 0 with :log"
+            )
         return Choice(name, (), low, high, bool(match[3]), kind is int)
     words = tuple(values.split(","))
     if len({_typed(_current(base, name, text), name, word) for word in words}) < len(words):
@@ -81,7 +83,7 @@ def with_option(config: TrainConfig, name: str, word: str) -> TrainConfig:
 
 
 def concerns(name: str, method: str) -> bool:
-    """Whether an option is one of this method's trainings: those of a peer are no other's."""
+    """Whether an option is one of this method's training runs: those of a peer are no other's."""
     head, _, rest = name.partition(".")
     return not rest or head == "minibatch" or head == method
 
@@ -95,7 +97,7 @@ def _current(config: TrainConfig, name: str, text: str) -> Any:
         return getattr(group, rest)
     if not rest and head in {f.name for f in dataclasses.fields(config)} and isinstance(group, int | float | str):
         return group
-    raise UserError(f"--set {text}: {name} is no option of a training - see python -m trainer train --help")
+    raise UserError(f"--set {text}: {name} is not an option of a training run - see python -m trainer train --help")
 
 
 def _typed(current: Any, name: str, word: str) -> Any:

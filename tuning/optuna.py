@@ -33,7 +33,7 @@ def known_trials(plan: Plan) -> Plan:
 
 
 def _proposed(plan: Plan, place: Any) -> Trial:
-    """ValueError and the like for what is no trial of this plan."""
+    """ValueError and the like for what is not a trial of this plan."""
     if set(place["options"]) - {choice.name for choice in plan.choices}:
         raise ValueError("options that the plan does not vary")
     if place["method"] not in plan.sweep.methods:

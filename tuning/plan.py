@@ -28,7 +28,7 @@ from tuning.trainings import with_method
 PLAN = "plan.json"
 VERSION = 1
 Options = dict[str, str]
-"""Options of a training that the sweep varies, as typed; and ROUNDS of a robust twin."""
+"""Options of a training run that the sweep varies, as typed; and ROUNDS of a robust twin."""
 ROUNDS = ("rounds", "drop")
 
 
@@ -76,7 +76,7 @@ def make_plan(sweep: SweepConfig) -> Plan:
         if getattr(sweep, option) < 1:
             raise UserError(f"--{option} {getattr(sweep, option)} is not positive - give at least 1")
     if sweep.concurrent < 0:
-        raise UserError(f"--concurrent {sweep.concurrent} is negative - give 0 for as many as there is room for")
+        raise UserError(f"--concurrent {sweep.concurrent} is negative - give 0 for as many as can be placed")
     base, choices = read_options(sweep)
     lambdas = lambda_values(sweep.lam)
     dataset = open_dataset(sweep.data, open_cache(sweep.cache, sweep.cache_limit))
@@ -128,7 +128,7 @@ def trial_of(sweep: SweepConfig, method: str, gamma: float, seed: int, options: 
 
 
 def read_options(sweep: SweepConfig) -> tuple[TrainConfig, tuple[Choice, ...]]:
-    """What all trainings of a sweep start from, and what varies between them; UserError for a --set that is wrong."""
+    """What all runs of a sweep start from, and what varies between them; UserError for a --set that is wrong."""
     base = preset(sweep.preset)
     parsed = [parse(text, base) for text in sweep.set]
     if len({choice.name for choice in parsed}) < len(parsed):
@@ -148,12 +148,12 @@ def _check_sampler(sweep: SweepConfig, choices: tuple[Choice, ...], labelled: bo
             f"--sampler {sweep.sampler} has nothing to draw - give --set NAME=LOW..HIGH or NAME=VALUE,VALUE"
         )
     if sweep.sampler == "optuna" and len(sweep.methods) * len(sweep.gammas) * len(sweep.seeds) > 1:
-        raise UserError("--sampler optuna compares trainings of one method, gamma and seed - give one of each")
+        raise UserError("--sampler optuna compares training runs of one method, gamma and seed - give one of each")
     if sweep.asha and (len(sweep.methods) > 1 or any(choice.name == "resolution" for choice in choices)):
-        raise UserError("--asha compares trainings phase by phase - give one --method, and no --set resolution=")
+        raise UserError("--asha compares training runs phase by phase - give one --method, and no --set resolution=")
     if (sweep.asha or sweep.sampler == "optuna") and sweep.rounds:
         option = "--asha" if sweep.asha else "--sampler optuna"
-        raise UserError(f"{option} compares single trainings, not rounds of them - leave out --rounds")
+        raise UserError(f"{option} compares single training runs, not rounds of them - leave out --rounds")
     if (sweep.asha or sweep.sampler == "optuna") and not labelled:
         option = "--asha" if sweep.asha else "--sampler optuna"
         raise UserError(f"{option} goes by AUCs, and {sweep.data} has no labelled test images - leave it out")
@@ -189,7 +189,7 @@ def introduce(plan: Plan, finished: int) -> Iterable[str]:
         count = sweep.samples
     varied = "".join(f", {choice.name}" for choice in plan.choices)
     yield f"plan: {count} trials (method {sweep.method}, gamma {sweep.gamma}, seed {sweep.seed}{varied})"
-    yield f"{count} trainings of {sweep.workers} worker(s) each, {finished} finished before"
+    yield f"{count} training runs of {sweep.workers} worker(s) each, {finished} finished before"
     yield f"{len(plan.lambdas)} values of lambda, which add no training: they are arithmetic on the stored scores"
     baselines = len(sweep.gammas) * len(sweep.seeds) if plan.labelled else 0
     yield f"plain baselines for {baselines} training sets" if baselines else "no labels: label-free figures alone"
@@ -214,7 +214,7 @@ def _lambda(word: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise UserError(f"--lambda {word} is no value of lambda - give paper, grid or numbers in [0, 1]")
+        raise UserError(f"--lambda {word} is not a value of lambda - give paper, grid or numbers in [0, 1]")
     return value
 
 
@@ -223,7 +223,7 @@ def write_plan(plan: Plan) -> None:
     storage, sweep = open_storage(plan.sweep.out), plan.sweep
     if (earlier := read_plan(sweep.out)) is None:
         if storage.tree():
-            raise UserError(f"--out {sweep.out}: exists and is no sweep - give a new or an empty folder")
+            raise UserError(f"--out {sweep.out}: exists and is not a sweep - give a new or an empty folder")
     else:
         if different := differing_options(SweepConfig.from_json(earlier["sweep"]), sweep):
             raise UserError(

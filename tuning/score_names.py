@@ -10,7 +10,7 @@ from trainer.scoring.join import WEIGHTED, has_a
 from tuning.report.published import TABLE_2
 
 DEFAULT = TrainConfig.method
-"""The method of a training for which none is named; figures of one method show this one where it was swept."""
+"""The method of a training run for which none is named; figures of one method show this one where it was swept."""
 A, FUSED = "a", "fused"
 
 

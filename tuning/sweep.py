@@ -31,7 +31,7 @@ BASELINE_IMAGES = 20_000
 
 
 def run_sweep(config: SweepConfig) -> None:
-    """Plan, train what is not trained yet, write the tables; UserError for what the user can mend."""
+    """Plan, train what is not trained yet, write the tables; UserError for what the user can fix."""
     plan = make_plan(config)
     if config.sampler == "optuna":
         check_optuna()
@@ -56,7 +56,7 @@ def run_sweep(config: SweepConfig) -> None:
         name, reason = next(iter(failures.items()))
         raise UserError(
             f"{config.out}: {len(failures)} of {len(plan.trials)} trials failed, {name} for one ({reason})"
-            " - mend it, and the same command runs them again"
+            " - fix it, and the same command runs them again"
         )
     print(f"finished: {config.out}\nnext: python -m tuning report {config.out} --out REPORT")
 
@@ -68,7 +68,7 @@ def over(url: str) -> set[str]:
 
 
 def check_resources(config: SweepConfig) -> int:
-    """How many trainings run at a time; UserError when the cluster has no room for a single one."""
+    """How many training runs run at a time; UserError when the cluster has no room for a single one."""
     cpus, gpus = room("CPU"), room("GPU")
     most = cpus // (config.workers * config.cpus)
     if not most:

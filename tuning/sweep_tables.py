@@ -134,7 +134,7 @@ def read_sweep(url: str) -> Sweep:
     storage = open_storage(url)
     names = {name for name, _ in storage.tree()}
     if "plan.json" not in names:
-        raise UserError(f"{url}: is no sweep (it has no plan.json) - give the --out of python -m tuning sweep")
+        raise UserError(f"{url}: is not a sweep (it has no plan.json) - give the --out of python -m tuning sweep")
     plan = read_json(storage, "plan.json", _plan)
     trials = [_trial(storage, trial, names) for trial in plan.trials if f"trials/{trial['name']}/result.json" in names]
     if not trials:

@@ -1,4 +1,4 @@
-"""The configuration of one of many trainings: a preset, a method as a sweep calls it, and single settings."""
+"""The configuration of one of many training runs: a preset, a method as a sweep calls it, and single settings."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def training_of(preset_name: str, called: str, settings: Sequence[str], **option
     for text in settings:
         choice = parse(text, config)
         if len(choice.values) != 1:
-            raise UserError(f"--set {text} is no single value - give NAME=VALUE")
+            raise UserError(f"--set {text} is not a single value - give NAME=VALUE")
         config = with_option(config, choice.name, choice.values[0])
     return config
 
 
 def check_calibrates(config: TrainConfig) -> None:
-    """UserError for a training whose detector has no calibration, before it is trained."""
+    """UserError for a training run whose detector has no calibration, before it is trained."""
     if not (method := method_of(config)).ready(config, config.schedule()[-1].end):
         raise UserError(f"--method {method.name()} does not score in one pass, which this needs - give another")

@@ -1,4 +1,4 @@
-"""One trial of a sweep: a training on Ray Train workers of its own, then its tables. Runs within Ray Tune."""
+"""One trial of a sweep: a training run on Ray Train workers of its own, then its tables. Runs within Ray Tune."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def trial_at(parameters: dict[str, Any], sweep: SweepConfig) -> Trial:
 def run_trial(parameters: dict[str, Any], sweep: SweepConfig, supervisor: Any) -> None:
     """Train from the newest checkpoint, if there is one, and write the tables; reports to Tune.
 
-    supervisor: passes on what the workers log. What no second try would mend is reported as FAILED, everything else
+    supervisor: passes on what the workers log. What no second try would fix is reported as FAILED, everything else
     raises.
     """
     import ray

@@ -33,7 +33,7 @@ class Score:
     actors: int = 0
     """Processes that score; 0 for as many as the cluster has GPUs, or CPUs where it has none."""
     criterion: tyro.conf.OmitArgPrefixes[Criterion] = field(default_factory=Criterion)
-    """By what, and above what an image is called anomalous: a column more."""
+    """The score, and the threshold above which an image is called anomalous: adds a column."""
 
     def __call__(self) -> None:
         from cluster.scoring import ScoringConfig, score_images

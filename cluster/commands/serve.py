@@ -28,9 +28,9 @@ class Serve:
     replicas: int = 1
     """Processes that score."""
     body_seconds: float = 30
-    """That a request's body may take to arrive."""
+    """Seconds seconds that a request's body may take to arrive."""
     criterion: tyro.conf.OmitArgPrefixes[Criterion] = field(default_factory=Criterion)
-    """By what, and above what an image is called anomalous."""
+    """The score, and the threshold above which an image is called anomalous."""
 
     def __call__(self) -> None:
         from trainer.on_ray.session import has_gpus, ray_session

@@ -26,9 +26,9 @@ class Store:
     """A real S3 store on this machine; words after -- are a command to run with it."""
 
     folder: tyro.conf.Positional[Path]
-    """Where it keeps its objects, keys and log; made if missing, and used again."""
+    """Folder for its objects, keys and log; created if missing, and reused."""
     bucket: str = "stratagan"
-    """Its bucket, made if missing."""
+    """Its bucket; created if missing."""
 
     def __call__(self, command: Sequence[str]) -> None:
         """Serve until the command ends (SystemExit with its status) or, without one, until Ctrl-C or SIGTERM."""

@@ -25,7 +25,7 @@ class Submit:
     pip: Annotated[tuple[str, ...], UNSET] = ()
     """Packages that the cluster lacks; Ray installs them for the job."""
     keys: bool = True
-    """Send what this shell knows of the storage along: endpoint, keys and all. A local cluster has its own store's."""
+    """Send this shell's storage settings along: endpoint and keys. A local cluster has those of its own store."""
     detach: bool = False
     """Do not follow the job."""
 

@@ -20,13 +20,13 @@ class Up:
 
     folder: Folder = field(default_factory=default_folder)
     nodes: int = 1
-    """Ray nodes, the head among them."""
+    """Ray nodes, including the head."""
     cpus: Annotated[int, tyro.conf.arg(help_behavior_hint="(default: those of this machine)")] = os.cpu_count() or 1
     """CPUs that each node offers."""
     object_store: int = 200
     """MB of memory for Ray's objects, on each node."""
     foreground: bool = False
-    """Hold the cluster in this very process, until Ctrl-C or SIGTERM."""
+    """Run the cluster in this process, until Ctrl-C or SIGTERM."""
 
     def __call__(self) -> None:
         for name, least in (("nodes", 1), ("cpus", 1), ("object_store", 80)):

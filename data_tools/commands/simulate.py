@@ -53,6 +53,6 @@ class Simulate:
         from data_tools.storage.transfer import as_url
 
         if as_url(self.out) and open_storage(as_url(self.out)).names():
-            raise UserError(f"{as_url(self.out)}: is there already and is not empty - choose another, or remove it")
+            raise UserError(f"{as_url(self.out)}: exists and is not empty - choose another, or remove it")
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise UserError(f"{self.out}: is there already and is not an empty folder - choose another, or remove it")
+            raise UserError(f"{self.out}: exists and is not an empty folder - choose another, or remove it")

@@ -37,7 +37,7 @@ class Verify:
         for name, keys in progress(checked, "verifying", "shards", len(manifest.shards)):
             if twice := seen.intersection(keys):
                 raise UserError(
-                    f"{storage.url}/{name}: the key {min(twice)} is in another shard as well - write the dataset anew"
+                    f"{storage.url}/{name}: the key {min(twice)} is in another shard as well - write the dataset again"
                 )
             seen.update(keys)
         surplus = set(storage.names()) - {shard.name for shard in manifest.shards} - {MANIFEST}

@@ -1,1 +1,1 @@
-"""Datasets: shards, manifest, cache, and the order in which a training reads them."""
+"""Datasets: shards, manifest, cache, and the order in which a training run reads them."""

@@ -48,7 +48,7 @@ class Cache:
         The entry cannot be removed before `read` is through; files that it has mapped stay for as long as the map.
 
         size: bytes it will take, for which room is made. make: fills a folder given to it, which may hold what an
-        attempt that was killed left there. An entry that fails its check is made anew.
+        attempt that was killed left there. An entry that fails its check is made again.
         """
         final, partial = self.folder / name, self.folder / f"{name}.partial"
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -143,10 +143,10 @@ class Entry:
 
 
 def open_cache(folder: str | Path | None = None, limit: str = DEFAULT_LIMIT) -> Cache:
-    """The cache in a folder (by default the user's cache folder); UserError when the limit is no size."""
+    """The cache in a folder (by default the user's cache folder); UserError when the limit is not a size."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]B|)", limit.strip().upper())
     if not match:
-        raise UserError(f"--cache-limit {limit} is no size - give e.g. 50GB")
+        raise UserError(f"--cache-limit {limit} is not a size - give e.g. 50GB")
     place = Path(folder) if folder else Path(platformdirs.user_cache_dir("stratagan"))
     return Cache(place, int(float(match[1]) * UNITS[match[2]]))
 
@@ -154,7 +154,7 @@ def open_cache(folder: str | Path | None = None, limit: str = DEFAULT_LIMIT) -> 
 def entries(folder: Path) -> list[Entry]:
     """Everything in a cache folder, unfinished entries too, by name; UserError where it is not this user's alone.
 
-    What is a link or somebody else's is no entry.
+    What is a link or somebody else's is not an entry.
     """
     check_closed(folder)
     found = []

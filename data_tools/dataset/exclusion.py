@@ -1,4 +1,4 @@
-"""Exclusion lists: training images that a training leaves out, by their keys, without sharding anew."""
+"""Exclusion lists: training images that a training run leaves out, by their keys, without sharding again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_keys(url: str) -> frozenset[str]:
     except FileNotFoundError:
         raise UserError(f"--exclude {url}: no such file - give a list of keys, one a line") from None
     except UnicodeDecodeError:
-        raise UserError(f"--exclude {url}: is no text in UTF-8 - save it as UTF-8, one key a line") from None
+        raise UserError(f"--exclude {url}: is not UTF-8 text - save it as UTF-8, one key a line") from None
     except ValueError as error:
         raise UserError(f"--exclude {url}: {error} - give a list of keys, one a line") from None
     if not keys:
@@ -62,7 +62,7 @@ def _key_of(line: str) -> str:
     except ValueError:
         key, end = "", 0
     if not end or COMMENT.split(line[end:], maxsplit=1)[0].strip():
-        raise ValueError(f"{line[:80]!r} begins with a quote and is no key in quotes")
+        raise ValueError(f"{line[:80]!r} begins with a quote and is not a key in quotes")
     return key
 
 
@@ -80,7 +80,7 @@ def find_excluded(dataset: Dataset, keys: Iterable[str]) -> dict[str, list[int]]
                     if key not in left:
                         raise UserError(
                             f"{dataset.storage.url}/{shard}: the key {key} is in another shard as well"
-                            " - write the dataset anew"
+                            " - write the dataset again"
                         )
                     found.setdefault(shard, []).append(row)
                     left.discard(key)

@@ -19,7 +19,7 @@ ROWS = 256
 class Intensity:
     """`low` becomes 0 and `high` 255, what lies between goes by a straight line, what lies beyond is clipped.
 
-    For whole numbers of more than 8 bits and for floats. Images of 8 bits stay as they are.
+    For integers of more than 8 bits and for floats. Images of 8 bits stay as they are.
     """
 
     low: float
@@ -30,7 +30,7 @@ class Intensity:
             raise ValueError(f"intensity from {self.low} to {self.high} - give two numbers, the lower one first")
 
     def eight_bit(self, values: np.ndarray) -> np.ndarray:
-        """uint8 of the same shape, rounded to the nearest; ValueError for numbers that are not finite."""
+        """uint8 of the same shape, rounded to the nearest; ValueError for NaN or infinite values."""
         if values.dtype == np.uint8:
             return values
         return _in_parts(values, self._line)
@@ -70,14 +70,14 @@ def by_old_rule(values: np.ndarray, in_parts: bool) -> np.ndarray:
     """As datasets without an intensity have it: uint8, each image by itself.
 
     values: of more than 8 bits. in_parts: it is coloured or has transparency. 16-bit values are divided by 257, of
-    coloured images the upper half is taken. Whole numbers of 32 bits count as 16-bit ones when they fit; floats are
+    coloured images the upper half is taken. Integers of 32 bits count as 16-bit ones when they fit; floats are
     taken to run from 0 to 1 when they fit. Anything else is stretched from its smallest to its largest value.
     """
     if in_parts and values.dtype == np.uint16:
         return (values >> 8).astype(np.uint8)
     low, high = float(values.min()), float(values.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError("holds numbers that are not finite")
+        raise ValueError("holds NaN or infinite values")
     full = 1.0 if values.dtype.kind == "f" else 65535.0
     if low >= 0 and high <= full:
         low, high = 0.0, full
@@ -93,6 +93,6 @@ def _in_parts(values: np.ndarray, line: Callable[[np.ndarray], np.ndarray]) -> n
     for start in range(0, len(values), ROWS):
         part = values[start : start + ROWS].astype(np.float64)
         if not np.isfinite(part).all():
-            raise ValueError("holds numbers that are not finite")
+            raise ValueError("holds NaN or infinite values")
         found[start : start + ROWS] = np.rint(line(part))
     return found

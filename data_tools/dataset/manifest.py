@@ -87,10 +87,10 @@ def read_manifest(storage: Storage) -> Manifest:
             raise UserError(f"{name}: format version {version} is newer than {FORMAT_VERSION} - update stratagan")
         return _checked(facts)
     except FileNotFoundError:
-        raise UserError(f"{storage.url}: is no dataset (it has no {MANIFEST}) - make one with data_tools") from None
+        raise UserError(f"{storage.url}: is not a dataset (it has no {MANIFEST}) - make one with data_tools") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
-        raise UserError(f"{name}: damaged ({reason}) - write the dataset anew") from None
+        raise UserError(f"{name}: damaged ({reason}) - write the dataset again") from None
 
 
 def _checked(facts: dict[str, Any]) -> Manifest:
@@ -106,7 +106,7 @@ def _checked(facts: dict[str, Any]) -> Manifest:
     if sum(shard.samples for shard in shards) > MOST or sum(shard.size for shard in shards) > MOST:
         raise ValueError("more samples or bytes than there can be")
     if not isinstance(facts["source"], dict):
-        raise ValueError("source is no object")
+        raise ValueError("source is not an object")
     intensity = Intensity.from_json(facts.get("intensity"))
     manifest = Manifest(side, channels, shards, facts["source"], intensity)
     if facts["pools"] != {pool: manifest.count(pool) for pool in POOLS}:
@@ -118,7 +118,7 @@ def _shard(facts: dict[str, Any], image: int) -> Shard:
     """image: bytes of a decoded one, of which so many must be able to be in the shard."""
     shard = Shard(**facts)
     if object_name(shard.name).startswith(".") or shard.name == MANIFEST:
-        raise ValueError(f"{shard.name} is no name of a shard")
+        raise ValueError(f"{shard.name} is not the name of a shard")
     if shard.pool not in POOLS:
         raise ValueError(f"unknown pool {shard.pool!r:.40}")
     whole(shard.size, 0, MOST, "size")
@@ -126,5 +126,5 @@ def _shard(facts: dict[str, Any], image: int) -> Shard:
     if shard.samples * image > shard.size * DEFLATED:
         raise ValueError(f"{shard.name} cannot hold {shard.samples:,} images in {shard.size:,} bytes")
     if not isinstance(shard.sha256, str) or not re.fullmatch("[0-9a-f]{64}", shard.sha256):
-        raise ValueError("a sha256 that is no 64 hexadecimal digits")
+        raise ValueError("a sha256 that is not 64 hexadecimal digits")
     return shard

@@ -172,7 +172,7 @@ def _decode(dataset: Dataset, shards: Sequence[Shard], out: Path) -> None:
                 raise UserError(f"{out}: was changed while it was made - run it again")
             if twice := seen.intersection(keys):
                 name, key = f"{dataset.storage.url}/{shard.name}", json.loads(min(twice))
-                raise UserError(f"{name}: the key {key} is in another shard as well - write the dataset anew")
+                raise UserError(f"{name}: the key {key} is in another shard as well - write the dataset again")
             seen.update(keys)
             joined.write(lines)
     for first in firsts:

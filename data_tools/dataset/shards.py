@@ -110,8 +110,8 @@ def _samples(path: Path, shard: Shard, like: tuple[int, int] | None) -> Iterator
         line = text.decode()
         facts = parse_json(line)
         if type(facts) is not dict or "key" in facts:
-            raise ValueError(f"{key}.json is no provenance")
-        # As it stands, which costs less than to write it anew, where nothing in it ends a line.
+            raise ValueError(f"{key}.json is not provenance")
+        # As it stands, which costs less than to write it again, where nothing in it ends a line.
         yield key, png, line if line.isascii() and line.isprintable() else json.dumps(facts)
 
 
@@ -151,7 +151,7 @@ def _checked(storage: Storage, shard: Shard, scratch: Path) -> Iterator[Path]:
 
     A ValueError in the block becomes a UserError that names the shard.
     """
-    name, remedy = f"{storage.url}/{shard.name}", "restore it, or write the dataset anew"
+    name, remedy = f"{storage.url}/{shard.name}", "restore it, or write the dataset again"
     differs = f"(its checksum is not the manifest's) - {remedy}"
     try:
         with storage.fetch(shard.name, scratch, shard.size) as path:
@@ -165,4 +165,4 @@ def _checked(storage: Storage, shard: Shard, scratch: Path) -> Iterator[Path]:
     except SizeError as error:
         raise UserError(f"{name}: has {error.args[0]:,} bytes instead of {shard.size:,} {differs}") from None
     except (ValueError, tarfile.TarError) as error:
-        raise UserError(f"{name}: {error} - write the dataset anew") from None
+        raise UserError(f"{name}: {error} - write the dataset again") from None

@@ -47,10 +47,10 @@ def check_target(url: str) -> None:
     """
     names = open_storage(url).names()
     if MANIFEST in names:
-        raise UserError(f"--out {url}: holds a dataset already - give another folder, or remove this one")
+        raise UserError(f"--out {url}: already holds a dataset - give another folder, or remove this one")
     foreign = [name for name in names if not _is_ours(meant(name))]
     if foreign:
-        raise UserError(f"--out {url}: holds {foreign[0]}, which is no part of a dataset - give an empty folder")
+        raise UserError(f"--out {url}: holds {foreign[0]}, which is not part of a dataset - give an empty folder")
 
 
 def write_dataset(
@@ -70,7 +70,7 @@ def write_dataset(
     another process is writing to `url` or, while this one was paused, has taken over.
     """
     if not any(plan.drafts.get(pool) for pool in ("train-normal", "train-unlabelled")):
-        raise UserError(f"--out {url}: nothing to train on, the source gave no normal training image - add some")
+        raise UserError(f"--out {url}: the source has no normal training image - add some")
     place = open_storage(url)
     with place.sole_writer(_is_ours) as still_ours:
         storage = Guarded(place, still_ours)
@@ -93,7 +93,7 @@ def write_dataset(
                 storage.remove(job.name + RECEIPT)
             _publish(storage, manifest)
         except FileExistsError as error:
-            raise UserError(f"{error}: another process has written it - leave it to that one") from None
+            raise UserError(f"{error}: another process has written it - let it finish") from None
         except BaseException:
             _tidy(storage, (job.name for job in left))
             raise
@@ -116,7 +116,7 @@ def _publish(storage: Guarded, manifest: Manifest) -> None:
                 if read_bytes(storage, MANIFEST) == content:
                     storage.storage.remove(MANIFEST)
             raise TakenOverError(
-                f"{storage.url}: another process has taken over writing there - leave it to that one"
+                f"{storage.url}: another process has taken over writing there - let it finish"
             ) from None
 
 

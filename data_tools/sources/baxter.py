@@ -48,7 +48,7 @@ class Baxter:
     resolution: int = 64
     """Side of the square patches in pixels, a power of two; patches are cut out, not scaled."""
     rotations: int = 3
-    """Random angles at which each object to train on is cut out again, beside upright."""
+    """Random angles at which each object to train on is cut out again, besides upright."""
     split: Split = "track"
     """What stays whole on one side of the split into training and test."""
     test_size: int = 256
@@ -57,7 +57,7 @@ class Baxter:
     """Which Analysis/CellData<version> to read; needed only when several hold exported results."""
     intensity: IntensityOption = "auto"
     seed: int = 0
-    """Decides which objects are for testing, and the angles."""
+    """Decides which objects are for testing, and their angles."""
 
     @property
     def channels(self) -> int:
@@ -87,7 +87,7 @@ class Baxter:
             if missing:
                 raise UserError(
                     f"{folder}: has no mask{missing[0]:03d}.tif, but {video.name} has {len(video.frames)} frames"
-                    " - export the results anew"
+                    " - export the results again"
                 )
             objects += index_masks(video, masks, "normal", read_tracks(folder))
             debris = folder / "false_positives"
@@ -156,26 +156,26 @@ def read_tracks(folder: Path) -> Tracks:
     """
     path = folder / "res_track.txt"
     if not path.is_file():
-        raise UserError(f"{path}: missing - export the results anew")
+        raise UserError(f"{path}: missing - export the results again")
     parents: dict[int, int] = {}
     for number, (label, begin, end, parent) in _read_rows(path, 4):
         if label < 1 or parent < 0 or not 0 <= begin <= end:
-            raise UserError(f"{path}: line {number} is no track (label, first frame, last frame, parent) - mend it")
+            raise UserError(f"{path}: line {number} is not a track (label, first frame, last frame, parent) - fix it")
         if label in parents:
-            raise UserError(f"{path}: line {number} has label {label} again - mend it")
+            raise UserError(f"{path}: line {number} has label {label} again - fix it")
         parents[label] = parent
     ignored = frozenset(label for _, (label,) in _read_rows(folder / "dummy_tracks.txt", 1))
     deaths = {label for _, (label, died) in _read_rows(folder / "deaths.txt", 2) if died}
     for label, parent in parents.items():
         if parent and parent not in parents and parent not in ignored:
-            raise UserError(f"{path}: track {label} has parent {parent}, which is not listed - mend it")
+            raise UserError(f"{path}: track {label} has parent {parent}, which is not listed - fix it")
     children = Counter(parent for label, parent in parents.items() if parent and label not in ignored)
     first: dict[int, int] = {}
     for label in parents:
         start, passed = label, dict[int, None]()
         while start not in first and children[parents.get(start, 0)] == 1:
             if start in passed:
-                raise UserError(f"{path}: track {label} is its own ancestor - mend it")
+                raise UserError(f"{path}: track {label} is its own ancestor - fix it")
             passed[start] = None
             start = parents[start]
         first |= dict.fromkeys([*passed, label], first.get(start, start))
@@ -199,5 +199,5 @@ def _read_rows(path: Path, least: int) -> Iterator[tuple[int, list[int]]]:
             values = []
         if len(values) < least:
             expected = "a number" if least == 1 else f"{least} numbers"
-            raise UserError(f"{path}: line {number} is not {expected} ({line.strip()[:40]!r}) - export it anew")
+            raise UserError(f"{path}: line {number} is not {expected} ({line.strip()[:40]!r}) - export it again")
         yield number, values

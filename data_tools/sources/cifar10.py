@@ -87,7 +87,7 @@ class Cifar10:
         for purpose, rows in (("normal", np.flatnonzero(is_normal)), ("anomalous", np.flatnonzero(~is_normal))):
             if len(rows) < self.test_size:
                 most = min(is_normal.sum(), (~is_normal).sum())
-                remedy = f"give at most {most}" if most else "fetch it anew"
+                remedy = f"give at most {most}" if most else "download it again"
                 raise UserError(
                     f"--test-size is {self.test_size}, but {test} holds {len(rows)} {purpose} images - {remedy}"
                 )
@@ -155,7 +155,7 @@ def _class_names(place: Path) -> list[str]:
     else:
         return list(CLASSES)
     if len(set(names)) != 10:
-        raise UserError(f"{path}: holds {len(set(names))} class names instead of 10 - fetch it anew or remove it")
+        raise UserError(f"{path}: holds {len(set(names))} class names instead of 10 - download it again or remove it")
     return names
 
 
@@ -164,14 +164,18 @@ def _read_batch(path: Path) -> Batch:
     batch = _read_binary(path) if path.suffix == ".bin" else _read_pickled_batch(path)
     wrong = np.flatnonzero((batch.labels < 0) | (batch.labels > 9))
     if wrong.size:
-        raise UserError(f"{path}: row {wrong[0]} has label {batch.labels[wrong[0]]}, not 0 to 9 - fetch CIFAR-10 anew")
+        raise UserError(
+            f"{path}: row {wrong[0]} has label {batch.labels[wrong[0]]}, not 0 to 9 - download CIFAR-10 again"
+        )
     return batch
 
 
 def _read_binary(path: Path) -> Batch:
     raw = np.fromfile(path, np.uint8)
     if raw.size == 0 or raw.size % RECORD_BYTES:
-        raise UserError(f"{path}: {raw.size} bytes are no whole number of {RECORD_BYTES}-byte records - fetch it anew")
+        raise UserError(
+            f"{path}: {raw.size} bytes are not a whole number of {RECORD_BYTES}-byte records - download it again"
+        )
     records = raw.reshape(-1, RECORD_BYTES)
     return Batch(records[:, 1:], records[:, 0].astype(np.int64))
 
@@ -180,13 +184,17 @@ def _read_pickled_batch(path: Path) -> Batch:
     content = _read_pickle(path)
     missing = [name for name in ("data", "labels") if name not in content]
     if missing:
-        raise UserError(f"{path}: has no {missing[0]!r}, so it is no CIFAR-10 batch - fetch the python version anew")
+        raise UserError(
+            f"{path}: has no {missing[0]!r}, so it is no CIFAR-10 batch - download the Python version again"
+        )
     pickled, labels = content["data"], content["labels"]
     data = pickled.rows() if isinstance(pickled, _PickledArray) else None
     if data is None or not len(data):
-        raise UserError(f"{path}: 'data' is no array of bytes, N x {IMAGE_BYTES} - fetch the python version anew")
+        raise UserError(
+            f"{path}: 'data' is not an array of bytes, N x {IMAGE_BYTES} - download the Python version again"
+        )
     if not isinstance(labels, list) or len(labels) != len(data) or any(type(label) is not int for label in labels):
-        raise UserError(f"{path}: 'labels' is no list of {len(data)} numbers - fetch the python version anew")
+        raise UserError(f"{path}: 'labels' is not a list of {len(data)} numbers - download the Python version again")
     # Clipped so that an absurd number fits; it is still outside 0 to 9.
     return Batch(data, np.array([min(max(label, -1), 256) for label in labels], np.int64))
 
@@ -252,9 +260,9 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     # A damaged pickle fails in a dozen ways: EOFError, KeyError, ValueError, MemoryError ...
     except Exception as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise UserError(f"{path}: is damaged or no pickle ({reason}) - fetch it anew") from error
+        raise UserError(f"{path}: is damaged or no pickle ({reason}) - download it again") from error
     if not isinstance(loaded, dict):
-        raise UserError(f"{path}: holds no dictionary, so it is no CIFAR-10 file - fetch the python version anew")
+        raise UserError(f"{path}: holds no dictionary, so it is no CIFAR-10 file - download the Python version again")
     return {_text(key): value for key, value in loaded.items()}
 
 

@@ -43,7 +43,7 @@ class Frame:
 def cut(frame: Frame, x: float, y: float, angle: float, side: int) -> tuple[np.ndarray, float]:
     """Return the patch, uint8 of `side` x `side` x 1, and the share of its pixels that lie outside the frame.
 
-    (x, y) lies in the frame, in pixels, whole numbers at the centres of pixels.
+    (x, y) lies in the frame, in pixels, integers at the centres of pixels.
     angle: degrees by which the picture is turned counterclockwise, as `np.rot90` does.
     side: even. The patch's centre lies between pixels, at most half a pixel from (x, y) in each direction.
     """

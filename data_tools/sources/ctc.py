@@ -55,7 +55,7 @@ class Ctc:
     resolution: int = 64
     """Side of the square patches in pixels, a power of two; patches are cut out, not scaled."""
     rotations: int = 3
-    """Random angles at which each object to train on is cut out again, beside upright."""
+    """Random angles at which each object to train on is cut out again, besides upright."""
     split: Split = "frame"
     """What stays whole on one side of the split into training and test; track needs masks of RES."""
     test_size: int = 256
@@ -64,7 +64,7 @@ class Ctc:
     """Which masks to read; auto takes the first of these with a mask for every frame, else those with most masks."""
     intensity: IntensityOption = "auto"
     seed: int = 0
-    """Decides which objects are for testing, and the angles."""
+    """Decides which objects are for testing, and their angles."""
 
     @property
     def channels(self) -> int:

@@ -22,7 +22,7 @@ def find_images(folder_or_file: Path) -> list[Path]:
     if folder_or_file.is_file():
         return [folder_or_file]
     if not folder_or_file.is_dir():
-        what = "is no regular file" if folder_or_file.exists() else "no such file or folder"
+        what = "is not a regular file" if folder_or_file.exists() else "no such file or folder"
         raise UserError(f"{folder_or_file}: {what} - give an image or a folder of images")
     there = walk(folder_or_file)
     found = [path for path in there.files if path.suffix.lower() in IMAGE_ENDINGS]

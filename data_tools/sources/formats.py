@@ -46,7 +46,7 @@ def pillow_formats(name: str) -> tuple[str, ...]:
 def check_size(width: int, height: int, bytes_a_pixel: int = 1) -> None:
     """UnfitError, before anything is allocated, for an image without pixels or with too many."""
     if width < 1 or height < 1:
-        raise UnfitError(f"{width} x {height} pixels - export it anew")
+        raise UnfitError(f"{width} x {height} pixels - export it again")
     if width * height * max(bytes_a_pixel, 4) > 4 * MOST_PIXELS:
         raise UnfitError(
             f"is too large to be opened safely ({width} x {height} pixels of {bytes_a_pixel} bytes)"
@@ -64,4 +64,4 @@ def named(path: str, error: Exception) -> UserError:
         return UserError(describe(error))
     # The formats fail in many ways: OSError, SyntaxError, ValueError, struct.error, zlib.error, errors of each codec.
     reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{path}: cannot be read ({reason}) - remove or mend it")
+    return UserError(f"{path}: cannot be read ({reason}) - remove or fix it")

@@ -54,7 +54,7 @@ def frame_size(path: Path) -> tuple[int, int]:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Read a label mask, H x W of whole numbers, 0 where there is no object; raises UserError."""
+    """Read a label mask, H x W of integers, 0 where there is no object; raises UserError."""
     try:
         with path.open("rb") as file:
             mask = read_labels(file)
@@ -62,9 +62,9 @@ def read_mask(path: Path) -> np.ndarray:
         raise named_error(str(path), error) from error
     if mask.dtype.kind not in "iu" or mask.min() < 0:
         kind = "negative" if mask.dtype.kind in "iu" else mask.dtype
-        raise UserError(f"{path}: a mask of {kind} values - export it as unsigned whole numbers, one label an object")
+        raise UserError(f"{path}: a mask of {kind} values - export it as unsigned integers, one label an object")
     if mask.max() > LAST_LABEL:
-        raise UserError(f"{path}: has label {mask.max()}, but masks go up to {LAST_LABEL} - number the objects anew")
+        raise UserError(f"{path}: has label {mask.max()}, but masks go up to {LAST_LABEL} - number the objects again")
     return mask
 
 

@@ -70,7 +70,7 @@ class Images:
     seed: int = 0
     """Decides which images are for testing."""
     skip_broken: bool = False
-    """Go on without images that cannot be read, with a warning for each."""
+    """Skip images that cannot be read, with a warning for each."""
 
     def plan(self) -> Plan:
         """Check options and folder; images are read one at a time.
@@ -111,7 +111,7 @@ class Images:
             if len(indices) < least:
                 raise UserError(
                     f"{paths[0].parent}: only {len(indices)} of {len(paths)} {label} images can be read"
-                    " - mend or add images, or lower --test-size"
+                    " - fix or add images, or lower --test-size"
                 )
             found = [(index, paths[index].relative_to(self.folder).as_posix()) for index in indices]
             if layout.is_split:
@@ -142,7 +142,7 @@ class Images:
                     path, str(path), self.resolution, self.channels, lambda values, _: rule.eight_bit(values)
                 )
             except UserError as error:
-                raise UserError(f"{error}, or give --skip-broken to go on without it") from error
+                raise UserError(f"{error}, or give --skip-broken to skip it") from error
             yield Patch(
                 image=image,
                 pool=pool,

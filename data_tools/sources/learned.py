@@ -25,7 +25,7 @@ SAMPLED = 32
 VALUES = 1 << 18
 """Of an image, at most, evenly spaced."""
 ENOUGH_LEVELS = 64
-KINDS = {"u": "whole numbers", "i": "whole numbers", "f": "floats"}
+KINDS = {"u": "integers", "i": "integers", "f": "floats"}
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def index_masks(video: Video, masks: Mapping[int, Path], kind: Kind, tracks: Tra
             if tracks and label in tracks.ignored:
                 continue
             if tracks and label not in tracks.first:
-                raise UserError(f"{path}: label {label} is not in {tracks.path} - export both anew")
+                raise UserError(f"{path}: label {label} is not in {tracks.path} - export both again")
             track = tracks.first[label] if tracks else None
             objects.append(Object(video.name, number, kind, label, x, y, track))
             last[label] = number

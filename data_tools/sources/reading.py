@@ -65,7 +65,7 @@ def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
         yield source
         return
     if not stat.S_ISREG(os.stat(source).st_mode):
-        raise UnfitError("is no regular file - give an image file")
+        raise UnfitError("is not a regular file - give an image file")
     with source.open("rb") as file:
         yield file
 

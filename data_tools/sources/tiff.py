@@ -109,7 +109,7 @@ def _checked(tif: tifffile.TiffFile, any_meaning: bool = False) -> tifffile.Tiff
         raise UnfitError(f"a volume of {page.imagedepth} layers - save every layer as a file of its own")
     if page.dtype is None or page.dtype.kind == "c":
         kind = page.dtype or f"{page.bitspersample}-bit {page.sampleformat!s}"
-        raise UnfitError(f"holds {kind} values - convert it to whole numbers of 8 or 16 bits")
+        raise UnfitError(f"holds {kind} values - convert it to integers of 8 or 16 bits")
     check_size(page.imagewidth, page.imagelength, page.samplesperpixel * page.dtype.itemsize)
     if page.dtype.itemsize > 2 and PICTURES.get(page.compression) == "JPEG2000":
         raise UnfitError(f"JPEG 2000 of {page.dtype} values, which its library gets wrong - save it without")
@@ -231,7 +231,7 @@ def _without_ink(page: tifffile.TiffPage, inks: np.ndarray, bits: int) -> np.nda
     """Cyan, magenta, yellow and black as RGB."""
     tag = page.tags.get(332)
     if (tag and int(tag.value) != 1) or inks.dtype.kind != "u":
-        raise UnfitError(f"inks that are not cyan, magenta, yellow and black as whole numbers - {TO_GREY}")
+        raise UnfitError(f"inks that are not cyan, magenta, yellow and black as integers - {TO_GREY}")
     if inks.dtype == np.uint8:
         return np.asarray(Image.fromarray(np.ascontiguousarray(inks), "CMYK").convert("RGB"))
     full, found = 2.0**bits - 1, np.empty((*inks.shape[:2], 3), inks.dtype)

@@ -77,7 +77,7 @@ def open_storage(url: str) -> Storage:
         return _class_of(_scheme(url), url)(url)
     if (meant := url.partition(":")[0].lower()) in SCHEMES and ":" in url:  # s3:/bucket, S3://bucket
         raise UserError(
-            f"{meant}: is no name of a folder - write {meant}://bucket/prefix with small letters and two slashes"
+            f"{meant}: is not the name of a folder - write {meant}://bucket/prefix with small letters and two slashes"
         )
     with contextlib.suppress(OSError):  # nothing is there; asked once, since it may come and go
         if stat.S_ISDIR(path.stat().st_mode):

@@ -13,7 +13,7 @@ from data_tools.untrusted import JSON_BYTES, parse_json
 from data_tools.walk import is_desktop_file
 
 WRITER = ".writer"
-"""What begins so belongs to `sole_writer` and is no object of the dataset."""
+"""What begins so belongs to `sole_writer` and is not an object of the dataset."""
 FETCHED = ".fetched-"
 """How files begin that `fetch` makes in its scratch folder; one that is left is of a killed process."""
 

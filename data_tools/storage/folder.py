@@ -71,7 +71,7 @@ class Folder:
         """A file's size; IrregularError for a device, a FIFO and the like, whose reading may never end."""
         facts = inside(self.path, name).stat()
         if not stat.S_ISREG(facts.st_mode):
-            raise IrregularError(f"{self.path / name}: is no regular file - remove it, or put the file itself there")
+            raise IrregularError(f"{self.path / name}: is not a regular file - remove it, or put the file itself there")
         return facts.st_size
 
     @contextlib.contextmanager

@@ -50,15 +50,13 @@ class Turn:
         if not self.lost and (now or _clock() - self.seen > LEASE / 2):
             self._look()
         if self.lost:
-            raise TakenOverError(
-                f"{self.storage.url}: another process has taken over writing there - leave it to that one"
-            )
+            raise TakenOverError(f"{self.storage.url}: another process has taken over writing there - let it finish")
 
     def _look(self) -> None:
         began = _clock()
         marks = self.marks()
         ours = bool(marks) and marks[-1] == self.mark
-        # Somebody may have removed everything, so that numbers began anew.
+        # Somebody may have removed everything, so that numbers began again.
         if ours and _facts(_read(self.storage, self.mark)).get("holder") == self.holder:
             self.seen = began
         else:

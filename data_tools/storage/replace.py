@@ -1,4 +1,4 @@
-"""Folders that a command makes anew: they appear whole, and take nothing with them that the command did not make."""
+"""Folders that a command makes again: they appear whole, and take nothing with them that the command did not make."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Made:
         foreign = sorted(name for name in names if not self.names.fullmatch(name))
         if foreign or (names and self.always and self.always not in names):
             raise UserError(
-                f"{self.option}{url}: holds {foreign[0] if foreign else min(names)}, which is no part of {self.what}"
+                f"{self.option}{url}: holds {foreign[0] if foreign else min(names)}, which is not part of {self.what}"
                 " - move it, or give an empty folder"
             )
         return names

@@ -16,7 +16,7 @@ from data_tools.storage.s3_way import unknown_name
 
 T = TypeVar("T")
 PATIENCE = 60.0
-"""Seconds without an answer after which the storage counts as gone; a restart of a store takes less."""
+"""Seconds of retries without an answer after which the storage counts as gone; a store's restart takes less."""
 FIRST_PATIENCE = 10.0
 """The same for a host whose name nobody knows while no storage has answered this process: most likely a slip."""
 UNREADABLE_PATIENCE = 3.0

@@ -66,7 +66,7 @@ DENIED = {
 REFUSED = {
     "NotImplemented": "it lacks a part of S3; for older ones set AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
     "501": "it lacks a part of S3; for older ones set AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
-    "InvalidBucketName": "mend the bucket's name: small letters, digits, dots and dashes here",
+    "InvalidBucketName": "fix the bucket's name: small letters, digits, dots and dashes here",
     "507": "free space there: it is full",
     "XMinioStorageFull": "free space there: it is full",
     "MethodNotAllowed": "check that AWS_ENDPOINT_URL is the address of its S3 service, and the rights of the keys",
@@ -140,7 +140,7 @@ def _refusal(error: ClientError, what: str) -> Exception:
         return UserError(f"{what}: no S3 endpoint answers there: {_instead(headers, _status(error))} - {ELSEWHERE}")
     if code == "NoSuchBucket":
         bucket = "/".join(what.split("/")[:3])
-        return UserError(f"{bucket}: no such bucket - create it, or mend the URL or AWS_ENDPOINT_URL")
+        return UserError(f"{bucket}: no such bucket - create it, or fix the URL or AWS_ENDPOINT_URL")
     if code in NOT_THERE:
         return FileNotFoundError(what)
     if code in CONDITION:
@@ -175,11 +175,11 @@ def _failure(error: Exception) -> str:
     if no_http(error):
         return "no S3 endpoint answers there: what answers speaks no HTTP - check the port in AWS_ENDPOINT_URL"
     if refusal := refused_by_proxy(error):
-        return f"the proxy refuses ({refusal}) - mend HTTPS_PROXY, or name the storage's host in NO_PROXY"
+        return f"the proxy refuses ({refusal}) - fix HTTPS_PROXY, or name the storage's host in NO_PROXY"
     if isinstance(error, SSLError) or within(error, ssl.SSLError):
         return of_tls(error)
     if isinstance(error, SELF_EXPLAINING):
-        return f"{' '.join(str(error).split())} - mend the AWS variables or files"
+        return f"{' '.join(str(error).split())} - fix the AWS variables or files"
     if "NoCredentials" in name:
         return (
             "no AWS keys found - set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile; for a public bucket"
@@ -190,7 +190,7 @@ def _failure(error: Exception) -> str:
     if "Credential" in name or "Metadata" in name:
         return f"the AWS keys cannot be had ({name}) - check the profile in the AWS files and what it runs or asks"
     if isinstance(error, ValueError) and not isinstance(error, BotoCoreError):
-        return "the endpoint is no address - set AWS_ENDPOINT_URL to one like http://HOST:PORT"
+        return "the endpoint is not an address - set AWS_ENDPOINT_URL to one like http://HOST:PORT"
     inner = next((f" {type(each).__name__}" for each in all_within(error) if each is not error), "")
     return f"the request cannot be sent ({name}{inner}) - check the URL and the AWS variables and files"
 

@@ -77,7 +77,7 @@ def keys(session: boto3.Session) -> tuple[Any, Any]:
     for name, value in {**parts, "AWS_SESSION_TOKEN": frozen.token}.items():
         if wrong := _wrong(value or ""):
             raise UserError(
-                f"{name if found.method == 'env' else name.lower()}: the AWS key {wrong} - set it anew without that"
+                f"{name if found.method == 'env' else name.lower()}: the AWS key {wrong} - set it again without that"
             )
     return found, frozen
 

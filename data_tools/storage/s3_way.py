@@ -33,7 +33,7 @@ def of_tls(error: Exception) -> str:
         if isinstance(found, ssl.SSLError) and found.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
             return "it speaks no TLS - write http:// instead of https:// in AWS_ENDPOINT_URL"
         if isinstance(found, OSError) and not isinstance(found, ssl.SSLError) and found.errno:
-            return f"the certificates of AWS_CA_BUNDLE cannot be read ({found.strerror}) - mend the path"
+            return f"the certificates of AWS_CA_BUNDLE cannot be read ({found.strerror}) - fix the path"
     names = [found.reason for found in all_within(error) if isinstance(found, ssl.SSLError) and found.reason]
     return f"no secure connection ({next(iter(names), 'TLS')}) - check AWS_ENDPOINT_URL and AWS_CA_BUNDLE"
 

@@ -1,7 +1,7 @@
 """Folders of plain files in object storage: downloaded to be read, made here and uploaded.
 
-For what is no dataset: frames and images to cut, pictures to look at. An option of type Path turns s3://bucket/x into
-s3:/bucket/x; both are understood.
+For what is not a dataset: frames and images to cut, pictures to look at. An option of type Path turns s3://bucket/x
+into s3:/bucket/x; both are understood.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def downloaded(place: Path) -> Iterator[Path]:
         return
     found = open_storage(url).tree()
     if not found:
-        raise UserError(f"{url}: nothing is there - mend the URL")
+        raise UserError(f"{url}: nothing is there - fix the URL")
     _check_names(url, [name for name, _ in found])
     with _scratch("stratagan-downloaded-", url) as scratch:
         folder = scratch / (url.rstrip("/").rpartition("/")[2] or "bucket")
@@ -122,7 +122,7 @@ def _check_names(url: str, names: list[str]) -> None:
         try:
             relative_name(name)
         except ValueError as error:
-            why = "a part of its name is empty" if "" in name.split("/") else str(error)
+            why = "part of its name is empty" if "" in name.split("/") else str(error)
             shown = name if name.isprintable() else ascii(name)
             raise UserError(f"{url}/{shown}: cannot be a file ({why}) - rename the object") from None
         above = name.rpartition("/")[0]

@@ -81,7 +81,7 @@ class Toy(Method):
     """An autoencoder of two layers."""
 
     hidden: int = 16
-    """Numbers that an image is squeezed into."""
+    """Size of the code that an image is compressed to."""
     learning_rate: float = 0.003
     """Adam's step size."""
 

@@ -25,7 +25,7 @@ def _check_writable(place: str) -> None:
         return
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{there}: is no folder that can be written to - give another --out")
+        raise UserError(f"{there}: is not a folder that can be written to - give another --out")
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Audit:
 
     run: Runs
     out: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: RUN/audit)")] = ""
-    """Where it goes: a new folder, an empty one, or that of an earlier audit, which is replaced."""
+    """The output folder: new, empty, or that of an earlier audit, which is replaced."""
     best: Best = False
     data: Data = ""
     shown: int = 200
     """Images on the page."""
     criterion: tyro.conf.OmitArgPrefixes[ShareCriterion] = field(default_factory=ShareCriterion)
-    """By what images are ranked, and which share of them is listed to be excluded."""
+    """The score that ranks images, and the share of them that is listed for exclusion."""
     caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:

@@ -1,4 +1,4 @@
-"""`python -m trainer bench`: how fast a training would be, where its time goes, how near that is to the hardware."""
+"""`python -m trainer bench`: how fast a run would be, where its time goes, how near that is to the hardware."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from trainer.schedule import Phase
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure the steps of a training, whose options these are; --data may be left out, and nothing is kept."""
+    """Measure the steps of a training run, whose options these are; --data may be left out, and nothing is kept."""
 
     config: TrainConfig
     seconds: float = 3.0
-    """About how long each of three measurements of each phase takes."""
+    """Seconds that each of three measurements of each phase takes, roughly."""
     only: Annotated[tuple[int, ...], UNSET] = ()
-    """Resolutions to measure; all, if none is named."""
+    """Resolutions to measure. (default: all)"""
     channels: int = 1
-    """Of the images, where no dataset is named."""
+    """Channels of the images when no dataset is given."""
     cores: int = 0
     """CPU cores that each worker is pinned to, on Linux; 0: an equal share of those there are, and not pinned."""
     json: Annotated[str, UNSET] = ""
     """File for the figures."""
     against: Annotated[str, UNSET] = ""
-    """Figures to compare with: a file of an earlier --json."""
+    """An earlier --json file to compare with."""
 
     def __call__(self) -> None:
         from rich.console import Console
@@ -75,7 +75,9 @@ class Bench:
         phases = [phase for phase in self.config.schedule() if not self.only or phase.resolution in self.only]
         if not phases:
             known = ", ".join(str(r) for r in sorted({phase.resolution for phase in self.config.schedule()}))
-            raise UserError(f"--only {' '.join(map(str, self.only))}: this training has {known} - give some of these")
+            raise UserError(
+                f"--only {' '.join(map(str, self.only))}: this training run has {known} - give some of these"
+            )
         return phases
 
 

@@ -1,4 +1,4 @@
-"""Commands whose options are those of a training: they start from a preset, which the other options override."""
+"""Commands whose options are those of a training run: they start from a preset, which the other options override."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ HEADINGS = (
     Heading("log", "Logs and checkpoints.", ("log_images", "pictures", "checkpoint_images", "keep", "best_by")),
     Heading("cache", "Data on this node.", ("cache", "cache_limit", "window")),
 )
-"""Every option of a training, as --help shows them."""
+"""Every option of a training run, as --help shows them."""
 
 
 def from_preset(kind: type, words: Sequence[str]) -> type:

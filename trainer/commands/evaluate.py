@@ -27,7 +27,7 @@ class Evaluate:
     """The run's URL; of RUN,RUN,... as one detector the AUCs are printed, and no page is written."""
     best: Best = False
     data: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: the run's own)")] = ""
-    """Another dataset than the one trained on."""
+    """A dataset other than the one trained on."""
     caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:

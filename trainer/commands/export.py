@@ -45,7 +45,7 @@ class Export:
     best: Best = False
     data: Data = ""
     criterion: tyro.conf.OmitArgPrefixes[ShareCriterion] = field(default_factory=ShareCriterion)
-    """By what images are judged, and the threshold of the verdict."""
+    """The score, and the threshold above which an image is called anomalous."""
     caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:

@@ -39,13 +39,13 @@ class Score:
     best: Best = False
     data: Data = ""
     out: Path = Path("scores.csv")
-    """Where the list goes. While it grows it is NAME.partial.csv beside it, unsorted, which stays when stopped."""
+    """The CSV to write. Until it is complete it is NAME.partial.csv beside it, unsorted, which stays if stopped."""
     heatmaps: Annotated[Path | None, UNSET] = None
-    """Folder for one picture per image: query, closest match, and where it is unusual."""
+    """Folder for one picture per image: query, closest match and heat map."""
     skip_broken: bool = False
-    """Go on without images that cannot be read: they come last in the list, with what is wrong in a column more."""
+    """Skip images that cannot be read: they come last in the list, with the reason in an extra column."""
     criterion: tyro.conf.OmitArgPrefixes[Criterion] = field(default_factory=Criterion)
-    """By what, and above what an image is called anomalous: a column more."""
+    """The score, and the threshold above which an image is called anomalous: adds a column."""
     caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:
@@ -80,7 +80,7 @@ class Score:
         place = as_url(self.out) or self.out
         broken = f", {listed.failed:,} more that cannot be read come last" if listed.failed else ""
         if not listed.scored:
-            raise UserError(f"{place}: none of {listed.failed:,} images can be read - the list says why, mend them")
+            raise UserError(f"{place}: none of {listed.failed:,} images can be read - the list says why, fix them")
         print(f"wrote {place}: {listed.scored} images, the most anomalous first ({readable(listed.first)}){broken}")
 
     def _score(
@@ -96,7 +96,7 @@ class Score:
             except UserError as error:
                 text = str(error).replace(str(images.files[i]), images.name(i))
                 if not self.skip_broken:
-                    raise UserError(f"{text}, or give --skip-broken to go on without it") from None
+                    raise UserError(f"{text}, or give --skip-broken to skip it") from None
                 listed.fail(images.name(i), readable(" ".join(text.split())))
         if whole:
             stacked = np.stack(decoded)

@@ -13,6 +13,6 @@ Run = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=RUN_HELP)]
 RunsOption = Annotated[str, tyro.conf.arg(name="run", help=RUNS_HELP)]
 Data = Annotated[
     str,
-    tyro.conf.arg(help="Where the run's dataset lies now.", help_behavior_hint="(default: where it was trained on)"),
+    tyro.conf.arg(help="Where the run's dataset is now.", help_behavior_hint="(default: where it was trained on)"),
 ]
 Best = Annotated[bool, tyro.conf.arg(help="The best checkpoint instead of the newest.")]

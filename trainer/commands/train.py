@@ -24,7 +24,7 @@ class Train:
 
 
 def train(config: TrainConfig) -> None:
-    """Train, or go on with an unfinished run of the same configuration; UserError for what the user can mend.
+    """Train, or go on with an unfinished run of the same configuration; UserError for what the user can fix.
 
     In this process, or on Ray workers where `config.workers` says so.
     """

@@ -3,7 +3,7 @@
     python score.py IMAGES.npy [--out scores.csv] [--heat heat.npy]
 
 IMAGES.npy: N x H x W x C, or N x H x W where the detector takes grey images; uint8, or, where detector.json names an
-intensity, whole numbers of more bits or floats: its first number becomes 0, its second 255, by a straight line, as it
+intensity, integers of more bits or floats: its first number becomes 0, its second 255, by a straight line, as it
 was with the images that the detector learned from. H = W is the detector's side or a whole multiple of it, and is then
 averaged down. From Python:
 
@@ -49,12 +49,12 @@ class Detector:
         try:
             return parse(self.folder / name)
         except FileNotFoundError:
-            raise ValueError(f"{self.folder / name}: is missing - export the detector anew") from None
+            raise ValueError(f"{self.folder / name}: is missing - export the detector again") from None
         except ImportError:  # of onnxruntime or torch
             raise
         except Exception as error:  # parsers of foreign files raise anything
             reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
-            raise ValueError(f"{self.folder / name}: damaged ({reason}) - export the detector anew") from None
+            raise ValueError(f"{self.folder / name}: damaged ({reason}) - export the detector again") from None
 
     def score(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """All that is known of N images, by name; ValueError, one line, for images that it cannot score.
@@ -71,7 +71,7 @@ class Detector:
         found = {name: term.astype(np.float64) for name, term in zip(self.terms, columns)}
         heat = {"heat": columns[-1]} if self.heat else {}
         if not all(np.isfinite(term).all() for term in found.values()):
-            raise ValueError(f"{self.folder}: the model gave NaN or infinite numbers - export the detector anew")
+            raise ValueError(f"{self.folder}: the model gave NaN or infinite numbers - export the detector again")
         score = self.joined(found)
         p_value = _p_values(score, self.known_scores)
         return {"score": score, "p_value": p_value, "anomalous": score > self.facts["threshold"], **found, **heat}
@@ -86,7 +86,7 @@ class Detector:
         except Exception as error:  # a model for other images
             columns, what, fits = [], " ".join(f"{type(error).__name__} {error}".split())[:200], False
         if not fits:
-            raise ValueError(f"{self.folder}: the model is not the one of detector.json ({what}) - export it anew")
+            raise ValueError(f"{self.folder}: the model is not the one of detector.json ({what}) - export it again")
         return columns
 
     def joined(self, terms: dict[str, np.ndarray]) -> np.ndarray:
@@ -133,7 +133,7 @@ class Detector:
         for i, image in enumerate(images):
             values = image.astype(np.float64)
             if not np.isfinite(values).all():
-                raise ValueError(f"image {i} holds numbers that are not finite - leave it out")
+                raise ValueError(f"image {i} holds NaN or infinite values - leave it out")
             found[i] = np.rint((np.clip(values, low, high) - low) * (255 / (high - low)))
         return found
 
@@ -165,7 +165,7 @@ def _calibration(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         known = {name: saved[name] for name in names}
     (shape, *others) = {values.shape for values in known.values()}
     if others or len(shape) != 1 or not shape[0] or not all(np.isfinite(values).all() for values in known.values()):
-        raise ValueError("columns that are no finite numbers of one length")
+        raise ValueError("columns that are not finite numbers, all of one length")
     return {name: np.sort(values) for name, values in known.items()}
 
 

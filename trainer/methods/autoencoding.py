@@ -21,13 +21,13 @@ class AutoencodingMethod(OnePhaseMethod):
     """An autoencoder of strided convolutions; its options are those of E3Outlier (Wang et al. 2019)."""
 
     weight_decay: float = 5e-4
-    """Times each weight, added to its gradient."""
+    """Weight decay: this times each weight is added to its gradient."""
 
     may_be_0 = ("weight_decay",)
 
     @classmethod
     def presets(cls) -> dict[str, Any]:
-        """A quarter of the width, so that a training takes minutes on two cores."""
+        """A quarter of the width, so that a training run takes minutes on two cores."""
         small = {"width": 16, "code_size": 64, "images": 250_000}
         return {
             "cells-small": cls(**small),

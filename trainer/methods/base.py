@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Variant:
-    """A method as sweeps and figures name it, with the options of a training that it stands for."""
+    """A method as sweeps and figures name it, with the options of a training run that it stands for."""
 
     title: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Trained:
-    """Networks at test time: those of a checkpoint or of a training, in eval mode, and where in the schedule they are.
+    """Networks at test time: those of a checkpoint or of a run, in eval mode, and where in the schedule they are.
 
     networks: by name, of those that `Method.networks` draws the ones that score. alpha: the fade factor, None outside
     a fade. contrast: by which queries became what the networks see.
@@ -69,7 +69,7 @@ class Method:
     scores_with: ClassVar[tuple[str, ...]] = ()
     """The networks that hooks at test time use; all of them where none is named."""
 
-    # What is asked before a training.
+    # What is asked before a training run.
 
     @staticmethod
     def presets() -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Method:
         self.check_positive(name for name in sorted(numbers) if getattr(self, name) or name not in self.may_be_0)
 
     def minibatches(self, config: TrainConfig) -> Iterator[tuple[str, int]]:
-        """Each option that is a global minibatch of this training, as typed, with its value."""
+        """Each option that is a global minibatch of this training run, as typed, with its value."""
         raise NotImplementedError
 
     def schedule(self, config: TrainConfig) -> tuple[Phase, ...]:
@@ -179,7 +179,7 @@ class Method:
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"--method {self.name()} has two terms {twice[0]} - give its own one another name")
         if not (has_a(names) if self.known_by == "a" else self.known_by in names):
-            raise UserError(f"--method {self.name()} is known by {self.known_by}, and has {', '.join(names)} - mend it")
+            raise UserError(f"--method {self.name()} is known by {self.known_by}, and has {', '.join(names)} - fix it")
         return tuple(sorted(found, key=lambda term: term.name != self.known_by))
 
     def scores(self) -> tuple[str, ...]:
@@ -236,7 +236,7 @@ def check_method(kind: type[Method], place: str) -> None:
     own = {name for name in vars(kind) if not name.startswith("_")} - options
     if unknown := sorted(name for name in own if not hasattr(Method, name) and name not in Method.__annotations__):
         known = sorted(name for name, _ in inspect.getmembers(Method, callable) if not name.startswith("_"))
-        raise UserError(f"{place}: {kind.__name__}.{unknown[0]} is no hook - the hooks are {', '.join(known)}")
+        raise UserError(f"{place}: {kind.__name__}.{unknown[0]} is not a hook - the hooks are {', '.join(known)}")
     for name in REQUIRED:
         if not kind.has_own(name):
             raise UserError(f"{place}: {kind.__name__} has no `{name}` - see trainer/methods/base.py")

@@ -20,7 +20,7 @@ class BidirectionalMethod(OnePhaseMethod):
     """A generator and an encoder, each the other's inverse where a discriminator of both cannot tell them apart."""
 
     width: int = 128
-    """Feature maps at half the side of an image, twice as many at each half of that."""
+    """Feature maps at half the image's side; they double as the side halves."""
     code_size: int = 100
     """Size of the latent vector."""
     images: int = 1_000_000
@@ -30,7 +30,7 @@ class BidirectionalMethod(OnePhaseMethod):
 
     @classmethod
     def presets(cls) -> dict[str, Any]:
-        """A quarter of the width, so that a training takes minutes on two cores."""
+        """A quarter of the width, so that a training run takes minutes on two cores."""
         small: Any = {"width": 32, "code_size": 32, "minibatch": 32, "learning_rate": 2e-4, "average_decay": 0.99}
         return {
             "cells-small": cls(**small, images=160_000),

@@ -20,9 +20,9 @@ class OnePhaseMethod(Method):
     """Methods give these options defaults and a meaning of their own."""
 
     width: int = 64
-    """Feature maps at half the side of an image, twice as many at each half of that."""
+    """Feature maps at half the image's side; they double as the side halves."""
     code_size: int = 256
-    """Numbers that an image is squeezed into."""
+    """Size of the code that an image is compressed to."""
     images: int = 1_250_000
     """Images shown."""
     minibatch: int = 128

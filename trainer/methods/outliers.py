@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Outliers = Literal["blind", "hard", "soft", "refine"]
 ALPHA = 0.05
-"""The share of images that is taken for anomalous; one for all methods, since none may know the true one."""
+"""The assumed share of anomalies; one for all methods, since none may know the true one."""
 
 
 def check_outliers(options: Any) -> None:
@@ -21,10 +21,12 @@ def check_outliers(options: Any) -> None:
     if how not in (known := get_args(Outliers)):
         raise UserError(f"{options.option('outliers')} {how} is unknown - give one of {', '.join(known)}")
     if alpha >= 1:
-        raise UserError(f"{options.option('alpha')} {alpha} is no share - give less than 1, e.g. {ALPHA}")
+        raise UserError(f"{options.option('alpha')} {alpha} is not a share - give less than 1, e.g. {ALPHA}")
     if how != "blind" and alpha and int(alpha * batch) < 1:
         more = options.option("minibatch")
-        raise UserError(f"{options.option('alpha')} {alpha} of a batch of {batch} is no image - give {more} more")
+        raise UserError(
+            f"{options.option('alpha')} {alpha} of a batch of {batch} is less than one image - give {more} more"
+        )
 
 
 def variants_with(method: type[Method]) -> dict[str, Variant]:

@@ -10,7 +10,7 @@ from trainer.methods.one_phase import OnePhaseMethod
 
 @dataclass(frozen=True)
 class ReconstructingMethod(OnePhaseMethod):
-    """Images are said again, by pixels and by features of a discriminator."""
+    """Images are reconstructed, judged by pixels and by features of a discriminator."""
 
     minibatch: int = 64
     """Global minibatch."""
@@ -25,7 +25,7 @@ class ReconstructingMethod(OnePhaseMethod):
 
     @classmethod
     def presets(cls) -> dict[str, Any]:
-        """A quarter of the width, so that a training takes minutes on two cores."""
+        """A quarter of the width, so that a training run takes minutes on two cores."""
         small: Any = {"width": 16, "code_size": 32, "learning_rate": 4e-4}
         return {
             "cells-small": cls(**small, images=150_000),

@@ -1,1 +1,1 @@
-"""The same training on Ray's workers."""
+"""The same training run on Ray's workers."""

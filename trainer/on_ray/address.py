@@ -35,7 +35,7 @@ def cluster_address() -> str:
         return value
     if value.startswith(("http://", "https://")):
         raise UserError(
-            f"RAY_ADDRESS={value}: is where jobs are sent to, not where programs join the cluster - {FORM},"
+            f"RAY_ADDRESS={value}: is where jobs are submitted, not where programs join the cluster - {FORM},"
             " or send this command as a job with python -m cluster submit"
         )
     if value.startswith("ray://"):
@@ -46,7 +46,7 @@ def cluster_address() -> str:
     # Ray itself takes no ports below 1024.
     found = re.fullmatch(r"(?:[^\s/@\[\]:]+|\[[0-9a-fA-F:.]+\]):([0-9]{4,5})", value)
     if not found or not 1024 <= int(found[1]) <= 65535:
-        raise UserError(f"RAY_ADDRESS={value!r}: is no address of a Ray cluster - {FORM}")
+        raise UserError(f"RAY_ADDRESS={value!r}: is not an address of a Ray cluster - {FORM}")
     return value
 
 
@@ -80,7 +80,7 @@ def _wait_for_listener(value: str, host: str, port: int) -> None:
                 reason = getattr(error, "strerror", None) or str(error)
                 meant = "" if host in value else f" at {host}, by which Ray replaces it"
                 raise UserError(
-                    f"RAY_ADDRESS={value}: nobody listens there{meant} ({reason}) - start the cluster, or {FORM}"
+                    f"RAY_ADDRESS={value}: nothing listens there{meant} ({reason}) - start the cluster, or {FORM}"
                 ) from error
         time.sleep(0.5)
 

@@ -17,7 +17,7 @@ from data_tools.errors import UserError
 OBJECTS = 100 * 2**20
 """Bytes of memory for Ray's objects."""
 NOTES = 32 * 2**20
-"""Bytes that Ray's logs and sockets have room in: those of a training are some 3 MB."""
+"""Bytes that Ray's logs and sockets have room in: those of a training run are some 3 MB."""
 FILES = 256
 """Open files that Ray's processes need each: with 64 they die at their start."""
 PREFIX, LOCK = "stratagan-ray-", "in-use"
@@ -37,7 +37,7 @@ def temporary_folder() -> str:
     said = f"{name}={place}" if name else place
     remedy = "set TMPDIR to another folder"
     if not os.path.isdir(place):
-        raise UserError(f"{said}: is no folder - make it, or {remedy}")
+        raise UserError(f"{said}: is not a folder - make it, or {remedy}")
     if len(os.fsencode(place)) + len(SOCKET) > LONGEST:
         if not os.access("/tmp", os.W_OK | os.X_OK):
             raise UserError(f"{said}: the path is too long for Ray's sockets - set TMPDIR to something shorter")

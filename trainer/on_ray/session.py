@@ -19,7 +19,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_worker_niceness": "0",  # Ray's default of 15 lets any other program on the machine starve a training
+    "RAY_worker_niceness": "0",  # Ray's default of 15 lets any other program on the machine starve a training run
 }
 WORKER_STARTS = 60.0
 """Seconds in which a process of Ray's that is started here has to answer."""

@@ -88,7 +88,7 @@ class Supervisor:
         self.rooms[name] = room
 
     def clear(self, name: str) -> None:
-        """Give back the placement group of a training, if it left one.
+        """Give back the placement group of a training run, if it left one.
 
         Ray does so itself only where its dashboard runs; else one whose driver was killed would hold it for good.
         """
@@ -101,7 +101,7 @@ class Supervisor:
         if self.verdict is None and self.attempts > ATTEMPTS:
             self.verdict = UserError(
                 f"the workers stopped {ATTEMPTS} times after {max(self.begun_at, 0):,} images without a new checkpoint"
-                f" ({self.last_failure or 'killed without a word'}) - look for memory or machines that are short,"
+                f" ({self.last_failure or 'killed without a message'}) - check memory and machines,"
                 " or lower --checkpoint-images"
             )
         return self.verdict
@@ -154,5 +154,5 @@ def _follow(
         if lines:
             heard = time.monotonic()
         elif workers and time.monotonic() - heard > QUIET and not ray.get(supervisor.is_attended.remote()):
-            log(f"waiting for room for --workers {workers} on the cluster")
+            log(f"waiting until the cluster can place --workers {workers} on the cluster")
             heard = time.monotonic()

@@ -1,4 +1,4 @@
-"""Ray Train around the loop: the same training on N workers, on this machine or on a cluster."""
+"""Ray Train around the loop: the same training run on N workers, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -123,10 +123,10 @@ def _fit(
             reason = str(error.controller_failure).splitlines()[0]
             if attempt + 1 == ATTEMPTS:
                 raise UserError(
-                    f"--workers {config.workers}: no group of workers came about ({reason})"
+                    f"--workers {config.workers}: no group of workers could be started ({reason})"
                     " - look at the cluster with `ray status`"
                 ) from error
-            ray.get(supervisor.log.remote(f"warning: no group of workers came about ({reason}); trying again"))
+            ray.get(supervisor.log.remote(f"warning: no group of workers could be started ({reason}); trying again"))
 
 
 def _worker(values: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
     plain = [
         Row(name, auc(table.labels, column), f"{PLAIN[name]}: no training") for name, column in table.plain.items()
     ]
-    first = [Row(FUSED, s[FUSED], "the terms that have a say, in one; needs no label")] if FUSED in s else []
+    first = [Row(FUSED, s[FUSED], "the trusted terms joined; needs no labels")] if FUSED in s else []
     return first + rows + plain
 
 

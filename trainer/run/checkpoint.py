@@ -1,7 +1,7 @@
 """Checkpoints that cannot run code: safetensors for tensors, readable JSON for the rest, in a folder or in S3.
 
 A checkpoint is `checkpoints/images-000123456` under the run's URL. checkpoint.json, which holds the checksum of every
-other file, is written last and removed first: what has none is no checkpoint.
+other file, is written last and removed first: what has none is not a checkpoint.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A moment of a training, copied away from it; files: "critic" and so on to named tensors on the CPU."""
+    """A moment of a training run, copied away from it; files: "critic" and so on to named tensors on the CPU."""
 
     images_seen: int
     resolution: int
@@ -184,7 +184,7 @@ def chosen_checkpoint(run: str, best: bool) -> str:
     try:
         name = read_document(open_storage(run), BEST)["checkpoint"]
         if not re.fullmatch(NAME, name):
-            raise ValueError(f"{name[:40]!r} is no checkpoint's name")
+            raise ValueError(f"{name[:40]!r} is not a checkpoint's name")
     except FileNotFoundError:
         raise UserError(f"{run}: has no {BEST}: no checkpoint was judged by its --best-by - leave out --best") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -216,7 +216,7 @@ def _info(url: str, facts: dict[str, Any]) -> CheckpointInfo:
         raise ValueError(f"alpha is {alpha!r:.40}")
     for name, digest in sha256.items():
         if not FILE.fullmatch(name) or not re.fullmatch("[0-9a-f]{64}", digest):
-            raise ValueError(f"{name[:80]!r} is no file of a checkpoint")
+            raise ValueError(f"{name[:80]!r} is not a file of a checkpoint")
     config = config_in(facts["config"], f"{url}/{FACTS}")
     return CheckpointInfo(
         url,

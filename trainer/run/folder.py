@@ -76,7 +76,7 @@ def _checked_data(config: TrainConfig) -> Dataset:
     if config.resolution > dataset.resolution:
         raise UserError(
             f"--resolution {config.resolution} is above the dataset's {dataset.resolution} "
-            f"- give {dataset.resolution} or less, or shard it anew at {config.resolution}"
+            f"- give {dataset.resolution} or less, or shard it again at {config.resolution}"
         )
     check_gamma(dataset, config.gamma, config.planted)
     return dataset
@@ -94,7 +94,7 @@ def _chosen_exclusions(config: TrainConfig, dataset: Dataset) -> dict[str, list[
 def _check_new(config: TrainConfig) -> None:
     """UserError where a run cannot begin: something else is there, or what it starts from does not fit."""
     if any(name != EXCLUDED for name, _ in open_storage(config.out).tree()):  # that alone is what a killed start leaves
-        raise UserError(f"--out {config.out}: exists and is no training run - give a new or an empty folder")
+        raise UserError(f"--out {config.out}: exists and is not a training run - give a new or an empty folder")
     if config.start_from:
         check_fits(config, read_info(newest_checkpoint(config.start_from)))
 
@@ -110,7 +110,7 @@ def _begin(config: TrainConfig, dataset: Dataset, excluded: Excluded, still_ours
     try:
         write_bytes(run, CONFIG, (json.dumps(values, indent=2) + "\n").encode(), new=True)
     except FileExistsError:
-        raise UserError(f"--out {config.out}: another training has just begun there - give another --out") from None
+        raise UserError(f"--out {config.out}: another training run has just begun there - give another --out") from None
 
 
 def _check_same(config: TrainConfig, dataset: Dataset, excluded: Excluded) -> None:
@@ -147,10 +147,10 @@ def read_config(run: str | Path) -> tuple[TrainConfig, str]:
         digest = str(values.pop("dataset_digest"))
         return config_in(values, f"{run}/{CONFIG}"), digest
     except FileNotFoundError:
-        raise UserError(f"{run}: is no run folder (it has no {CONFIG}) - give the --out of a training") from None
+        raise UserError(f"{run}: is not a run folder (it has no {CONFIG}) - give the --out of a training run") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{run}/{CONFIG}: damaged ({error!r:.200}) - restore it, or train anew into another --out"
+            f"{run}/{CONFIG}: damaged ({error!r:.200}) - restore it, or train again into another --out"
         ) from None
 
 
@@ -161,7 +161,7 @@ def read_excluded(run: str) -> Excluded:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise UserError(f"{run}/{EXCLUDED}: damaged ({error!r:.200}) - train anew into another --out") from None
+        raise UserError(f"{run}/{EXCLUDED}: damaged ({error!r:.200}) - train again into another --out") from None
 
 
 def run_dataset(run: str, data: str, cache: Cache) -> Dataset:
@@ -188,7 +188,7 @@ def run_images(run: str, config: TrainConfig, dataset: Dataset) -> TrainingSet:
     try:
         check_excluded(dataset, excluded)
     except ValueError as error:
-        raise UserError(f"{run}/{EXCLUDED}: {error} - train anew into another --out") from None
+        raise UserError(f"{run}/{EXCLUDED}: {error} - train again into another --out") from None
     return training_set(dataset, config.gamma, config.seed, config.window, excluded, config.planted)
 
 
@@ -212,13 +212,13 @@ def as_begun(config: TrainConfig) -> TrainConfig:
 def check_begun(config: TrainConfig) -> None:
     """UserError where the run is another one than at `prepare`: a process that shared it has withdrawn it since."""
     if CONFIG not in open_storage(config.out).names():
-        raise UserError(f"{config.out}/{CONFIG}: is gone, another training that began there gave up - run it again")
+        raise UserError(f"{config.out}/{CONFIG}: is gone, another training run that began there gave up - run it again")
     if different := differing_options(read_config(config.out)[0], config):
         raise UserError(f"--out {config.out}: holds a run that differs in {', '.join(different)} - give another --out")
 
 
 def mark_finished(run: str, still_ours: StillOurs) -> None:
-    """The last that a training does: all is saved, validated and uploaded."""
+    """The last that a training run does: all is saved, validated and uploaded."""
     still_ours(now=True)
     write_bytes(Guarded(open_storage(run), still_ours), FINISHED, b"{}\n")
 
@@ -238,7 +238,7 @@ def withdraw(run: str, error: Exception) -> None:
             foreign = [name for name in names if name not in last and not OWN.fullmatch(meant(name))]
             if checkpoint_names(run) or RECOVERIES in names or foreign:
                 return
-            # config.json last: while it is there, nobody begins anew in what is being removed.
+            # config.json last: while it is there, nobody begins again in what is being removed.
             for name in sorted(names, key=lambda name: last.index(name) if name in last else -1):
                 storage.remove(name)
             if folder := local_path(run):

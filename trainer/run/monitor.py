@@ -1,6 +1,6 @@
 """What a run says while it trains: metrics.jsonl, TensorBoard, pictures, and lines of progress in log.txt.
 
-metrics.jsonl is the truth about every curve; TensorBoard's events are written anew from it when a run goes on, so that
+metrics.jsonl is the truth about every curve; TensorBoard's events are written again from it when a run goes on, so that
 both hold each step once after any number of restarts.
 """
 
@@ -205,7 +205,7 @@ class Monitor:
         self.former.clear()
 
     def _download(self) -> None:
-        """Download what an interrupted run logged; its events are written anew."""
+        """Download what an interrupted run logged; its events are written again."""
         for name, _ in self.remote.tree() if self.remote else ():
             logged = re.fullmatch(FORMER, name)
             if logged:

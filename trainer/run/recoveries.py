@@ -72,7 +72,7 @@ def read_recoveries(run: str) -> Recoveries:
     except FileNotFoundError:
         return Recoveries()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{run}/{RECOVERIES}: damaged ({error!r:.200}) - train anew into another --out") from None
+        raise UserError(f"{run}/{RECOVERIES}: damaged ({error!r:.200}) - train again into another --out") from None
 
 
 def check_not_given_up(run: str) -> Recoveries:
@@ -86,9 +86,11 @@ def check_not_given_up(run: str) -> Recoveries:
 def warn_of_given_up(url: str) -> None:
     """Say on stderr where a run, by its URL or a checkpoint's, is given up: its checkpoints are from before."""
     run = url.rstrip("/").partition("/checkpoints/")[0]
-    with contextlib.suppress(UserError):  # what is damaged there is a training's business
+    with contextlib.suppress(UserError):  # what is damaged there is a training run's business
         if reason := read_recoveries(run).given_up:
-            print(f"warning: this training was given up, its checkpoints are from before: {reason}", file=sys.stderr)
+            print(
+                f"warning: this training run was given up, its checkpoints are from before: {reason}", file=sys.stderr
+            )
 
 
 def record_failure(run: str, at: int, why: str, learning_rate: float, still_ours: StillOurs) -> str:

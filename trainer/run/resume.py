@@ -89,7 +89,7 @@ def find_start(config: TrainConfig) -> Start:
                 raise DamagedError(f"{info.url}: lacks the optimisers' states in the middle of a phase - {REMEDY}")
             return Start(info.images_seen, info, has_moments, tuple(notes), info.ailing, recoveries)
         except DamagedError as error:
-            notes.append(f"warning: passed over a damaged checkpoint: {error}")
+            notes.append(f"warning: skipped a damaged checkpoint: {error}")
     if not config.start_from:
         return Start(notes=tuple(notes), recoveries=recoveries)
     info = read_info(newest_checkpoint(config.start_from))

@@ -146,7 +146,7 @@ class Saver:
         self.unsettled = None
 
     def _validate(self, snapshot: Snapshot) -> None:
-        """Record how well a snapshot tells made anomalies, and its AUCs on labelled test images."""
+        """Record how well a snapshot tells synthetic anomalies, and its AUCs on labelled test images."""
         inference, values = Inference.from_snapshot(snapshot), dict[str, float]()
         if len(self.probes) > 1 and inference.quick:
             values[SEPARATION] = self._separation(inference)
@@ -157,7 +157,7 @@ class Saver:
             self.monitor.metrics(snapshot.images_seen, {f"validation/{name}": value for name, value in values.items()})
 
     def _separation(self, inference: Inference) -> float:
-        """Of the quick term that tells made anomalies best: the AUC against their originals, median of their kinds."""
+        """The best quick term's AUC of synthetic anomalies against their originals, the median of their kinds."""
         scores = {kind: inference.values(images, inference.quick) for kind, images in self.probes.items()}
         usual = scores.pop("")
         return max(

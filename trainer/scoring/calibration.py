@@ -38,11 +38,11 @@ from trainer.scoring.trust import judged_of, made_terms, trusted
 MOST = 20_000
 """Training images, at most, that calibrate and among which latents' neighbours are found."""
 MOST_MAPS = 2_000
-"""Of these, at most, whose heat maps say what is usual at a pixel."""
+"""Of these, at most, whose heat maps tell what is usual at a pixel."""
 MADE = f"{','.join(CORRUPTIONS)} of images that nothing is compared with"
-"""How the made anomalies came about: a calibration that was made otherwise is made anew."""
+"""How the synthetic anomalies came about: a calibration that was made otherwise is made again."""
 HEAT = "difference"
-"""The kind of map that is shown: of those of heat.py it found made defects best."""
+"""The kind of map that is shown: of those of heat.py it found synthetic defects best."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Calibration:
     terms: those that `fused` joins, float64 n, an image left out of its own neighbours. kept: what terms that compare
     with training images keep of them, by their `kept_as`. samples: int64 n, which of the training set's samples they
     are. heat: of the kind HEAT; None where the method makes no closest matches. weights: of the terms in `fused`. made:
-    the terms of anomalies made of the first m images, by kind, float64 m; empty where images are too small for them,
-    and in old runs.
+    the terms of synthetic anomalies made from the first m images, by kind, float64 m; empty where images
+    are too small for them, and in old runs.
     """
 
     terms: dict[str, np.ndarray]
@@ -149,7 +149,7 @@ def _written(made: Calibration, digest: str) -> bytes:
 
 
 def _read(content: bytes, url: str, digest: str, inference: Inference) -> Calibration:
-    """FileNotFoundError when it was made for other weights or other terms: it is to be made anew."""
+    """FileNotFoundError when it was made for other weights or other terms: it is to be made again."""
     try:
         tensors = safetensors.numpy.load(content)
         length = int.from_bytes(content[:8], "little")
@@ -183,7 +183,7 @@ def _read(content: bytes, url: str, digest: str, inference: Inference) -> Calibr
         return found
     except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
         reason = " ".join(repr(error).split())[:200]
-        raise UserError(f"{url}: damaged ({reason}) - delete {PurePosixPath(url).name}, it is made anew") from None
+        raise UserError(f"{url}: damaged ({reason}) - delete {PurePosixPath(url).name}, it is made again") from None
 
 
 def _check(found: Calibration, side: int, row_each: Collection[str]) -> None:
@@ -203,9 +203,9 @@ def _check(found: Calibration, side: int, row_each: Collection[str]) -> None:
         if not np.isfinite(values).all():
             raise ValueError(f"{name} holds NaN or infinite numbers")
     if not all(type(weight) is float and 0 <= weight < math.inf for weight in found.weights.values()):
-        raise ValueError("weights that are below 0 or no finite numbers")
+        raise ValueError("weights that are below 0 or NaN or infinite")
     made = [column for terms in found.made.values() for column in terms.values()]
     if any(each.dtype.kind != "f" or each.shape != made[0].shape[:1] or not np.isfinite(each).all() for each in made):
-        raise ValueError("terms of made anomalies that are not finite numbers, as many each")
+        raise ValueError("terms of synthetic anomalies that are NaN or infinite, as many each")
     if found.heat and not (found.heat.spread > 0).all():
         raise ValueError("heat.spread is not above 0")

@@ -49,7 +49,7 @@ class Judge:
     criterion: Criterion
     known: np.ndarray
     made: Mapping[str, np.ndarray]
-    """Scores of anomalies made of training images, by kind."""
+    """Scores of synthetic anomalies made from training images, by kind."""
 
     def heat(self, images: np.ndarray) -> np.ndarray:
         """Where: float32 N x H x W in units of what is usual at each pixel."""
@@ -206,7 +206,7 @@ class Detector(Judge):
 
     @cached_property
     def made(self) -> Mapping[str, np.ndarray]:  # type: ignore[override]
-        """Scores of anomalies made of training images, by kind: none in old runs, and where images are small."""
+        """Scores of synthetic anomalies, by kind: none in old runs, and where images are small."""
         assert self.calibration
         return {kind: self.score_of(terms) for kind, terms in self.calibration.made.items()}
 

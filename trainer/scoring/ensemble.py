@@ -35,7 +35,7 @@ class Ensemble(Judge):
 
     members: by the names of their runs, without thresholds. shared: of each, which of its samples are the same image in
     the first one's training set: those below this number. known: the first one's calibrating images' scores by all, n;
-    made: those of anomalies made of the first of them, where the criterion needs them.
+    made: those of synthetic anomalies made from the first of them, where the criterion needs them.
     """
 
     members: Mapping[str, Detector]
@@ -131,7 +131,7 @@ class Ensemble(Judge):
         return np.concatenate([self._mean(images.at(some), images.samples(some)) for some in places])
 
     def made_scores(self, images: TrainingSet) -> dict[str, np.ndarray]:
-        """The scores of anomalies made of the first of these, by kind; of none where images are too small for them.
+        """The scores of synthetic anomalies made from the first of these, by kind; {} where images are too small.
 
         Their originals are among what terms compare with, so they look a little more usual than a run alone finds them.
         """

@@ -90,7 +90,7 @@ class HeatScale:
 
     @staticmethod
     def of(maps: np.ndarray) -> HeatScale:
-        """maps: N x r x r. A spread below a tenth of the median one is raised to that: rounding is no anomaly."""
+        """maps: N x r x r. A spread below a tenth of the median one is raised to that: rounding is not an anomaly."""
         low, middle, high = np.percentile(maps, [25, 50, 75], axis=0)
         spread = high - low
         floor = max(0.1 * float(np.median(spread)), float(np.finfo(np.float32).tiny))

@@ -69,7 +69,7 @@ class Inference:
     ) -> None:
         """intensity: how images of more than 8 bits are brought to the 8 that are scored; contrast: how these are seen.
 
-        networks: by name, those that score or all of a training's, in eval mode on the device.
+        networks: by name, those that score or all of a training run's, in eval mode on the device.
         """
         self.device = torch.device(device)
         self.config, self.resolution, self.channels, self.intensity = config, resolution, channels, intensity

@@ -2,8 +2,8 @@
 
 Scores alone do not say where normal images end and junk begins: a set with rare normal images and one with junk look
 alike (Genovese and Wasserman 2004 on what of a mixture can be known). What can be said is how much junk there can be
-at most, if it is at least as easy to see as anomalies made of the set's own images: that many would score higher than
-there are images that do. Trials of other estimates are in tuning/results/junk_share.md.
+at most, if it is at least as easy to see as synthetic anomalies made from the set's own images: that many would score
+higher than there are images that do. Trials of other estimates are in tuning/results/junk_share.md.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class JunkShare:
         if self.most is None or self.expected is None:
             return f"How many training images are junk cannot be told: {self.reason}."
         return (
-            f"If junk is as easy to see as anomalies made of the training images, at most {100 * self.most:.2g} % of "
-            f"them are junk, and {100 * self.expected:.2g} % as a guess."
+            f"If junk is as easy to see as synthetic anomalies made from the training images, at most "
+            f"{100 * self.most:.2g} % of them are junk, and {100 * self.expected:.2g} % as a guess."
         )
 
 
@@ -52,7 +52,7 @@ def junk_share(known: np.ndarray, made: Mapping[str, np.ndarray], seed: int = 0)
 
     known: scores of n training images; made: of m anomalies of each kind, the i-th of each made of the same image.
 
-    At a threshold that a share S of the training images exceeds, and a share p of the made anomalies, c p <= S, if
+    At a threshold that a share S of the training images exceeds, and a share p of the synthetic anomalies, c p <= S, if
     junk exceeds it as often. So c <= S / p, at every threshold; the least of these counts, each at the 98th percentile
     of resamplings of both. expected: the mean of a share whose logarithm is uniform from 0.001, or one image, up to it.
     """
@@ -74,7 +74,7 @@ def junk_share(known: np.ndarray, made: Mapping[str, np.ndarray], seed: int = 0)
         bounds = np.where(powers > 0, np.maximum(shares, 1 / len(known)) / powers, np.inf)
     most = float(np.quantile(bounds, COVERAGE, axis=0, method="higher").min())
     if most > MOST_SHARE:
-        return JunkShare(None, None, "anomalies made of them hardly score higher than they do")
+        return JunkShare(None, None, "synthetic anomalies made from them hardly score higher than they do")
     least = max(LEAST_SHARE, 1 / len(known))
     most = max(most, least)
     return JunkShare(most, (most - least) / math.log(most / least) if most > least else most)

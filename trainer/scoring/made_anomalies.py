@@ -60,7 +60,7 @@ LOCAL = ("cut-paste", "noise", "blot")
 
 
 def corrupted(images: np.ndarray, kind: str, seed: int) -> np.ndarray:
-    """Images with a made anomaly each: uint8 N x H x W x C, 8x8 and up -> a new array of the same shape.
+    """Images with a synthetic anomaly each: uint8 N x H x W x C, 8x8 and up -> a new array of the same shape.
 
     "cut-paste": a rectangle of the image copied to another place of it (Li et al. 2021); its size, the geometric mean
     of height and width, is 1/8 to 1/3 of the side and its aspect 1/3 to 3 before rounding to pixels. "noise": Gaussian,
@@ -81,7 +81,7 @@ def corrupted(images: np.ndarray, kind: str, seed: int) -> np.ndarray:
 
 
 def of_each_kind(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Images with a made anomaly each, by its kind, always the same; of no kind where they are too small for it."""
+    """Images with a synthetic anomaly each, by its kind, always the same; {} where they are too small for it."""
     if not len(images) or min(images.shape[1:3]) < LEAST_SIDE:
         return {}
     return {kind: corrupted(images, kind, seed=0) for kind in CORRUPTIONS}

@@ -21,7 +21,7 @@ class RankedList:
     """A CSV that ends as `path`, the most anomalous first, then what has no score.
 
     Until then its rows lie unsorted beside it, in NAME.partial.csv, which a run that is stopped leaves behind; a
-    later one for the same list begins it anew. Of the rows only places and scores are held, 16 bytes each. first: the
+    later one for the same list begins it again. Of the rows only places and scores are held, 16 bytes each. first: the
     most anomalous image's name, and `highest` its score.
     """
 

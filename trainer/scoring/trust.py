@@ -1,4 +1,4 @@
-"""Which terms have a say in `fused` on a set, without labels: those that tell made anomalies from their originals.
+"""Which terms have a say in `fused` on a set, without labels: those that tell synthetic anomalies from their originals.
 
 A term that points the wrong way on a set would cost much there. How much each tells was tried as its weight, and
 misled on real images, whose anomalies are none of the made ones: see tuning/results/terms.md.
@@ -28,7 +28,7 @@ def judged_of(count: int) -> int:
 def made_terms(
     inference: Inference, terms: Sequence[Term], images: np.ndarray, values: Values
 ) -> tuple[Columns, dict[str, Columns]]:
-    """The terms of training images, and by kind those of anomalies made of them; of no kind where images are too small.
+    """The terms of training images, and by kind those of synthetic anomalies made from them; {} where they are small.
 
     images: the first m = `judged_of(n)` of n training images, uint8 m x H x W x C; values: those of all n. What terms
     compare with is made of the other n - m, else an anomaly would profit from its original among them.
@@ -44,7 +44,7 @@ def trusted(
 ) -> dict[str, float]:
     """The weight of each term in `fused`, 1 or 0, as of `weights_by`; 0 for terms that have no say on any set.
 
-    usual: terms of training images; made: those of anomalies made of these, as of `made_terms`.
+    usual: terms of training images; made: those of synthetic anomalies made from these, as of `made_terms`.
     """
     with_say = [term.name for term in terms if term.has_say and term.name in usual] or list(usual)
     if not made:
@@ -54,6 +54,6 @@ def trusted(
 
 
 def weights_by(separations: Mapping[str, float]) -> dict[str, float]:
-    """1 for each term whose separation of made anomalies (AUC) is above 0.5, 0 for others; all 1 where none is."""
+    """1 for each term whose separation of synthetic anomalies (AUC) is above 0.5, 0 for others; all 1 where none is."""
     weights = {name: float(value > 0.5) for name, value in separations.items()}
     return weights if any(weights.values()) else dict.fromkeys(weights, 1.0)

@@ -91,7 +91,7 @@ class AlternatingStep(Step):
         return Batch(places, positions, self._real(places, positions))
 
     def _settle_reduction(self) -> None:
-        """A pass that leaves nothing behind: after its first one DDP lays its buckets out anew; see `GrowingStep`."""
+        """A pass that leaves nothing behind: after its first one DDP lays its buckets out again; see `GrowingStep`."""
         with self._unchanged():
             batch = self._batch(self.phase.start)
             for update, objective in self.turns:

@@ -33,7 +33,7 @@ SHOWN = 32
 
 @dataclass(frozen=True)
 class FirstWorker:
-    """Of one training; shown: training images for pictures, uint8 N x H x W x C."""
+    """Of one training run; shown: training images for pictures, uint8 N x H x W x C."""
 
     config: TrainConfig
     dataset: Dataset

@@ -1,4 +1,4 @@
-"""The workers of a training: who takes part in a step, and what they agree on before they go on."""
+"""The workers of a training run: who takes part in a step, and what they agree on before they go on."""
 
 from __future__ import annotations
 

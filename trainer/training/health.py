@@ -1,4 +1,4 @@
-"""The health of a training: weights that are no numbers stop it, other troubles are warned of."""
+"""The health of a training run: weights that are no numbers stop it, other troubles are warned of."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NotFiniteError(Exception):
     """A weight became infinite or no number."""
 
     def __init__(self, images_seen: int) -> None:
-        super().__init__(f"the weights are no finite numbers after the step at {images_seen:,} images")
+        super().__init__(f"the weights are NaN or infinite after the step at {images_seen:,} images")
         self.images_seen = images_seen
 
 

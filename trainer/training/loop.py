@@ -52,7 +52,7 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Run:
-    """What a training works with; first, still_ours: the first worker's, None in the others."""
+    """What a training run works with; first, still_ours: the first worker's, None in the others."""
 
     config: TrainConfig
     phases: tuple[Phase, ...]
@@ -94,7 +94,7 @@ def _train(config: TrainConfig, hooks: Hooks, trouble: str, excused: bool) -> No
                 run.first.saver.finish()  # what waits is good, and is what all go back to
             if excused:
                 raise
-            raise _written_down(run, FailedError(error.images_seen, "the weights are no finite numbers")) from None
+            raise _written_down(run, FailedError(error.images_seen, "the weights are NaN or infinite")) from None
         except FailedError as error:
             if run.first:
                 run.first.saver.finish()
@@ -232,7 +232,7 @@ def _picture_marks(phase: Phase, pictures: int) -> np.ndarray:
 
 
 def _progress(phase: Phase, images_seen: int, since: int, seconds: float) -> dict[str, float]:
-    """Where in its growth a training is, and how fast it has been since the last line of metrics."""
+    """Where in its growth a training run is, and how fast it has been since the last line of metrics."""
     return {
         "growth/resolution": phase.resolution,
         "growth/alpha": phase.alpha(images_seen),

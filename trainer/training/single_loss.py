@@ -50,7 +50,7 @@ class SingleLossStep(Step):
         return parts
 
     def _settle_reduction(self) -> None:
-        """A pass that leaves nothing behind: after its first one DDP lays its buckets out anew; see `GrowingStep`."""
+        """A pass that leaves nothing behind: after its first one DDP lays its buckets out again; see `GrowingStep`."""
         with self._unchanged():
             self.loss(*self.inputs(self.phase.start))[0].backward()
         self.optimisers["adam"].zero_grad(set_to_none=True)

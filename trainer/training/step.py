@@ -1,4 +1,4 @@
-"""One step of a training, whatever its method: what it is shown, its optimisers, and all that a restart needs."""
+"""One step of a training run, whatever its method: what it is shown, its optimisers, and all that a restart needs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Step:
         self.shown = torch.zeros((), dtype=torch.int64, device=device)
 
     def begin(self, phase: Phase) -> None:
-        """Set up for a phase, with optimisers whose moments start anew."""
+        """Set up for a phase, with optimisers whose moments start again."""
         raise NotImplementedError
 
     def run(self, images_seen: int) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ class Step:
     def fingerprint(self) -> int:
         """48 bits that depend on which images and latents were shown at which positions since the last call, by anyone.
 
-        Sums of whole numbers: the same for any number of workers. Every worker of the group must call it.
+        Sums of integers: the same for any number of workers. Every worker of the group must call it.
         """
         total, self.shown = sum_of(self.group, self.shown), torch.zeros_like(self.shown)
         return int(total) & (2**48 - 1)
@@ -160,5 +160,5 @@ class Step:
 
 
 def _fingerprint(positions: Tensor, values: Tensor) -> Tensor:
-    """values: N x anything, of whole numbers."""
+    """values: N x anything, of integers."""
     return ((2 * positions + 1) * values.sum(1, dtype=torch.int64)).sum()

@@ -1,4 +1,4 @@
-"""Whether a training is alive: a function of its weights and the count of images alone, so that kills change nothing.
+"""Whether a run is alive: a function of its weights and the count of images alone, so that kills change nothing.
 
 Means over a line of metrics would not do: a machine that goes away ends a line early.
 """

@@ -16,10 +16,10 @@ from tuning.config import METHODS
 
 @dataclass(frozen=True)
 class Clean:
-    """Train, leave out the images that look worst, train again on the rest, and so on.
+    """Train, leave out the images that rank worst, train again on the rest, and so on.
 
-    The result is a folder with junk.txt, the list of all that was left out; cleaned, a training on what is left; and
-    index.html, which shows what each round left out. The same command goes on where it was stopped.
+    The result is a folder with junk.txt, the list of all that was left out; cleaned, a training run on what is left;
+    and index.html, which shows what each round left out. The same command goes on where it was stopped.
     """
 
     data: str
@@ -27,22 +27,22 @@ class Clean:
     out: str
     """The result's URL, a folder or s3://. If it holds unfinished rounds of the same options, they go on."""
     preset: str = "cells-small"
-    """What a training starts from."""
+    """The preset whose options a run starts from."""
     method: Annotated[str, tyro.conf.arg(help="What is trained: " + ", ".join(METHODS) + ".")] = "proposed"
     rounds: int = 3
-    """Times that images are left out."""
+    """Rounds of leaving images out."""
     drop: float = 0.02
-    """The share of its images that each round leaves out."""
+    """The share of the remaining images that each round leaves out."""
     by: str = "fused"
-    """By what images are ranked: fused, a, or one of the method's terms."""
+    """The score that ranks images: fused, a, or one of the method's terms."""
     gamma: float = 0.0
-    """For experiments: the share of known anomalies that is planted among the images."""
+    """For experiments: the share of labelled anomalies planted among the images."""
     seed: int = 1000
-    """Seeds the trainings, and the draw of what is planted."""
+    """Seeds the training runs, and the draw of what is planted."""
     set: Annotated[tuple[str, ...], UNSET] = ()
-    """Further options of the trainings, NAME=VALUE each."""
+    """Further options of the training runs, NAME=VALUE each."""
     workers: str = "0"
-    """Ray Train workers of a training; 0 trains in this process."""
+    """Ray Train workers of a training run; 0 trains in this process."""
     caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:

@@ -21,8 +21,8 @@ SURE = 0.9
 class Compare:
     """Train several methods on one dataset, by two seeds or more, and rank them without labels.
 
-    Ranked by how well a method's score tells anomalies made of images that no training saw from these, times how far
-    its seeds agree on them. Methods that come near the best are offered as one detector. With labelled test images the
+    Ranked by how well a method's score tells synthetic anomalies from the images they were made from,
+    which no training saw, times how far its seeds agree on them. Methods that come near the best are offered as one detector. With labelled test images the
     table says how good the choice was. The same command goes on where it was stopped; more methods may join.
     """
 
@@ -31,18 +31,18 @@ class Compare:
     out: str
     """The result's URL, a folder or s3://."""
     preset: str = "study"
-    """What a training starts from."""
+    """The preset whose options a run starts from."""
     method: Annotated[str, tyro.conf.arg(help="Methods, separated by commas: " + ", ".join(METHODS) + ".")] = (
         "proposed,geom,ae,svdd"
     )
     seed: str = "0,1"
     """Seeds, separated by commas; two or more."""
     gamma: float = 0.0
-    """For experiments: the share of known anomalies among the images."""
+    """For experiments: the share of labelled anomalies planted among the images."""
     set: Annotated[tuple[str, ...], UNSET] = ()
-    """Further options of the trainings, NAME=VALUE each."""
+    """Further options of the training runs, NAME=VALUE each."""
     workers: str = "0"
-    """Ray Train workers of a training; 0 trains in this process."""
+    """Ray Train workers of a training run; 0 trains in this process."""
     caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:
@@ -53,7 +53,7 @@ class Compare:
         try:
             seeds = tuple(int(word) for word in self.seed.split(","))
         except ValueError:
-            raise UserError(f"--seed {self.seed} is no list of whole numbers - give e.g. 0,1") from None
+            raise UserError(f"--seed {self.seed} is not a list of integers - give e.g. 0,1") from None
         cache = self.caching
         candidates = Candidates(
             absolute(self.data),

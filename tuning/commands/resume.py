@@ -25,5 +25,5 @@ class Resume:
 
         url = absolute(self.sweep)
         if (plan := read_plan(url)) is None:
-            raise UserError(f"{url}: is no sweep (it has no plan.json) - give the --out of python -m tuning sweep")
+            raise UserError(f"{url}: is not a sweep (it has no plan.json) - give the --out of python -m tuning sweep")
         run_sweep(dataclasses.replace(SweepConfig.from_json(plan["sweep"]), out=url))

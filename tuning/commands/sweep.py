@@ -21,9 +21,9 @@ HEADINGS = (
         "What is trained, one detector for each combination.",
         ("preset", "method", "gamma", "planted", "seed", "rounds", "drop"),
     ),
-    Heading("search", "Further options of a training to try.", ("set", "sampler", "samples", "asha")),
+    Heading("search", "Further options of a training run to try.", ("set", "sampler", "samples", "asha")),
     Heading("score", "What follows from the scores of each detector.", ("lam",)),
-    Heading("resource", "How many trainings run at a time, and on what.", ("workers", "cpus", "concurrent")),
+    Heading("resource", "How many runs at a time, and on what.", ("workers", "cpus", "concurrent")),
     Heading("cache", "Data on each node.", ("cache", "cache_limit")),
 )
 """Every option of a sweep, as --help shows them."""
@@ -46,9 +46,9 @@ class Sweep:
 def with_options(kind: type[Sweep], words: Sequence[str]) -> type:
     """The sweep with its options under headings."""
     marks = {
-        "preset": tyro.conf.arg(help=f"What a training starts from: {', '.join(PRESETS)}."),
+        "preset": tyro.conf.arg(help=f"The preset whose options a run starts from: {', '.join(PRESETS)}."),
         "name": tyro.conf.arg(help_behavior_hint="(default: the last part of --data)"),
-        "concurrent": tyro.conf.arg(help_behavior_hint="(default: as many as the cluster has room for)"),
+        "concurrent": tyro.conf.arg(help_behavior_hint="(default: as many as the cluster can place)"),
         "cache": USERS_CACHE,
     }
     return configured(kind, SweepConfig(), HEADINGS, marks)

@@ -34,7 +34,7 @@ def write_report(urls: list[str], out: str, without_pixels: list[str], cache: st
     urls: sweeps' folders, a section each, and trials.csv of earlier reports, whose trials join the table of methods; of
     the same trial in two places the one named last counts. without_pixels: sweeps whose images must not be shown.
     cache, cache_limit: of the datasets that the pictures show ("" for the usual cache).
-    UserError: a URL is no sweep or has no finished trial, a file is damaged, OUT holds something else.
+    UserError: a URL is not a sweep or has no finished trial, a file is damaged, OUT holds something else.
     """
     out = out.rstrip("/")
     hidden = {absolute(url.rstrip("/")) for url in without_pixels}

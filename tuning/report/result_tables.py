@@ -19,7 +19,7 @@ PAPER, CHOSEN, BEST = f"a, λ {PAPER_LAMBDA:g}", "a, λ chosen without labels", 
 LEGEND = (
     "Mean ± sample standard deviation over seeds; one seed has no spread. A cell of fewer seeds than the sweep plans "
     f"says how many. {BEATS} and bold: the mean is above that of every plain baseline of its column. The upper bound "
-    "takes the λ of the greatest mean on the test labels themselves, so it is no result and bears no mark."
+    "takes the λ of the greatest mean on the test labels themselves, so it is not a result and bears no mark."
 )
 
 

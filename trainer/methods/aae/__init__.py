@@ -25,8 +25,8 @@ Layers = Literal["dense", "convolutions"]
 
 @dataclass(frozen=True)
 class Aae(OnePhaseMethod):
-    """An autoencoder whose codes are made normally distributed: unusual is a great error or a code far out
-    (adversarial autoencoder, as in Beggel et al. 2019).
+    """An autoencoder whose codes are made normally distributed: an image with a large error, or a code far from the
+    origin, is unusual (adversarial autoencoder, as in Beggel et al. 2019).
 
     Layers, code size and length (1,000 epochs of 5,000 images) are theirs; their batch and step sizes are not known.
     """
@@ -36,7 +36,7 @@ class Aae(OnePhaseMethod):
     width: int = 1000
     """Size of the dense layers, or feature maps at half the side of an image."""
     code_size: int = 2
-    """Numbers that an image is squeezed into."""
+    """Size of the code that an image is compressed to."""
     discriminator_width: int = 1000
     """Size of the two layers of the discriminator, which tells codes from normally distributed ones."""
     images: int = 5_000_000
@@ -54,7 +54,7 @@ class Aae(OnePhaseMethod):
 
     @classmethod
     def presets(cls) -> dict[str, Any]:
-        """Convolutions of few maps and a larger code, so that a training takes minutes on two cores."""
+        """Convolutions of few maps and a larger code, so that a training run takes minutes on two cores."""
         small: Any = {"layers": "convolutions", "width": 16, "code_size": 32, "discriminator_width": 256}
         return {
             "cells-small": cls(**small, images=250_000),

@@ -45,7 +45,7 @@ def greater_rank(rows: Tensor, known: Tensor, own: Tensor | None = None) -> Tens
 CODE = Term("code", "how unlikely an image's code is: half the square of its norm", _unlikely)
 JOINT = Compared(
     "joint",
-    "the greater of two ranks among training images: that of the error, and that of the code",
+    "the greater of two ranks among training images, of the error and of the code",
     _both,
     needs=("reconstruct",),
     has_say=False,  # it is made of the other two

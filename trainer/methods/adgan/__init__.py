@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Adgan(Method):
-    """A search from several starts, of latent vector and of the generator's weights together, at test time; the mean
-    of what is left of the distance says how unusual an image is (ADGAN, Deecke et al. 2018).
+    """A search at test time, from several starts, for the latent vector and the generator's weights together; the mean
+    distance that remains says how unusual an image is (ADGAN, Deecke et al. 2018).
 
     Its scoring of the growing networks without encoder, those of `search`. Step sizes and counts are the authors'.
     """

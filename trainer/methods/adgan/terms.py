@@ -35,4 +35,6 @@ def _adgan(response: Response) -> Tensor:
     return torch.cat(parts).mean(dim=1)
 
 
-ADGAN = Term("adgan", "distance to what a generator makes that the image itself may bend, the mean over starts", _adgan)
+ADGAN = Term(
+    "adgan", "distance to the closest match of a generator fitted to the image itself, mean over starts", _adgan
+)

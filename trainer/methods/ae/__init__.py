@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ae(AutoencodingMethod):
-    """An autoencoder of strided convolutions: what it cannot say again is unusual (as in E3Outlier, Wang et al. 2019).
+    """An autoencoder of strided convolutions: an image that it cannot reconstruct is unusual (as in E3Outlier, Wang et
+    al. 2019).
 
     Networks, batch and step size are theirs; the length is their 250 epochs of 5,000 images.
     """
 
     outliers: Outliers = "blind"
-    """What becomes of the images of each batch that look anomalous (LOE, Qiu et al. 2022). blind: nothing; hard: their
-    errors are to grow; soft: half of that; refine: they are left out."""
+    """What is done with the images of each batch that look anomalous (LOE, Qiu et al. 2022). blind: nothing; hard:
+    their errors are pushed up; soft: half of that; refine: they are left out."""
     alpha: float = ALPHA
-    """The share of images that is taken for anomalous."""
+    """The assumed share of anomalies."""
 
     title = "autoencoder"
     known_by = "e"

@@ -53,7 +53,7 @@ class AutoencoderLoss(Autoencoding):
 
 
 def spread_of(errors: Tensor) -> dict[str, Tensor]:
-    """The errors' mean and tail for the log: a training that is too long learns the outliers, and the tail falls."""
+    """The errors' mean and tail for the log: a run that is too long learns the outliers, and the tail falls."""
     errors = errors.detach()
     median, tail = errors.quantile(0.5), errors.quantile(0.95)
     return {"autoencoder/loss": errors.mean(), "autoencoder/median": median, "autoencoder/95th_percentile": tail}

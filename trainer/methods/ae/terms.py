@@ -1,4 +1,4 @@
-"""e: how much of an image an autoencoder does not say again."""
+"""e: how much of an image an autoencoder does not reconstruct."""
 
 from __future__ import annotations
 

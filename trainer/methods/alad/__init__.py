@@ -1,4 +1,4 @@
-"""ALAD (Zenati et al. 2018): EGBAD with discriminators of images and of latent vectors said again."""
+"""ALAD (Zenati et al. 2018): EGBAD with discriminators of reconstructed images and of reconstructed latent vectors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Alad(BidirectionalMethod):
-    """A bidirectional GAN with cycles: unusual is what a discriminator of images and their reconstructions sees as two
+    """A bidirectional GAN with cycles: an image is unusual when a discriminator sees its reconstruction as different
     (ALAD, Zenati et al. 2018).
 
     The authors stop when the score of images that they call normal no longer falls; here the length is 100 epochs of

@@ -12,7 +12,7 @@ from trainer.training.alternating import Batch, Update, adversarial_adam
 from trainer.training.losses import frozen
 
 Made = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Real images, what they encode to, generated images, what they were made of, and both said again."""
+"""Real images, their codes, generated images, the codes they were made from, and reconstructions of both."""
 
 
 class DiscriminatorsLoss(nn.Module):

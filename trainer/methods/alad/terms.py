@@ -19,7 +19,7 @@ def _pair(response: Response) -> Tensor:
 
 PAIR = Term(
     "pair",
-    "difference of an image beside itself and beside its reconstruction, in a discriminator's features",
+    "difference of the pairs (image, image) and (image, reconstruction) in a discriminator's features",
     _pair,
     needs=("reconstruct",),
 )

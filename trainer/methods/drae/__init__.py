@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drae(AutoencodingMethod):
-    """An autoencoder that learns from each batch's smaller errors, and parts them from the others (Xia et al. 2015).
+    """An autoencoder that learns from the smaller errors of each batch and separates them from the larger (Xia et al.
+    2015).
 
     Errors are split by Otsu's rule, which among few outliers rejects a third and more of the normal images: the share
     is logged as drae/rejected.

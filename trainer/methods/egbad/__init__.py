@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Egbad(BidirectionalMethod):
-    """A bidirectional GAN: unusual is what generator and encoder do not say again, in pixels and in the
+    """A bidirectional GAN: an image is unusual where generator and encoder do not reconstruct it, in pixels and in the
     discriminator's features (EGBAD, Zenati et al. 2018).
 
     Networks are ALAD's, its successor's, since theirs are of 28x28; the length is 100 epochs of 5,000 images.

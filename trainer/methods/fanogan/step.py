@@ -87,7 +87,7 @@ class FAnoGanStep(Step):
         return parts | generator_parts
 
     def _settle_reduction(self) -> None:
-        """A pass that leaves nothing behind: after its first one DDP lays its buckets out anew; see `GrowingStep`."""
+        """A pass that leaves nothing behind: after its first one DDP lays its buckets out again; see `GrowingStep`."""
         share = self.phase.batch // self.group.size
         z = torch.zeros(share, self.latent_size, device=self.device)
         with self._unchanged():

@@ -30,7 +30,7 @@ class FenceGan(OnePhaseMethod):
     """
 
     width: int = 32
-    """Feature maps at half the side of an image, twice as many at each half of that."""
+    """Feature maps at half the image's side; they double as the side halves."""
     code_size: int = 256
     """Size of the latent vector."""
     first_images: int = 75_000
@@ -42,7 +42,7 @@ class FenceGan(OnePhaseMethod):
     generator_rate: float = 1e-3
     """Adam's step size of the generator."""
     encirclement: float = 0.5
-    """What the discriminator is to say of generated images: between 0, not real, and 1, real."""
+    """The discriminator's target for generated images, between 0 (not real) and 1 (real)."""
     dispersion: float = 10.0
     """Weight of one over the mean distance of generated images from their mean."""
     fake_weight: float = 0.5
@@ -55,7 +55,7 @@ class FenceGan(OnePhaseMethod):
 
     @classmethod
     def presets(cls) -> dict[str, Any]:
-        """Half the width, so that a training takes minutes on two cores."""
+        """Half the width, so that a training run takes minutes on two cores."""
         small: Any = {"width": 16, "code_size": 64, "minibatch": 64, "first_images": 15_000}
         return {
             "cells-small": cls(**small, images=150_000),
@@ -66,7 +66,7 @@ class FenceGan(OnePhaseMethod):
     def check(self, config: TrainConfig) -> None:
         super().check(config)
         if self.encirclement >= 1:
-            raise UserError(f"{self.option('encirclement')} {self.encirclement} is no share - give less than 1")
+            raise UserError(f"{self.option('encirclement')} {self.encirclement} is not a share - give less than 1")
 
     def schedule(self, config: TrainConfig) -> tuple[Phase, ...]:
         """The discriminator, then both."""

@@ -15,4 +15,4 @@ def _doubt(response: Response) -> Tensor:
     return -discriminator(response.queries)
 
 
-DOUBT = Term("doubt", "the discriminator's doubt that an image is real: its logit, negated", _doubt)
+DOUBT = Term("doubt", "the discriminator's logit that an image is real, negated", _doubt)

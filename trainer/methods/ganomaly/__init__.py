@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ganomaly(ReconstructingMethod):
-    """An autoencoder, adversarially trained, whose reconstruction is encoded again: unusual is whose two codes differ
-    (GANomaly, Akcay et al. 2018).
+    """An autoencoder, adversarially trained, whose reconstruction is encoded again: an image is unusual when its two
+    codes differ (GANomaly, Akcay et al. 2018).
 
     All sizes are the authors', with their 15 epochs of 5,000 images. Two things of their code are left out: scores by
-    batch norm of the test batch, and a discriminator that is drawn anew when its loss is below 1e-5.
+    batch norm of the test batch, and a discriminator that is drawn again when its loss is below 1e-5.
     """
 
     code_size: int = 100
-    """Numbers of a code."""
+    """Size of a code."""
     images: int = 75_000
     """Images shown."""
     code_weight: float = 1.0

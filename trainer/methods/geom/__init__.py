@@ -41,10 +41,10 @@ class Geom(Method):
     """all: flips, shifts by a quarter of the side and quarter turns, 72 in all; turns: without shifts, 8; shifts:
     these alone, 9; patches: the 24 orders of an image's quarters."""
     outliers: Outliers = "blind"
-    """What becomes of the views of each batch that look anomalous (LOE, Qiu et al. 2022). blind: nothing; hard: their
-    transform is not to be known; soft: half of that; refine: they are left out."""
+    """What is done with the views of each batch that look anomalous (LOE, Qiu et al. 2022). blind: nothing; hard: their
+    transform is to be unknowable; soft: half of that; refine: they are left out."""
     alpha: float = ALPHA
-    """The share of images that is taken for anomalous."""
+    """The assumed share of anomalies."""
     views: int = 1_080_000
     """Transformed images shown: each image under each transform once before any comes again."""
     minibatch: int = 128
@@ -64,7 +64,7 @@ class Geom(Method):
 
     @staticmethod
     def presets() -> dict[str, Geom]:
-        """A quarter of the width, so that a training takes minutes on two cores."""
+        """A quarter of the width, so that a training run takes minutes on two cores."""
         return {
             "cells-small": Geom(width=1, views=360_000),
             "study": Geom(width=1, views=360_000),

@@ -48,6 +48,8 @@ def _entropy(response: Response) -> Tensor:
     return -(answers.exp() * answers).sum(dim=2).mean(dim=1) / math.log(2)
 
 
-DIRICHLET = Term("dirichlet", "how unlikely the classifier's answers are among those of training images", _dirichlet)
+DIRICHLET = Term(
+    "dirichlet", "how unlikely the classifier's answers are, compared with those for training images", _dirichlet
+)
 SOFTMAX = Term("softmax", "how unsure the classifier is of the right transform", _softmax)
 ENTROPY = Term("entropy", "how unsure the classifier is of any transform: its answers' mean entropy in bits", _entropy)

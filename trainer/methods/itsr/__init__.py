@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Itsr(Aae):
-    """An adversarial autoencoder that rejects training images whose codes look odd, and in the end unlearns those of
-    great error (ITSR, Beggel et al. 2019).
+    """An adversarial autoencoder that rejects training images with unlikely codes, and in the end unlearns those with
+    large errors (ITSR, Beggel et al. 2019).
 
     Lengths are their 500, ten times 100, and 1,000 epochs of 5,000 images.
     """
@@ -57,7 +57,7 @@ class Itsr(Aae):
         super().check(config)
         for name in ("nu", "error_quantile"):
             if not getattr(self, name) < 1:
-                raise UserError(f"{self.option(name)} {getattr(self, name)} is no share - give less than 1")
+                raise UserError(f"{self.option(name)} {getattr(self, name)} is not a share - give less than 1")
 
     def schedule(self, config: TrainConfig) -> tuple[Phase, ...]:
         """All images, then a phase after each rejection, then that with negative weights."""

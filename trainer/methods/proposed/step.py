@@ -42,7 +42,7 @@ class GrowingStep(Step):
     networks: Networks | SearchNetworks
 
     def begin(self, phase: Phase) -> None:
-        """Wake the layers of this phase, and start reduction and Adam's moments anew."""
+        """Wake the layers of this phase, and start reduction and Adam's moments again."""
         n, c = self.networks, self.config
         self.phase = phase
         if c.compile:
@@ -132,7 +132,7 @@ class GrowingStep(Step):
         )
 
     def _settle_reduction(self) -> None:
-        """A pass that leaves nothing behind: after its first one DDP lays its buckets out anew.
+        """A pass that leaves nothing behind: after its first one DDP lays its buckets out again.
 
         The order of summation must not depend on whether a run was interrupted.
         """

@@ -59,7 +59,7 @@ class Search(Proposed):
         return SearchStep(config, networks, data, device, group)
 
     def ready(self, config: TrainConfig, images_seen: int) -> bool:
-        return False  # a search is no single pass
+        return False  # a search is not a single pass
 
     def encode(self, trained: Trained, queries: Tensor) -> Tensor:
         import torch

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SkipGanomaly(ReconstructingMethod):
-    """A U-Net, adversarially trained to say images again: unusual is what it says otherwise, in pixels and in the
-    discriminator's features (Skip-GANomaly, Akcay et al. 2019).
+    """A U-Net, adversarially trained to reconstruct images: an image is unusual where the reconstruction differs, in
+    pixels and in the discriminator's features (Skip-GANomaly, Akcay et al. 2019).
 
     Its skips copy anomalies too. A noise that the authors' code adds without drawing it is left out.
     """

@@ -26,35 +26,35 @@ Boundary = Literal["hard", "soft"]
 
 @dataclass(frozen=True)
 class Svdd(Method):
-    """A network draws all images towards one point; what stays far from it is unusual (Deep SVDD, Ruff et al. 2018).
+    """A network maps all images close to one point; an image far from it is unusual (Deep SVDD, Ruff et al. 2018).
 
     Networks, batch and step sizes are theirs; the lengths are their 350 and 150 epochs of 5,000 images. Each image is
     brought to mean 0 and mean absolute value 1, without the scale of its class that the authors' code knows.
     """
 
     width: int = 32
-    """Feature maps at full resolution, twice as many at each half of it."""
+    """Feature maps at full resolution; they double as the side halves."""
     code_size: int = 128
-    """Numbers of a code; a multiple of 16."""
+    """Size of a code; a multiple of 16."""
     boundary: Boundary = "hard"
-    """hard: all images are drawn to the centre; soft: those beyond the radius that holds all but a share `nu`."""
+    """hard: all codes are pulled to the centre; soft: those outside the radius that holds all but a share `nu`."""
     nu: float = 0.05
-    """That share, which is what is assumed to be anomalous."""
+    """That share, the assumed share of anomalies."""
     outliers: Outliers = "blind"
-    """What becomes of the images of each batch that look anomalous (LOE, Qiu et al. 2022). blind: nothing; hard: they
-    are driven away from the centre; soft: half of that; refine: they are left out."""
+    """What is done with the images of each batch that look anomalous (LOE, Qiu et al. 2022). blind: nothing; hard: they
+    are pushed away from the centre; soft: half of that; refine: they are left out."""
     alpha: float = ALPHA
-    """The share of images that is taken for anomalous."""
+    """The assumed share of anomalies."""
     autoencoder_images: int = 1_750_000
-    """Images shown first, while encoder and decoder learn to say them again."""
+    """Images shown first, while encoder and decoder learn to reconstruct them."""
     images: int = 750_000
-    """Images shown afterwards, while the encoder draws them to their centre."""
+    """Images shown afterwards, while the encoder moves their codes towards the centre."""
     minibatch: int = 200
     """Global minibatch."""
     learning_rate: float = 1e-4
     """Adam's step size; a tenth after 5/7 of the first phase and after a third of the second."""
     weight_decay: float = 5e-7
-    """Times each weight, added to its gradient."""
+    """Weight decay: this times each weight is added to its gradient."""
 
     title = "Deep SVDD"
     known_by = "d"
@@ -67,7 +67,7 @@ class Svdd(Method):
 
     @staticmethod
     def presets() -> dict[str, Svdd]:
-        """Half the width, a tenth of the images at ten times the rate: a training takes minutes on two cores."""
+        """Half the width, a tenth of the images at ten times the rate: a training run takes minutes on two cores."""
         small = Svdd(
             width=16, code_size=64, autoencoder_images=100_000, images=100_000, minibatch=64, learning_rate=1e-3
         )
@@ -85,9 +85,9 @@ class Svdd(Method):
                 " image - give one of them"
             )
         if self.nu >= 1:
-            raise UserError(f"--svdd.nu {self.nu} is no share - give less than 1, e.g. 0.05")
+            raise UserError(f"--svdd.nu {self.nu} is not a share - give less than 1, e.g. 0.05")
         if self.code_size % 16:
-            raise UserError(f"--svdd.code-size {self.code_size} is no multiple of 16 - give e.g. 64")
+            raise UserError(f"--svdd.code-size {self.code_size} is not a multiple of 16 - give e.g. 64")
         check_at_most("--svdd.width", self.width, 2**12)
         check_at_most("--svdd.code-size", self.code_size, 2**16)
 

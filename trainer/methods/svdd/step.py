@@ -48,7 +48,7 @@ def soft_loss(distances: Tensor, radius: Tensor, nu: float) -> Tensor:
 
 
 class CodeLoss(nn.Module):
-    """The mean squared error of images said again from their codes."""
+    """The mean squared error of images reconstructed from their codes."""
 
     def __init__(self, networks: SvddNetworks, bf16: bool = False) -> None:
         super().__init__()

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Vae(AutoencodingMethod):
-    """A variational autoencoder: how unlikely an image is among what its latent vectors stand for (An and Cho 2015).
+    """A variational autoencoder: an image is unusual when its own latent vectors make it unlikely (An and Cho 2015).
 
     Networks are those of the autoencoder with two heads each, in place of the paper's dense layers; how many latent
     vectors the paper draws, and how long it trains, is not known.
     """
 
     weight_decay: float = 0.0
-    """Times each weight, added to its gradient."""
+    """Weight decay: this times each weight is added to its gradient."""
     draws: int = 10
     """Latent vectors drawn of each query."""
 

@@ -11,7 +11,7 @@ from trainer.networks.base import NetworkSet
 from trainer.networks.convolutional import ConvDecoder, ConvEncoder
 
 LEAST_LOG_VARIANCE = -6.0
-"""Of a pixel and of a latent number: a likelihood has no upper end, and a training would run away with it."""
+"""Of a pixel and of a latent number: a likelihood has no upper end, and a training run would run away with it."""
 Normal = tuple[Tensor, Tensor]
 """Means and logarithms of variances, of one shape."""
 

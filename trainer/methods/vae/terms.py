@@ -28,9 +28,9 @@ def _unlikely(response: Response) -> Tensor:
     return torch.stack(found).mean(dim=0)
 
 
-LIKELIHOOD = Term("nll", "how unlikely an image is, given latent vectors drawn for it, in nats", _unlikely)
+LIKELIHOOD = Term("nll", "negative log likelihood of an image, given latent vectors drawn for it, in nats", _unlikely)
 DIVERGENCE = Term(
     "kl",
-    "how far an image's latent vectors are from the usual: their divergence from a normal distribution, in nats",
+    "divergence of an image's latent distribution from the normal one, in nats",
     lambda response: divergence(_latent(response)),
 )

@@ -19,5 +19,5 @@ TERM = Term(
     "norm of the latent vector, negated",
     lambda response: negated_norm(response.z_hat),
     needs=("encode",),
-    has_say=False,  # it says nothing of made anomalies on any set, and differs from seed to seed
+    has_say=False,  # it says nothing of synthetic anomalies on any set, and differs from seed to seed
 )

@@ -28,7 +28,7 @@ def normalised_residual(queries: Tensor, matches: Tensor) -> Tensor:
 
 TERM = Term(
     "L_n",
-    "normalised residual: how far an image is from its closest match, whatever its contrast",
+    "normalised residual: distance of an image from its closest match, independent of contrast",
     lambda response: normalised_residual(response.queries, response.matches),
     needs=("reconstruct",),
 )
