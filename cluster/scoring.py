@@ -29,7 +29,7 @@ from data_tools.errors import UserError, describe
 from data_tools.sources.images import decode_image
 from data_tools.storage import Storage, absolute, open_storage, read_document, write_bytes
 from data_tools.text import readable
-from trainer.on_ray.session import has_gpus, ray_session, room
+from trainer.on_ray.session import available, has_gpus, ray_session
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector
 from trainer.scoring.ensemble import Ensemble
@@ -179,7 +179,7 @@ def _score_on_ray(
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # how far it is, we say
     gpus = 1 if has_gpus(1) else 0
-    most = min(config.actors or room("GPU" if gpus else "CPU"), len(waiting))
+    most = min(config.actors or available("GPU" if gpus else "CPU"), len(waiting))
     # As ASCII: names may be no UTF-8, which Arrow's texts have to be.
     rows = [{"unit": json.dumps([number, *unit])} for number, unit in waiting]
     scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(

@@ -19,11 +19,11 @@ from cluster.unpacking import unpacked, unpacker
 
 BLOCK, RECORD, CHUNK = tarfile.BLOCKSIZE, tarfile.RECORDSIZE, 2**20
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
-MOST_EMPTY = 1 + RECORD // BLOCK
+MAX_EMPTY = 1 + RECORD // BLOCK
 """Blocks that tar leaves empty at its end, at most: two, and then up to a whole record."""
 LONGEST = 2**20
 """Bytes of a header that goes on in blocks of its own: a long name, or pax records."""
-MOST = 4_000_000
+MAX_FILES = 4_000_000
 """Files in one tar."""
 WITHOUT_CONTENT = b"123456"
 """Kinds of members whose header nothing follows: links, devices, folders, FIFOs."""
@@ -90,8 +90,8 @@ def contents(file: IO[bytes]) -> Contents:
     found, links = Contents(), dict[int, tuple[str, str]]()
     try:
         for header, place in _members(file, found.troubles):
-            if len(found.files) == MOST:
-                raise ValueError(f"holds more than {MOST:,} files")
+            if len(found.files) == MAX_FILES:
+                raise ValueError(f"holds more than {MAX_FILES:,} files")
             if header.kind in b"12":
                 folder = posixpath.dirname(header.name) if header.kind == b"2" else ""
                 links[len(found.files)] = (header.target, posixpath.normpath(posixpath.join(folder, header.target)))
@@ -133,7 +133,7 @@ def _members(file: IO[bytes], troubles: list[str]) -> Iterator[tuple[_Header, in
         if block and not any(block):
             zeros = _zeros(file, place)
             if place + zeros == end:
-                if zeros > MOST_EMPTY * BLOCK:
+                if zeros > MAX_EMPTY * BLOCK:
                     troubles.append(f"ends in {zeros:,} bytes of zeros, more than tar writes: files may be lost there")
                 return
             empty, place = zeros // BLOCK, place + zeros // BLOCK * BLOCK
@@ -143,7 +143,7 @@ def _members(file: IO[bytes], troubles: list[str]) -> Iterator[tuple[_Header, in
         header, behind = _header(file, block, place, end)
         if empty:
             # Other empty blocks than those of tar may be a joint of other programs', or a hole that swallowed files.
-            if empty < 2 or empty > MOST_EMPTY or (place - start) % RECORD:
+            if empty < 2 or empty > MAX_EMPTY or (place - start) % RECORD:
                 troubles.append(
                     f"has {empty} empty blocks before byte {place:,}: files may be lost there; those behind are read"
                 )

@@ -340,7 +340,7 @@ def images(place: Path) -> Target:
     from data_tools.sources.images import decode_image
     from tests.test_troubles_sources import whole_files
 
-    formats.MOST_PIXELS = 2**16  # or some would take seconds
+    formats.MAX_PIXELS = 2**16  # or some would take seconds
 
     def read(content: bytes) -> None:
         only_user_errors(lambda: decode_image(io.BytesIO(content), "a.png", 8, 1))

@@ -40,8 +40,8 @@ from trainer.scoring.calibration import Calibration
 from trainer.scoring.detector import Detector
 from trainer.scoring.evaluation import auc, test_images
 from trainer.scoring.heat import KINDS, HeatScale, blurred, full_size
-from trainer.scoring.made_anomalies import CORRUPTIONS, corrupted, separation
 from trainer.scoring.p_values import p_values
+from trainer.scoring.synthetic import CORRUPTIONS, corrupted, separation
 from trainer.scoring.terms.neighbours import TERM as L_K
 from trainer.scoring.terms.neighbours import unit_length
 from tuning.baselines import baseline_scores

@@ -30,7 +30,7 @@ from data_tools.storage import Folder, Guarded, lease, s3
 SIDE, BIG, PER_SHARD, PART = 16, 1200, 4, 5 * 2**20
 """BIG: the side of images of which a shard takes more than one part."""
 if "TEST_LEASE" in os.environ:  # in the processes that write shards as well, which import this module
-    lease.LEASE, lease.BEAT, s3.PART = float(os.environ["TEST_LEASE"]), 0.1, PART
+    lease.LEASE, lease.HEARTBEAT_SECONDS, s3.PART = float(os.environ["TEST_LEASE"]), 0.1, PART
 
 
 def cut(pool: str, drafts: Sequence[tuple[int, int, int]]) -> Iterator[Patch]:

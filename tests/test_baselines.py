@@ -147,7 +147,7 @@ def test_permuted_test_images_get_permuted_scores_and_a_subset_the_same_ones(ord
 
 
 def test_the_same_arguments_give_the_same_bytes_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "MOST_COMPARED", 50)
+    monkeypatch.setattr(baselines, "MAX_COMPARED", 50)
     train, test = noise(80, 6, 3, 1), noise(20, 6, 3, 2)
     before = train.tobytes(), test.tobytes()
     first, second, other = (baseline_scores(train, test, seed) for seed in (2**63 - 1, 2**63 - 1, 6))

@@ -17,7 +17,7 @@ from data_tools.dataset.exclusion import find_excluded, read_keys
 from data_tools.dataset.reader import open_dataset
 from tests.conftest import refuses
 from trainer.run.folder import read_excluded
-from trainer.scoring.made_whole import made_of
+from trainer.scoring.synthetic_whole import synthetic_of
 from tuning.__main__ import main as tuning
 from tuning.compare import Measured, agreement, joined, merit, ranked
 from tuning.held_out import HELD_OUT, held_out_rows
@@ -80,7 +80,7 @@ def test_no_training_sees_what_is_held_out(compared: Path, dataset: Path) -> Non
 
 def test_made_images_are_other_images_of_the_same_kind() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
-    made = made_of(images)
+    made = synthetic_of(images)
     assert {"cut-paste", "blurred", "enlarged", "stitched", "turned"} <= set(made)
     for kind, each in made.items():
         assert each.shape == images.shape and each.dtype == np.uint8
@@ -88,7 +88,7 @@ def test_made_images_are_other_images_of_the_same_kind() -> None:
     assert made["blurred"].std() < images.std() and np.array_equal(made["turned"], np.rot90(images, 1, (1, 2)))
     assert np.array_equal(made["stitched"][1], np.concatenate([images[1, :8], images[0, 8:]]))
     assert np.array_equal(made["shuffled"][0, :8, :8], images[0, 8:, 8:])
-    assert not made_of(images[:, :4, :4])  # too small for any
+    assert not synthetic_of(images[:, :4, :4])  # too small for any
 
 
 def test_the_best_and_those_near_it_are_joined() -> None:

@@ -17,7 +17,7 @@ from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import training_set
 from tests.runs import words_of
 from trainer.__main__ import main as trainer
-from trainer.contrast import FULL, LEAST_WIDTH, Contrast, contrast_of
+from trainer.contrast import FULL, MIN_WIDTH, Contrast, contrast_of
 from trainer.run.checkpoint import newest_checkpoint, read_info
 from trainer.scoring.inference import Inference
 from trainer.training.batches import at_resolution, to_float
@@ -54,10 +54,10 @@ def test_the_learned_ends_are_percentiles_at_least_eight_levels_apart(images: np
     found = contrast_of(Images(images), learned=True)
     low, high = np.percentile(images, [0.5, 99.5], method="inverted_cdf").astype(float)
     assert 0 <= found.low < found.high <= 255
-    if high - low >= LEAST_WIDTH:
+    if high - low >= MIN_WIDTH:
         assert (found.low, found.high) == (low, high)
     else:
-        assert found.high - found.low == LEAST_WIDTH and found.low <= low and found.high >= high
+        assert found.high - found.low == MIN_WIDTH and found.low <= low and found.high >= high
 
 
 def test_specks_and_junk_do_not_move_it() -> None:

@@ -21,8 +21,8 @@ from trainer.scoring.detector import Detector
 from trainer.scoring.ensemble import Ensemble
 from trainer.scoring.evaluation import test_images as images_to_test
 from trainer.scoring.loading import learned_by, load_detector, rebuilt
-from trainer.scoring.made_anomalies import CORRUPTIONS, corrupted
 from trainer.scoring.p_values import p_values
+from trainer.scoring.synthetic import CORRUPTIONS, corrupted
 
 GAMMA = ["--gamma", "0.02"]
 

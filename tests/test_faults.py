@@ -134,7 +134,7 @@ def test_every_sample_arrives_once_and_whole_through_cuts_refusals_and_restarts(
 def test_a_store_that_stays_away_is_reported_soon(
     url: str, proxy: FaultProxy, store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_tools.storage.retry, "PATIENCE", 3.0)
+    monkeypatch.setattr(data_tools.storage.retry, "RETRY_SECONDS", 3.0)
     images = write(url, 600, 16, 100)
     proxy.slow(200_000)
     reading = Reading(url, tmp_path)

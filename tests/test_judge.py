@@ -35,7 +35,7 @@ from trainer.scoring.terms.feature_distance import TERM as L_M
 from trainer.scoring.terms.feature_distance import gaussian
 from trainer.scoring.terms.neighbours import TERM as L_K
 from trainer.scoring.terms.neighbours import unit_length
-from trainer.scoring.trust import judged_of, made_terms, trusted
+from trainer.scoring.trust import judged_of, synthetic_terms, trusted
 
 GAMMA = 0.1
 TERMS = ("L_n", "L_o", "D", "L_k", "L_m")
@@ -95,7 +95,7 @@ def test_a_calibration_is_the_training_images_scores(judge: Detector, data: Data
     terms["L_m"] = L_M.distances(scores.rows["L_m"], gaussian(scores.rows["L_m"]), np.arange(n))
     for name in TERMS:
         np.testing.assert_allclose(kept(judge).terms[name], terms[name], rtol=1e-6)
-    originals, made = made_terms(judge.inference, judge.joined, images.at(np.arange(judged_of(n))), scores)
+    originals, made = synthetic_terms(judge.inference, judge.joined, images.at(np.arange(judged_of(n))), scores)
     np.testing.assert_equal(kept(judge).made, made)
     assert kept(judge).weights == trusted(judge.joined, originals, made)
     np.testing.assert_allclose(judge.known, fused(terms, terms, kept(judge).weights, np.full(n, True)), rtol=1e-6)
@@ -164,9 +164,9 @@ def test_an_audits_table_has_all_that_a_source_says_of_an_image(tmp_path: Path) 
 
 
 def test_a_part_of_a_large_set_calibrates(judge: Detector, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "MOST", 20)
+    monkeypatch.setattr(calibration, "MAX_IMAGES", 20)
     monkeypatch.setattr(calibration, "BLOCK", 7)
-    monkeypatch.setattr(calibration, "MOST_MAPS", 10)
+    monkeypatch.setattr(calibration, "MAX_MAPS", 10)
     images = training_set(data, GAMMA, 3)
     small = Detector(judge.inference, Criterion(), calibrated(judge.inference, images))
     assert len(small.known) == 20 and len(set(kept(small).samples)) == 20

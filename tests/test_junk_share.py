@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from trainer.scoring.junk_share import LEAST_SHARE, LEVELS, MOST_SHARE, junk_share
+from trainer.scoring.junk_share import LEVELS, MAX_SHARE, MIN_SHARE, junk_share
 
 KINDS = ("cut-paste", "blot")
 
@@ -64,7 +64,7 @@ def test_scale_and_order_do_not_matter(seed: int, share: float, n: int) -> None:
     order = np.random.default_rng(seed).permutation(n)
     assert junk_share(known[order], dict(reversed(made.items()))) == found
     if found.most is not None and found.expected is not None:
-        assert 0 < found.expected <= found.most <= MOST_SHARE and not found.reason
+        assert 0 < found.expected <= found.most <= MAX_SHARE and not found.reason
     else:
         assert found.expected is found.most is None and found.reason in found.sentence()
 
@@ -72,8 +72,8 @@ def test_scale_and_order_do_not_matter(seed: int, share: float, n: int) -> None:
 def test_the_guess_is_the_mean_of_a_share_of_any_magnitude() -> None:
     found = junk_share(*mixture(0.03, 5000, 4, 4, 0))
     assert found.most is not None
-    magnitudes = np.log(found.most / LEAST_SHARE)
-    mean, _ = quad(lambda share: share / (share * magnitudes), LEAST_SHARE, found.most)
+    magnitudes = np.log(found.most / MIN_SHARE)
+    mean, _ = quad(lambda share: share / (share * magnitudes), MIN_SHARE, found.most)
     assert found.expected == pytest.approx(mean)
     assert f"at most {100 * found.most:.2g} %" in found.sentence()
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from trainer.scoring.made_anomalies import separation
+from trainer.scoring.synthetic import separation
 from tuning.label_free import chosen_lambda, excess_mass, mass_volume, rank_agreement, uniform_images
 
 quick = settings(max_examples=60, deadline=None)

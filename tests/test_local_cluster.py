@@ -20,9 +20,9 @@ import pytest
 import requests
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cluster.arguments import check_arguments
 from cluster.package import package
 from cluster.store import free_ports
-from cluster.words import check_words
 from data_tools.storage import open_storage, read_bytes
 from data_tools.storage.s3_settings import CONFIG, KEYS
 from tests.conftest import TINY, refuses
@@ -274,10 +274,10 @@ def test_a_holder_that_is_killed_takes_everything_with_it(tmp_path: Path) -> Non
 
 
 def test_a_folder_that_only_this_machine_knows_is_refused() -> None:
-    refuses(lambda: check_words([]), "no command")
-    refuses(lambda: check_words(["python", "--data", "data/mine"]), "--data data/mine")
-    refuses(lambda: check_words(["python", "--out=runs/a"]), "--out runs/a")
-    check_words(["python", "--data", "s3://b/c", "--out", "/shared/runs", "--lr", "0.1"])
+    refuses(lambda: check_arguments([]), "no command")
+    refuses(lambda: check_arguments(["python", "--data", "data/mine"]), "--data data/mine")
+    refuses(lambda: check_arguments(["python", "--out=runs/a"]), "--out runs/a")
+    check_arguments(["python", "--data", "s3://b/c", "--out", "/shared/runs", "--lr", "0.1"])
 
 
 def test_a_package_has_our_code_and_hides_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:

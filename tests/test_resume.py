@@ -39,6 +39,7 @@ from trainer.__main__ import main as trainer
 from trainer.config import TrainConfig
 from trainer.run.checkpoint import checkpoint_names, chosen_checkpoint, newest_checkpoint, read_info
 from trainer.run.folder import prepare
+from trainer.run.resume import find_start
 from trainer.training.loop import Hooks, train
 
 
@@ -315,7 +316,7 @@ def test_stopping_between_two_lines_of_metrics_changes_no_bit(full: Path, datase
 def test_a_second_training_on_the_same_run_is_refused(
     full: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("trainer.run.resume.HANDOVER", 0.3)
+    monkeypatch.setattr("trainer.run.resume.HANDOVER_SECONDS", 0.3)
     cut = cut_back(full, 192, tmp_path / "run")
     command = words_of(dataset, cut, dataset.parent / "cache")
     before = {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()}
@@ -402,3 +403,15 @@ def test_the_schedule_of_these_tests_is_the_one_they_name() -> None:
     assert [(phase.name, phase.end) for phase in config.schedule()] == [
         *(("4x4 stable", 64), ("8x8 fade", 128), ("8x8 stable", 224)),
     ]
+
+
+def test_a_resume_with_another_torch_says_that_bits_may_differ(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = cut_back(full, 48, tmp_path / "run")
+    config = config_of(words_of(full.parent / "shards", cut, full.parent / "cache"))
+    assert not [note for note in find_start(config).notes if "differ" in note]
+    monkeypatch.setattr(torch, "__version__", "9.9.9")
+    (note,) = find_start(config).notes
+    assert note.startswith(f"note: {cut}/checkpoints/images-000000048 was made with torch 2.")
+    assert "here are torch 9.9.9" in note and note.endswith("the bits of the run may differ")

@@ -93,7 +93,7 @@ def test_unfinished_uploads_of_a_killed_writer_are_dropped_and_those_further_dow
 def test_of_two_writers_the_second_is_refused_and_a_dead_one_is_followed(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_tools.storage.lease, "BEAT", 0.1)
+    monkeypatch.setattr(data_tools.storage.lease, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(data_tools.storage.lease, "LEASE", 3.0)
     storage = open_storage(url)
     with storage.sole_writer() as still_ours:
@@ -108,7 +108,7 @@ def test_of_two_writers_the_second_is_refused_and_a_dead_one_is_followed(
 
 
 def test_who_lost_its_turn_stops_and_spoils_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_tools.storage.lease, "BEAT", 0.05)
+    monkeypatch.setattr(data_tools.storage.lease, "HEARTBEAT_SECONDS", 0.05)
     storage = open_storage(url)
     with storage.sole_writer() as still_ours:
         write_bytes(storage, ".writer-000001", b"{}")  # what somebody does who takes us for dead
@@ -190,7 +190,7 @@ def test_lasting_troubles_take_one_line_and_little_time(
         patched.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
         refuses(lambda: open_dataset(url), "no AWS keys found", "AWS_ACCESS_KEY_ID")
     assert time.monotonic() - began < 15
-    monkeypatch.setattr(data_tools.storage.retry, "PATIENCE", 2.0)
+    monkeypatch.setattr(data_tools.storage.retry, "RETRY_SECONDS", 2.0)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:planted@127.0.0.1:9")
     with pytest.raises(UserError, match=r"the storage has not answered for 2 s .* - check") as caught:
         open_dataset(url)

@@ -14,8 +14,8 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 import pytest
 
+from cluster.arguments import check_arguments
 from cluster.package import package
-from cluster.words import check_words
 from data_tools.commands.verify import Verify
 from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import open_dataset
@@ -161,7 +161,7 @@ def test_jobs_get_its_settings(toy: str) -> None:
         file = ours.folder / ".toy-keys"
         assert file.read_text() == "hidden-away" and file.stat().st_mode & 0o777 == 0o600
         assert ours.environment["TOY_ENDPOINT"] == "here" and "hidden-away" not in str(ours.environment)
-    check_words(["python", "--data", toy])
+    check_arguments(["python", "--data", toy])
 
 
 def test_what_a_url_is(toy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ import pytest
 
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import fused
-from trainer.scoring.made_anomalies import separation
-from trainer.scoring.terms.feature_distance import LEAST_VARIANCE, SHRINKAGE, gaussian
+from trainer.scoring.synthetic import separation
+from trainer.scoring.terms.feature_distance import MIN_VARIANCE, SHRINKAGE, gaussian
 from trainer.scoring.terms.feature_distance import TERM as L_M
 from trainer.scoring.terms.neighbours import TERM as L_K
 from trainer.scoring.terms.neighbours import unit_length
-from trainer.scoring.trust import judged_of, made_terms, weights_by
+from trainer.scoring.trust import judged_of, synthetic_terms, weights_by
 
 RNG = np.random.default_rng(3)
 TERMS: tuple[str, ...] = ("L_n", "L_o", "D", "L_k")
@@ -173,7 +173,7 @@ def test_more_features_than_images_and_images_that_are_all_alike_have_finite_dis
     for count in (1, 2, 9):
         alike = np.full((count, 20), 20**-0.5, np.float32)
         found = L_M.distances(alike, gaussian(alike), np.arange(count))
-        np.testing.assert_allclose(found, 0, atol=1e-3 / LEAST_VARIANCE**0.5 * np.finfo(np.float32).eps)
+        np.testing.assert_allclose(found, 0, atol=1e-3 / MIN_VARIANCE**0.5 * np.finfo(np.float32).eps)
 
 
 @pytest.mark.parametrize("near", [0.0, 0.98])
@@ -190,6 +190,6 @@ def test_anomalies_that_are_none_are_not_told_however_few_images_there_are(count
 
     inference = cast(Inference, SimpleNamespace(values=values))
     images = np.zeros((judged_of(count), 8, 8, 1), np.uint8)
-    usual, made = made_terms(inference, [L_M], images, Values({}, {"L_m": known}, None))
+    usual, made = synthetic_terms(inference, [L_M], images, Values({}, {"L_m": known}, None))
     found = [separation(usual["L_m"], each["L_m"]) for each in made.values()]
     assert np.mean(found) == pytest.approx(0.5, abs=0.06)

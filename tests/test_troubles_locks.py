@@ -28,7 +28,7 @@ from data_tools.commands.verify import Verify
 from data_tools.dataset.writer import _is_ours
 from data_tools.errors import BusyError, TakenOverError, UserError, run_command
 from data_tools.storage import Guarded, StillOurs, lease, open_storage, read_bytes, s3, write_bytes
-from data_tools.storage.replace import Made
+from data_tools.storage.output_folder import Made
 from tests import paused
 from tests.conftest import refuses
 from tests.runs import TINY, bits, config_of, words_of
@@ -49,7 +49,7 @@ def short() -> Iterator[None]:
     """A lease of a second, here and in the processes that are started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lease, "LEASE", 1.0)
-        patch.setattr(lease, "BEAT", 0.1)
+        patch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
         patch.setattr(s3, "PART", paused.PART)
         patch.setenv("TEST_LEASE", "1.0")
         yield
@@ -260,7 +260,7 @@ def test_numbers_grow_and_the_newest_mark_stays_unseen(url: str, short: None) ->
 def test_a_question_costs_nothing_until_the_answer_is_old(
     url: str, monkeypatch: pytest.MonkeyPatch, short: None
 ) -> None:
-    monkeypatch.setattr(lease, "BEAT", 100.0)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 100.0)
     monkeypatch.setattr(lease, "LEASE", 60.0)
     with open_storage(url).sole_writer() as still_ours:
         assert requests_of(lambda: [still_ours() for _ in range(100)]) == []
@@ -273,7 +273,7 @@ def test_a_question_costs_nothing_until_the_answer_is_old(
 
 def test_a_shard_costs_three_requests(url: str, short: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Itself, its receipt, and the receipt's removal; nothing to ask whose turn it is."""
-    monkeypatch.setattr(lease, "BEAT", 100.0)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 100.0)
     monkeypatch.setattr(lease, "LEASE", 60.0)
     few, many = (len(requests_of(lambda n=n: paused.write(f"{url}/{n}", 1, n))) for n in (10, 50))
     assert many - few == 3 * 40
@@ -299,7 +299,7 @@ def test_whatever_a_mark_holds_its_holder_is_followed(
 def test_who_begins_anew_where_all_was_removed_is_not_taken_for_us(
     url: str, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "BEAT", 100.0)
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 100.0)
     storage = open_storage(url)
     with storage.sole_writer() as still_ours:
         storage.remove(".writer-000000")  # as `aws s3 rm --recursive` does
@@ -414,7 +414,7 @@ def test_a_paused_training_leaves_its_successors_run_alone(url: str, dataset: Pa
 def test_in_a_folder_a_paused_training_holds_its_lock(
     full: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.run.resume.HANDOVER", 2.0)
+    monkeypatch.setattr("trainer.run.resume.HANDOVER_SECONDS", 2.0)
     words = words_of(dataset, tmp_path / "run", dataset.parent / "cache")
     first = Paused(r"write checkpoint\.json 2", "trainer", *words)
     refuses(lambda: trainer(words), "another process is writing there")

@@ -31,7 +31,7 @@ from data_tools.dataset.intensity import Intensity
 from data_tools.dataset.manifest import read_manifest
 from data_tools.errors import UserError, run_command
 from data_tools.sources.ctc import Ctc
-from data_tools.sources.formats import MOST_PIXELS
+from data_tools.sources.formats import MAX_PIXELS
 from data_tools.sources.frames import read_frame, read_mask
 from data_tools.sources.images import Images, decode_image, find_images, read_image
 from data_tools.storage import open_storage
@@ -759,7 +759,7 @@ def huge() -> dict[str, bytes]:
 def test_sizes_are_looked_at_before_anything_is_allocated(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # a library's setting decides nothing
     content = huge()[name]
-    assert MOST_PIXELS < 30_000**2
+    assert MAX_PIXELS < 30_000**2
     tracemalloc.start()
     try:
         refuses(lambda: decode_image(io.BytesIO(content), "a", 8, 1), "a", "too large")
@@ -864,7 +864,7 @@ WHOLE = whole_files()
 def test_damaged_files_are_a_picture_or_one_line(
     which: int, changes: list[tuple[int, int]], end: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_tools.sources.formats.MOST_PIXELS", 2**16)  # or some would take seconds
+    monkeypatch.setattr("data_tools.sources.formats.MAX_PIXELS", 2**16)  # or some would take seconds
     content = bytearray(WHOLE[which])
     for place, value in changes:
         content[place % len(content)] = value

@@ -27,10 +27,10 @@ from urllib.parse import quote, unquote
 import pytest
 
 import data_tools.storage.retry
+from cluster.arguments import check_arguments
 from cluster.jobs import submit
 from cluster.package import package
 from cluster.store import free_ports, local_store
-from cluster.words import check_words
 from data_tools.dataset.reader import open_dataset
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_bytes, s3_client, write_bytes
@@ -43,10 +43,10 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is waited for, though it lasts, fails soon."""
-    monkeypatch.setattr(data_tools.storage.retry, "PATIENCE", 4.0)
-    monkeypatch.setattr(data_tools.storage.retry, "UNREADABLE_PATIENCE", 0.3)
+    monkeypatch.setattr(data_tools.storage.retry, "RETRY_SECONDS", 4.0)
+    monkeypatch.setattr(data_tools.storage.retry, "UNREADABLE_SECONDS", 0.3)
 
 
 ACCESS, SECRET = "PLANTEDACCESSKEY0001", "planted/secret+key/of/forty/letters/00001"
@@ -301,8 +301,8 @@ def test_a_refusing_proxy_is_named_and_its_password_is_not(keyed: pytest.MonkeyP
 
 
 def test_a_name_that_nobody_knows_is_said_soon(keyed: pytest.MonkeyPatch) -> None:
-    keyed.setattr(data_tools.storage.retry, "FIRST_PATIENCE", 0.1)
-    keyed.setattr(data_tools.storage.retry, "_heard", [])
+    keyed.setattr(data_tools.storage.retry, "UNKNOWN_HOST_SECONDS", 0.1)
+    keyed.setattr(data_tools.storage.retry, "_answered", [])
     keyed.setenv("AWS_ENDPOINT_URL", "http://me:planted@no-such-store.invalid:9000")
 
     def nobody(*_: Any, **__: Any) -> Any:
@@ -310,8 +310,8 @@ def test_a_name_that_nobody_knows_is_said_soon(keyed: pytest.MonkeyPatch) -> Non
 
     keyed.setattr(socket, "getaddrinfo", nobody)  # machines of tests may have no name server
     says(lambda: open_dataset("s3://bucket/data"), "the name no-such-store.invalid is unknown", "AWS_ENDPOINT_URL")
-    keyed.setattr(data_tools.storage.retry, "_heard", [True])  # a store that was there may come back under its name
-    keyed.setattr(data_tools.storage.retry, "PATIENCE", 0.6)
+    keyed.setattr(data_tools.storage.retry, "_answered", [True])  # a store that was there may come back under its name
+    keyed.setattr(data_tools.storage.retry, "RETRY_SECONDS", 0.6)
     began = time.monotonic()
     says(lambda: open_dataset("s3://bucket/data"), "has not answered for 1 s")
     assert time.monotonic() - began > 0.6
@@ -657,7 +657,7 @@ def test_no_answer_is_called_that(clean: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_places_that_the_cluster_does_not_know_are_refused(words: str, named: str, tmp_path: Path) -> None:
-    says(lambda: check_words(words.split()), f"{named}: the cluster", "s3://bucket/prefix")
+    says(lambda: check_arguments(words.split()), f"{named}: the cluster", "s3://bucket/prefix")
 
 
 @pytest.mark.parametrize(
@@ -673,7 +673,7 @@ def test_places_that_the_cluster_does_not_know_are_refused(words: str, named: st
     ],
 )
 def test_other_words_go_through(words: str) -> None:
-    check_words(words.split(" "))
+    check_arguments(words.split(" "))
 
 
 # ---- folders of files ----

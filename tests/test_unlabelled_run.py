@@ -18,7 +18,7 @@ from trainer.config import TrainConfig
 from trainer.run.checkpoint import chosen_checkpoint, newest_checkpoint
 from trainer.run.saving import PROBES
 from trainer.scoring.inference import Inference
-from trainer.scoring.made_anomalies import CORRUPTIONS, corrupted, separation
+from trainer.scoring.synthetic import CORRUPTIONS, corrupted, separation
 from trainer.training import first_worker
 
 

@@ -25,7 +25,7 @@ Distance = Literal["image", "latent", "latent-squared"]
 Coupling = Literal["joint", "encoder-only"]
 Precision = Literal["auto", "float32", "bf16"]
 ContrastName = Literal["full", "learned"]
-MOST_SIDE, MOST_WIDTH = 2**15, 2**16
+MAX_SIDE, MAX_WIDTH = 2**15, 2**16
 PAPER_MINIBATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4}
 OPERATIONAL = (
     "data",
@@ -221,12 +221,12 @@ class TrainConfig:
             raise UserError(f"--method {self.method} is unknown - give {' or '.join(METHODS)}")
         if self.resolution < 4 or self.resolution & (self.resolution - 1):
             raise UserError(f"--resolution {self.resolution} is not a power of two from 4 up - give 4, 8, 16, 32, ...")
-        if self.resolution > MOST_SIDE:
-            raise UserError(f"--resolution {self.resolution} is above {MOST_SIDE} - give that or less")
+        if self.resolution > MAX_SIDE:
+            raise UserError(f"--resolution {self.resolution} is above {MAX_SIDE} - give that or less")
         if self.width < 4 or self.width % 4:
             raise UserError(f"--width {self.width} is not a positive multiple of 4 - give e.g. 64 or 512")
-        if self.width > MOST_WIDTH:
-            raise UserError(f"--width {self.width} is above {MOST_WIDTH} - give that or less")
+        if self.width > MAX_WIDTH:
+            raise UserError(f"--width {self.width} is above {MAX_WIDTH} - give that or less")
         if 32 * self.width < self.resolution:
             raise UserError(
                 f"--width {self.width} leaves no feature map at {self.resolution}x{self.resolution} "

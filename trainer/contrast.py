@@ -21,11 +21,11 @@ LEARNED_FROM = 4096
 """Training images, at most, that the line is learned from: the first ones that a training run sees, in random order."""
 PERCENTILES = (0.5, 99.5)
 """Of all their pixels, which become -1 and 1: a speck of dust or junk does not move them."""
-LEAST_WIDTH = 8
+MIN_WIDTH = 8
 """Grey levels between the two, at least: noise of an empty set is not blown up further than that."""
 
 
-LEAST_SPREAD = 1e-3
+MIN_SPREAD = 1e-3
 """Of an image as networks see it: below an eighth of a grey level there is nothing to bring out."""
 
 
@@ -59,7 +59,7 @@ class Contrast:
         """Each query N x C x r x r by itself at the usual mean and spread: faint ones show their grain."""
         flat = queries.flatten(1)
         centred = flat - flat.mean(dim=1, keepdim=True)
-        spread = centred.square().mean(dim=1, keepdim=True).sqrt().clamp_min(LEAST_SPREAD)
+        spread = centred.square().mean(dim=1, keepdim=True).sqrt().clamp_min(MIN_SPREAD)
         return (centred * (self.spread / spread) + self.mean).view_as(queries)
 
     def to_json(self) -> list[float]:
@@ -89,12 +89,12 @@ def contrast_of(data: TrainingSet, learned: bool) -> Contrast:
     flat = images.reshape(len(images), -1)
     half, spread = 0.5 * (high - low), float(np.median(flat.std(axis=1, dtype=np.float64)))
     mean = (float(flat.mean(dtype=np.float64)) - low) / half - 1
-    return Contrast(low, high, mean, max(spread / half, LEAST_SPREAD))
+    return Contrast(low, high, mean, max(spread / half, MIN_SPREAD))
 
 
 def _range(images: np.ndarray) -> tuple[float, float]:
     below = np.cumsum(np.bincount(images.ravel(), minlength=256)) / images.size
     low, high = (int(np.searchsorted(below, percent / 100)) for percent in PERCENTILES)
-    missing = max(LEAST_WIDTH - (high - low), 0)
-    low = max(min(low - missing // 2, 255 - LEAST_WIDTH), 0) if missing else low
-    return float(low), float(max(high, low + LEAST_WIDTH))
+    missing = max(MIN_WIDTH - (high - low), 0)
+    low = max(min(low - missing // 2, 255 - MIN_WIDTH), 0) if missing else low
+    return float(low), float(max(high, low + MIN_WIDTH))

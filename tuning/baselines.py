@@ -12,13 +12,13 @@ from sklearn.svm import OneClassSVM
 
 from data_tools.errors import UserError
 
-FEWEST_IMAGES = 8
-MOST_COMPARED = 5000  # training images for the baselines that compare each query with each of them
+MIN_IMAGES = 8
+MAX_COMPARED = 5000  # training images for the baselines that compare each query with each of them
 COMPONENTS, DENSITY_COMPONENTS = 64, 16
 NEIGHBOURS = 5
 
 # The variance of a coordinate, pixels in [0, 1]: below a hundredth of a grey level it is rounding, not data.
-LEAST_VARIANCE = 1e-9
+MIN_VARIANCE = 1e-9
 
 
 def min_max(images: np.ndarray) -> np.ndarray:
@@ -48,7 +48,7 @@ class PrincipalSpace:
         solver = "covariance_eigh" if 2 * count > size else "full"
         with np.errstate(invalid="ignore"):  # identical images: the share of variance, unused here, is 0 / 0
             fit = PCA(min(components, count, size), svd_solver=solver).fit(pixels)
-        spans = fit.explained_variance_ > LEAST_VARIANCE
+        spans = fit.explained_variance_ > MIN_VARIANCE
         kept = max(1, int(spans.sum()))
         axes = (fit.components_ * spans[:, None])[:kept]
         return cls(fit.mean_, axes, np.sqrt(np.where(spans, fit.explained_variance_, 1))[:kept])
@@ -69,9 +69,9 @@ class PrincipalSpace:
 
 def compared_images(count: int, seed: int) -> np.ndarray:
     """Ascending indices of the training images that queries are compared with: all, or a draw of 5,000."""
-    if count <= MOST_COMPARED:
+    if count <= MAX_COMPARED:
         return np.arange(count)
-    return np.sort(np.random.default_rng(seed).choice(count, MOST_COMPARED, replace=False))
+    return np.sort(np.random.default_rng(seed).choice(count, MAX_COMPARED, replace=False))
 
 
 def image_statistics(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -114,7 +114,7 @@ def baseline_scores(train: np.ndarray, test: np.ndarray, seed: int) -> dict[str,
     isolation_forest, one_class_svm: in the space of the 64 components, not whitened (Liu et al. 2008; Schölkopf et al.
     2001).
     """
-    if len(train) < FEWEST_IMAGES:
+    if len(train) < MIN_IMAGES:
         raise UserError(f"training set: {len(train)} images are too few for the baselines - give at least 8")
     compared = compared_images(len(train), seed)
     space = PrincipalSpace.fitted(train / 255, COMPONENTS)

@@ -22,10 +22,10 @@ from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_document, write_bytes
 from trainer.commands.train import train
 from trainer.config import TrainConfig
-from trainer.scoring.made_anomalies import separation
-from trainer.scoring.made_whole import made_of
-from tuning.begun import OPERATIONAL, begin_or_go_on
+from trainer.scoring.synthetic import separation
+from trainer.scoring.synthetic_whole import synthetic_of
 from tuning.held_out import HELD_OUT, held_out_images, write_held_out
+from tuning.resumable import OPERATIONAL, begin_or_resume
 from tuning.trainings import check_calibrates, training_of
 
 PLAN, MEASURED, TABLE = "compare.json", "measured.json", "compare.csv"
@@ -153,7 +153,7 @@ def compare(candidates: Candidates) -> list[Row]:
     """Train what is not trained, measure what is not measured, and rank: the best first."""
     own = (*OPERATIONAL, "methods")  # more methods may join
     options = {name: value for name, value in dataclasses.asdict(candidates).items() if name not in own}
-    begin_or_go_on(candidates.out, PLAN, options, "comparison")
+    begin_or_resume(candidates.out, PLAN, options, "comparison")
     write_held_out(open_dataset(candidates.data, open_cache(candidates.cache, candidates.cache_limit)), candidates.out)
     found: dict[str, list[Measured]] = {}
     for method in candidates.methods:
@@ -242,7 +242,7 @@ def _measure(candidates: Candidates, place: str, minutes: float) -> Measured:
     detector = Detector.load(f"{place}/run", Criterion(), False, candidates.cache, candidates.cache_limit)
     images = held_out_images(dataset)
     scores = detector.score(images).score
-    separations = {kind: separation(scores, detector.score(made).score) for kind, made in made_of(images).items()}
+    separations = {kind: separation(scores, detector.score(made).score) for kind, made in synthetic_of(images).items()}
     auc = None
     if has_labels(dataset):
         tested, labels = test_images(dataset)

@@ -15,14 +15,14 @@ from data_tools.sources.common import shuffled
 from data_tools.storage import open_storage, write_bytes
 
 HELD_OUT = "held_out.txt"
-SHARE, MOST = 0.1, 256
+SHARE, MAX_IMAGES = 0.1, 256
 """Of the images, and images at most, that are held out."""
 
 
 def held_out_rows(dataset: Dataset) -> np.ndarray:
     """Which images of the pool to learn from are held out, at random and always the same: int64, ascending."""
     count = dataset.count(normal_pool(dataset))
-    return np.sort(shuffled(count, 0, "held out")[: min(max(int(SHARE * count), 1), MOST)])
+    return np.sort(shuffled(count, 0, "held out")[: min(max(int(SHARE * count), 1), MAX_IMAGES)])
 
 
 def write_held_out(dataset: Dataset, url: str) -> str:

@@ -7,7 +7,7 @@ from scipy.stats import rankdata
 
 from tuning.baselines import PrincipalSpace
 
-LEAST_MASS = 0.9  # excess mass: the curve is followed down to here
+MIN_MASS = 0.9  # excess mass: the curve is followed down to here
 MASS_RANGE = (0.9, 0.999)  # mass volume: the shares of the data that the level sets hold
 CURVE_POINTS = 1001
 TIE = 1e-12
@@ -44,11 +44,11 @@ def excess_mass(scores: np.ndarray, uniform_scores: np.ndarray) -> float:
     """
     levels = np.unique(scores)
     mass = _share_up_to(scores, levels)
-    levels, mass = levels[mass > LEAST_MASS], mass[mass > LEAST_MASS]  # no other level matters while EM is above 0.9
+    levels, mass = levels[mass > MIN_MASS], mass[mass > MIN_MASS]  # no other level matters while EM is above 0.9
     volume = (1 + _share_up_to(uniform_scores, levels) * len(uniform_scores)) / (1 + len(uniform_scores))
-    t = np.linspace(0, ((mass - LEAST_MASS) / volume).max(), CURVE_POINTS)
+    t = np.linspace(0, ((mass - MIN_MASS) / volume).max(), CURVE_POINTS)
     curve = (mass - t[:, None] * volume).max(axis=1)
-    return float(np.trapezoid(curve, t) / ((1 - LEAST_MASS) * (1 + LEAST_MASS) / 2))
+    return float(np.trapezoid(curve, t) / ((1 - MIN_MASS) * (1 + MIN_MASS) / 2))
 
 
 def mass_volume(scores: np.ndarray, uniform_scores: np.ndarray) -> float:

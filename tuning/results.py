@@ -11,7 +11,7 @@ import numpy as np
 
 from data_tools.storage import Storage, open_storage, write_bytes
 from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED, anomaly
-from trainer.scoring.made_anomalies import LOCAL, separation
+from trainer.scoring.synthetic import LOCAL, separation
 from tuning.label_free import chosen_lambda, excess_mass, mass_volume, rank_agreement
 from tuning.score_names import in_order, main_scores
 from tuning.sweep_files import checked, csv_text

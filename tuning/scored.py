@@ -10,7 +10,7 @@ from data_tools.dataset.contamination import normal_pool
 from data_tools.dataset.reader import Dataset
 from trainer.scoring.evaluation import has_labels, test_images
 
-MOST, SHARDS = 2000, 8
+MAX_IMAGES, SHARDS = 2000, 8
 """Training images, at most, that stand for all of them, and the shards that they come from."""
 
 
@@ -35,7 +35,7 @@ def scored_images(dataset: Dataset) -> ScoredImages:
     shards = dataset.manifest.of(normal_pool(dataset))
     shards = [shards[i] for i in _spread(len(shards), SHARDS)]
     images, origins = dataset.decoded(shards), dataset.origins(shards)
-    chosen = _spread(len(images), MOST)
+    chosen = _spread(len(images), MAX_IMAGES)
     return ScoredImages(images[chosen], None, [origins[i] for i in chosen])
 
 

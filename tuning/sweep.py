@@ -15,7 +15,7 @@ from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import training_set
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, write_bytes
-from trainer.on_ray.session import ray_session, room
+from trainer.on_ray.session import available, ray_session
 from trainer.on_ray.supervisor import followed, new_supervisor
 from trainer.scoring.evaluation import test_images
 from tuning.baselines import baseline_scores
@@ -69,7 +69,7 @@ def over(url: str) -> set[str]:
 
 def check_resources(config: SweepConfig) -> int:
     """How many training runs run at a time; UserError when the cluster has no room for a single one."""
-    cpus, gpus = room("CPU"), room("GPU")
+    cpus, gpus = available("CPU"), available("GPU")
     most = cpus // (config.workers * config.cpus)
     if not most:
         raise UserError(

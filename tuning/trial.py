@@ -93,11 +93,11 @@ def _train(trial: Trial, config: TrainConfig, cpus: int, supervisor: Any) -> Non
     def log(line: str) -> None:
         supervisor.log.remote(f"{trial.name}: {line}")
 
-    def moved_in(room: Any) -> None:
-        ray.get(supervisor.moved_in.remote(trial.name, room))
+    def hold_placement_group(room: Any) -> None:
+        ray.get(supervisor.hold_placement_group.remote(trial.name, room))
 
     try:
-        fit_on_ray(config, cpus, log, cpus, [TuneReportCallback()], moved_in)
+        fit_on_ray(config, cpus, log, cpus, [TuneReportCallback()], hold_placement_group)
     except UserError as error:
         if state == "new":
             withdraw(config.out, error)

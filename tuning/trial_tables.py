@@ -20,9 +20,9 @@ from trainer.scoring.comparison import compared, kept_of
 from trainer.scoring.evaluation import heading, provenance_columns, summary
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import WEIGHTED, fused, has_a
-from trainer.scoring.made_anomalies import LOCAL, corrupted
+from trainer.scoring.synthetic import LOCAL, corrupted
 from trainer.scoring.terms.base import Compared
-from trainer.scoring.trust import judged_of, made_terms, trusted
+from trainer.scoring.trust import judged_of, synthetic_terms, trusted
 from tuning.costs import parameter_count, training_minutes
 from tuning.label_free import uniform_images
 from tuning.scored import ScoredImages, scored_images
@@ -105,7 +105,7 @@ def _score(
     reference = compared(inference.joined, known, kept, own)
     scores = compared(inference.terms, values, kept, own if known is values else None)
     weights = trusted(
-        inference.joined, *made_terms(inference, inference.joined, images[: judged_of(len(images))], known)
+        inference.joined, *synthetic_terms(inference, inference.joined, images[: judged_of(len(images))], known)
     )
     is_known = np.full(len(own), True) if known is values else None
     return values, scores | {"fused": fused(scores, reference, weights, is_known)}

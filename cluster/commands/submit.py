@@ -32,9 +32,9 @@ class Submit:
     def __call__(self, command: Sequence[str]) -> None:
         """SystemExit with the job's status."""
         from cluster import jobs
-        from cluster.words import check_words
+        from cluster.arguments import check_arguments
 
-        check_words(command)
+        check_arguments(command)
         folder = self.folder.expanduser().resolve()
         address = jobs.find_cluster(self.address, folder)
         state = running(folder)

@@ -56,7 +56,7 @@ class Cache:
         with FileLock(self.folder / f"{name}.lock"):
             if not _is_whole(final):
                 shutil.rmtree(final, ignore_errors=True)
-                self._make_room(name, size)
+                self._evict(name, size)
                 partial.mkdir(mode=0o700, exist_ok=True)
                 try:
                     make(partial)
@@ -84,7 +84,7 @@ class Cache:
         for path in (self.folder / name, self.folder / f"{name}.partial", self.folder / f"{name}.lock"):
             check_own(path)
 
-    def _make_room(self, name: str, size: int) -> None:
+    def _evict(self, name: str, size: int) -> None:
         if size > self.limit:
             raise UserError(
                 f"--cache-limit {readable_size(self.limit)} is less than the {readable_size(size)} that the decoded"

@@ -19,10 +19,10 @@ from data_tools.untrusted import object_name, whole
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
 """Since 2 there is an intensity; a manifest without one stays readable for programs that know of 1 alone."""
-MOST_SIDE = 2**15
-MOST = 2**53
+MAX_SIDE = 2**15
+MAX_EXACT = 2**53
 """Of samples and bytes: what every program counts exactly."""
-LEAST_SAMPLE = 4 * BLOCK
+MIN_SAMPLE = 4 * BLOCK
 """Bytes that two files take in a tar."""
 DEFLATED = 1032
 """Bytes of an image that a byte of a PNG can hold, at most."""
@@ -95,7 +95,7 @@ def read_manifest(storage: Storage) -> Manifest:
 
 def _checked(facts: dict[str, Any]) -> Manifest:
     """Raises ValueError and the like for what no writer has written."""
-    side, channels = whole(facts["resolution"], 4, MOST_SIDE, "resolution"), facts["channels"]
+    side, channels = whole(facts["resolution"], 4, MAX_SIDE, "resolution"), facts["channels"]
     if side & (side - 1):
         raise ValueError(f"resolution is {side}, no power of two")
     if channels not in (1, 3) or type(channels) is not int:
@@ -103,7 +103,7 @@ def _checked(facts: dict[str, Any]) -> Manifest:
     shards = tuple(_shard(shard, side * side * channels) for shard in facts["shards"])
     if len({shard.name for shard in shards}) < len(shards):
         raise ValueError("names a shard twice")
-    if sum(shard.samples for shard in shards) > MOST or sum(shard.size for shard in shards) > MOST:
+    if sum(shard.samples for shard in shards) > MAX_EXACT or sum(shard.size for shard in shards) > MAX_EXACT:
         raise ValueError("more samples or bytes than there can be")
     if not isinstance(facts["source"], dict):
         raise ValueError("source is not an object")
@@ -121,8 +121,8 @@ def _shard(facts: dict[str, Any], image: int) -> Shard:
         raise ValueError(f"{shard.name} is not the name of a shard")
     if shard.pool not in POOLS:
         raise ValueError(f"unknown pool {shard.pool!r:.40}")
-    whole(shard.size, 0, MOST, "size")
-    whole(shard.samples, 0, shard.size // LEAST_SAMPLE, "samples")
+    whole(shard.size, 0, MAX_EXACT, "size")
+    whole(shard.samples, 0, shard.size // MIN_SAMPLE, "samples")
     if shard.samples * image > shard.size * DEFLATED:
         raise ValueError(f"{shard.name} cannot hold {shard.samples:,} images in {shard.size:,} bytes")
     if not isinstance(shard.sha256, str) or not re.fullmatch("[0-9a-f]{64}", shard.sha256):

@@ -18,7 +18,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
-from data_tools.dataset.manifest import MOST_SIDE, Shard
+from data_tools.dataset.manifest import MAX_SIDE, Shard
 from data_tools.dataset.patch import Patch
 from data_tools.dataset.tar import ending, names, packed, unpacked
 from data_tools.errors import UserError
@@ -142,7 +142,7 @@ def _png_header(side: int, channels: int) -> bytes:
 
 def _claimed(png: bytes) -> tuple[int, int]:
     """Side and channels that a PNG says it has."""
-    return min(int.from_bytes(png[16:20], "big"), MOST_SIDE), 3 if png[25:26] == b"\2" else 1
+    return min(int.from_bytes(png[16:20], "big"), MAX_SIDE), 3 if png[25:26] == b"\2" else 1
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from data_tools.processes import cores, in_processes
 from data_tools.progress import progress
 from data_tools.storage import Guarded, StillOurs, Storage, open_storage, read_bytes, read_document, write_bytes
 from data_tools.storage.folder import meant
-from data_tools.storage.hurry import hurried
+from data_tools.storage.short_retries import short_retries
 from data_tools.walk import walk
 
 SAMPLES_PER_SHARD = 4096
@@ -160,7 +160,7 @@ def _tidy(storage: Guarded, shards: Iterable[str]) -> None:
     Nothing where the place is somebody else's by now or cannot be reached, and nothing beside a manifest.
     """
     names = {name for shard in shards for name in (shard, shard + RECEIPT)}
-    with contextlib.suppress(UserError, OSError), hurried():
+    with contextlib.suppress(UserError, OSError), short_retries():
         storage.still_ours(now=True)
         there = storage.names()
         for name in there if MANIFEST not in there else ():

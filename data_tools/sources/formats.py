@@ -29,7 +29,7 @@ UNREAD = {
 UNREAD_ENDINGS = frozenset(f".{ending}" for endings in UNREAD.values() for ending in endings.split())
 """Endings of images that are not read: they are counted, so that nobody takes them for read."""
 
-MOST_PIXELS = 2**27
+MAX_PIXELS = 2**27
 """134 million, and four times as many bytes: what a decoded image may take, whether it comes from a file or not."""
 
 
@@ -47,7 +47,7 @@ def check_size(width: int, height: int, bytes_a_pixel: int = 1) -> None:
     """UnfitError, before anything is allocated, for an image without pixels or with too many."""
     if width < 1 or height < 1:
         raise UnfitError(f"{width} x {height} pixels - export it again")
-    if width * height * max(bytes_a_pixel, 4) > 4 * MOST_PIXELS:
+    if width * height * max(bytes_a_pixel, 4) > 4 * MAX_PIXELS:
         raise UnfitError(
             f"is too large to be opened safely ({width} x {height} pixels of {bytes_a_pixel} bytes)"
             " - cut it into smaller images"

@@ -44,7 +44,7 @@ PICTURES: dict[int, str] = {
     COMPRESSION.WEBP: "WEBP",
 }
 """Compressions whose strips and tiles are images with sizes of their own."""
-MOST_PAGES = 10_000
+MAX_PAGES = 10_000
 TO_GREY = "save it as grey or RGB"
 
 
@@ -88,7 +88,7 @@ def _pages(tif: tifffile.TiffFile) -> int:
     """How many images there are, up to 10,000; tifffile's own count does not end where the chain goes in a circle."""
     file, form, seen = tif.filehandle, tif.tiff, set[int]()
     file.seek(form.offsetsize)  # where the first offset stands: at byte 4, or at byte 8
-    while len(seen) < MOST_PAGES:
+    while len(seen) < MAX_PAGES:
         (place,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
         if not 0 < place < file.size or place in seen:
             break

@@ -25,9 +25,9 @@ from typing import Any
 
 from data_tools.errors import BusyError, ChangedError, TakenOverError, UserError
 from data_tools.storage.base import WRITER, Storage, read_bytes, write_bytes
-from data_tools.storage.hurry import hurried
+from data_tools.storage.short_retries import short_retries
 
-BEAT = 2.0
+HEARTBEAT_SECONDS = 2.0
 LEASE = 10.0
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """It runs on while the machine sleeps: Linux's first, macOS's second."""
@@ -70,8 +70,8 @@ class Turn:
     def beat(self, over: threading.Event) -> None:
         """Sign every few seconds until told that it is over, or the turn is lost."""
         count = 0
-        with hurried():  # the next beat is another attempt
-            while not over.wait(BEAT) and not self.lost:
+        with short_retries():  # the next beat is another attempt
+            while not over.wait(HEARTBEAT_SECONDS) and not self.lost:
                 count += 1
                 with contextlib.suppress(UserError, OSError):  # who cannot reach the storage goes on trying
                     self(now=True)
@@ -106,7 +106,7 @@ def hold_lease(storage: Storage, marks: Callable[[], list[str]], follow: bool) -
         over.set()
         beating.join()
         # A storage that is away must not hide what went wrong before.
-        with contextlib.suppress(UserError, OSError), hurried():
+        with contextlib.suppress(UserError, OSError), short_retries():
             turn()
             turn.sign(0, over=True)
 
@@ -123,7 +123,9 @@ def _number(mark: str) -> int:
 def _given_up(storage: Storage, mark: str, follow: bool) -> bool:
     """Whether nobody can hold the turn; False when somebody gives no sign of life. BusyError for one who does."""
     sign = _read(storage, mark)
-    looks = int(4 * LEASE / BEAT)  # counted, not timed: while the storage is away, its holder cannot write either
+    looks = int(
+        4 * LEASE / HEARTBEAT_SECONDS
+    )  # counted, not timed: while the storage is away, its holder cannot write either
     while True:
         facts = _facts(sign)
         if sign is None or facts.get("over") or _dead_here(facts):
@@ -132,7 +134,7 @@ def _given_up(storage: Storage, mark: str, follow: bool) -> bool:
             raise _busy(storage)
         if not looks:
             return False
-        time.sleep(BEAT / 4)
+        time.sleep(HEARTBEAT_SECONDS / 4)
         looks -= 1
         before, sign = sign, _read(storage, mark)
         if sign not in (None, before) and not _facts(sign).get("over"):

@@ -21,10 +21,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from data_tools.errors import ChangedError, UserError
 from data_tools.storage import s3_client, s3_settings
 from data_tools.storage.base import FETCHED, WRITER, Settings, SizeError, StillOurs, is_object, no_name
-from data_tools.storage.hurry import hurried
 from data_tools.storage.lease import hold_lease, newest_last
-from data_tools.storage.retry import persist
-from data_tools.storage.s3_answers import answered, lasting, passes, unsigned
+from data_tools.storage.retry import with_retries
+from data_tools.storage.s3_errors import answered, is_transient, unsigned, user_error
+from data_tools.storage.short_retries import short_retries
 
 PART = 8 * 2**20
 """Bytes of one part of a large upload, and of one range of a parallel read."""
@@ -49,7 +49,7 @@ class S3:
         try:
             self.client = s3_client.client()
         except (BotoCoreError, ValueError) as error:
-            raise lasting(error, self.url) from None
+            raise user_error(error, self.url) from None
 
     @staticmethod
     def settings() -> Settings:
@@ -72,7 +72,7 @@ class S3:
         more: dict[str, str] = {}
         while page["IsTruncated"]:
             options = dict(Bucket=self.bucket, Prefix=self.prefix + begin, **how, **more)
-            page = persist(
+            page = with_retries(
                 self.url, lambda options=options: answered(self.client.list_objects_v2(**options), "IsTruncated")
             )
             for entry in page.get("Contents", ()):
@@ -118,7 +118,7 @@ class S3:
             raise
 
     def remove(self, name: str) -> None:
-        persist(self._full(name), lambda: self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name))
+        with_retries(self._full(name), lambda: self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name))
 
     @contextlib.contextmanager
     def sole_writer(self, own: Callable[[str], bool] = no_name, follow: bool = True) -> Iterator[StillOurs]:
@@ -127,7 +127,7 @@ class S3:
             try:
                 yield still_ours
             finally:
-                with hurried():  # of processes that were ended with their work
+                with short_retries():  # of processes that were ended with their work
                     self._drop_unfinished_uploads(own, still_ours)
 
     def arrow(self) -> tuple[str, Any]:
@@ -146,14 +146,14 @@ class S3:
             still_ours()
             pages = self.client.get_paginator("list_multipart_uploads")
             options = dict(Bucket=self.bucket, Prefix=self.prefix)
-            found = persist(self.url, lambda: list(pages.paginate(**options).search("Uploads")))
+            found = with_retries(self.url, lambda: list(pages.paginate(**options).search("Uploads")))
             for upload in filter(None, found):
                 if not own(upload["Key"].removeprefix(self.prefix)):
                     continue
                 still_ours()
                 abort = dict(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
                 with contextlib.suppress(FileNotFoundError):
-                    persist(self.url, lambda abort=abort: self.client.abort_multipart_upload(**abort))
+                    with_retries(self.url, lambda abort=abort: self.client.abort_multipart_upload(**abort))
 
     def _full(self, name: str) -> str:
         return f"{self.url}/{name}"
@@ -165,11 +165,11 @@ class S3:
             try:
                 return answered(self.client.head_object(**place), "ETag", "ContentLength")
             except ClientError as error:
-                if not passes(error):  # the answer to a HEAD has no body, in which the reason stands
+                if not is_transient(error):  # the answer to a HEAD has no body, in which the reason stands
                     self.client.get_object(**place, Range="bytes=0-0")["Body"].close()
                 raise
 
-        return persist(self._full(name), ask)
+        return with_retries(self._full(name), ask)
 
     def _chunks(self, name: str, start: int, end: int, etag: str) -> Iterator[bytes]:
         """Bytes start .. end - 1 of an object; after a broken connection it goes on by Range from where it was.
@@ -196,7 +196,7 @@ class S3:
 
         while start < end:
             try:
-                chunk = persist(self._full(name), next_chunk)
+                chunk = with_retries(self._full(name), next_chunk)
             except FileExistsError:  # the condition on the ETag
                 raise ChangedError(f"{self._full(name)}: was changed while it was read - run it again") from None
             start += len(chunk)
@@ -252,13 +252,13 @@ class _Upload(io.RawIOBase):
         client, what = self.storage.client, self.storage._full(self.name)
         if not self.number:
             metadata = {"writer": self.mark}
-            begun = persist(
+            begun = with_retries(
                 what, lambda: answered(client.create_multipart_upload(**self.key, Metadata=metadata), "UploadId")
             )
             self.number = begun["UploadId"]
         place = dict(self.key, UploadId=self.number, PartNumber=len(self.parts) + 1)
         body = bytes(memoryview(self.buffer)[:PART])
-        done = persist(what, lambda: answered(client.upload_part(**place, Body=body), "ETag"))
+        done = with_retries(what, lambda: answered(client.upload_part(**place, Body=body), "ETag"))
         self.parts.append({"ETag": done["ETag"], "PartNumber": place["PartNumber"]})
         del self.buffer[:PART]
 
@@ -276,7 +276,7 @@ class _Upload(io.RawIOBase):
             return answered(client.complete_multipart_upload(**self.key, **done), "ETag")
 
         try:
-            persist(what, send, lambda: unheard.append(True))
+            with_retries(what, send, lambda: unheard.append(True))
         except (FileExistsError, FileNotFoundError):
             if not unheard or self.storage._head(self.name)["Metadata"].get("writer") != self.mark:
                 raise
@@ -284,7 +284,7 @@ class _Upload(io.RawIOBase):
     def abort(self) -> None:
         if self.number:
             upload = dict(self.key, UploadId=self.number)
-            persist(self.storage._full(self.name), lambda: self.storage.client.abort_multipart_upload(**upload))
+            with_retries(self.storage._full(self.name), lambda: self.storage.client.abort_multipart_upload(**upload))
 
 
 def _no_bucket(url: str) -> str:

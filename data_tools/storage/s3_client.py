@@ -18,7 +18,7 @@ from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from data_tools.errors import UserError
-from data_tools.storage.s3_answers import unsigned
+from data_tools.storage.s3_errors import unsigned
 
 CONNECTIONS = 16
 """Connections that a client keeps open: a few parallel reads of four ranges each."""
@@ -28,7 +28,7 @@ CLIENT_SECONDS = 60
 def client() -> Any:
     """A boto3 client as this process's AWS variables and files say.
 
-    Raises BotoCoreError or ValueError where none can be made of them, for `s3_answers.lasting` to put into words: the
+    Raises BotoCoreError or ValueError where none can be made of them, for `s3_errors.user_error` to put into words: the
     message of the ValueError may show an endpoint with keys in it. UserError for a key that cannot be sent.
     """
     settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
@@ -42,7 +42,7 @@ def _client(settings: tuple[tuple[str, str], ...], process: int, turn: int) -> A
         connect_timeout=5,
         read_timeout=20,
         max_pool_connections=CONNECTIONS,
-        retries={"total_max_attempts": 1},  # `persist` tries again, by the clock instead of by count
+        retries={"total_max_attempts": 1},  # `with_retries` tries again, by the clock instead of by count
     )
     session = boto3.Session()
     if unsigned():

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError
 from data_tools.errors import UserError, describe
 from data_tools.storage import s3_client
 from data_tools.storage.base import Settings
-from data_tools.storage.s3_answers import UNSIGNED, lasting, unsigned
+from data_tools.storage.s3_errors import UNSIGNED, unsigned, user_error
 
 KEYS, CONFIG, CERTIFICATES = ".aws-credentials", ".aws-config", ".aws-certificates.pem"
 """The files that go with a job, in its working folder."""
@@ -42,7 +42,7 @@ def settings() -> Settings:
     try:
         return _settings(boto3.Session())
     except (BotoCoreError, ValueError) as error:
-        raise lasting(error, WHAT) from None
+        raise user_error(error, WHAT) from None
 
 
 def _settings(session: boto3.Session) -> Settings:

@@ -86,7 +86,7 @@ def _scratch(prefix: str, url: str) -> Iterator[Path]:
         try:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix))
         except OSError as error:
-            raise _no_room(error, url) from None
+            raise _disk_full(error, url) from None
         yield Path(scratch)
 
 
@@ -101,13 +101,13 @@ def _named(folder: Path, url: str) -> Iterator[None]:
         ours = str(error.filename or "").startswith(str(folder))
         nameless = not error.filename and shutil.disk_usage(folder.parent).free < FULL  # a write names no file
         if error.errno in OF_THE_DISK and (ours or nameless):
-            raise _no_room(error, url) from None
+            raise _disk_full(error, url) from None
         if not ours:
             raise
         raise UserError(describe(error).replace(str(folder), url)) from None
 
 
-def _no_room(error: OSError, url: str) -> UserError:
+def _disk_full(error: OSError, url: str) -> UserError:
     """A line on the place of the copies, which the user has not chosen."""
     place = tempfile.tempdir or "TMPDIR"  # where there is no room at all, no place is found either
     return UserError(

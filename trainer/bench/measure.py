@@ -16,7 +16,7 @@ from trainer.bench.operations import Operations
 from trainer.config import TrainConfig
 from trainer.methods import method_of
 from trainer.schedule import Phase
-from trainer.training.group import Group, told_by_first
+from trainer.training.group import Group, broadcast_from_first
 from trainer.training.step import Step
 from trainer.training.timing import BETWEEN, REDUCTION, stopwatch
 
@@ -60,7 +60,7 @@ def measure(
     step.begin(phase)
     steps = _Steps(step, phase, device)
     steps.take(WARM_UP)
-    count = max(int(told_by_first(group, seconds / steps.take(1))), BLOCKS)
+    count = max(int(broadcast_from_first(group, seconds / steps.take(1))), BLOCKS)
     blocks = np.array([steps.take(count // BLOCKS) for _ in range(BLOCKS)]) / (count // BLOCKS)
     memory = peak_memory(device)
     each = float(np.median(blocks))

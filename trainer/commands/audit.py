@@ -48,7 +48,7 @@ class Audit:
     caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:
-        from data_tools.storage.replace import Made
+        from data_tools.storage.output_folder import Made
         from trainer.report.audit_page import write_page
         from trainer.run.checkpoint import chosen_checkpoint
         from trainer.scoring.audit import ranked, write_exclusions, write_table

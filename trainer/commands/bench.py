@@ -43,7 +43,7 @@ class Bench:
         if not self.seconds > 0:
             raise UserError(f"--seconds {self.seconds} is not positive - give e.g. 3")
         workers = max(self.config.worker_range()[1], 1)
-        self._check_room(workers)
+        self._check_resources(workers)
         work = Work(self.config, self._phases(), workers, self.cores, self.channels, self.seconds)
         result = measured(work)
         console = Console(width=None if os.isatty(1) else 160)
@@ -54,7 +54,7 @@ class Bench:
             folder, name = _split(self.json)
             write_bytes(open_storage(folder), name, (json.dumps(result, indent=2) + "\n").encode())
 
-    def _check_room(self, workers: int) -> None:
+    def _check_resources(self, workers: int) -> None:
         import torch
 
         from trainer.bench.machine import cores

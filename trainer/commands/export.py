@@ -50,7 +50,7 @@ class Export:
 
     def __call__(self) -> None:
         from data_tools.storage import open_storage
-        from data_tools.storage.replace import Made
+        from data_tools.storage.output_folder import Made
         from trainer.export.parity import difference
         from trainer.run.folder import read_config, run_dataset, run_images
         from trainer.scoring.calibration import run_of

@@ -44,18 +44,18 @@ def temporary_folder() -> str:
         place = said = "/tmp"
     if not os.access(place, os.W_OK | os.X_OK):
         raise UserError(f"{said}: cannot be written to - have the permission given, or {remedy}")
-    room, needed = _room(place), NOTES
-    if _room("/dev/shm") < OBJECTS:  # Ray takes the temporary folder instead
+    free, needed = _free_bytes(place), NOTES
+    if _free_bytes("/dev/shm") < OBJECTS:  # Ray takes the temporary folder instead
         needed += OBJECTS
-    if room < needed:
+    if free < needed:
         also = "" if needed == NOTES else f", as /dev/shm has less than {OBJECTS >> 20} MB"
         raise UserError(
-            f"{said}: is full ({room / 2**20:.0f} MB free, Ray needs {needed >> 20}{also}) - free space or {remedy}"
+            f"{said}: is full ({free / 2**20:.0f} MB free, Ray needs {needed >> 20}{also}) - free space or {remedy}"
         )
     return place
 
 
-def _room(place: str) -> int:
+def _free_bytes(place: str) -> int:
     """Bytes that we may still write there; 0 without the folder, or where its file system takes no more files."""
     try:
         found = os.statvfs(place)

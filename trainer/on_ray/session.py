@@ -27,7 +27,7 @@ TERMINATED = 128 + signal.SIGTERM
 """The exit status of a program that SIGTERM ended."""
 
 # The run's own log is shown instead of everything that Ray's processes say; theirs is in Ray's session folder.
-QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+QUIET_SECONDS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def _joined(address: str) -> Iterator[None]:
 
     check_cluster(address)
     try:
-        ray.init(address, **QUIET)
+        ray.init(address, **QUIET_SECONDS)
     except (ConnectionError, RuntimeError, ValueError) as error:
         ray.shutdown()
         raise refused(address, str(error.__cause__ or error)) from error
@@ -71,7 +71,7 @@ def _started(cpus: int) -> Iterator[None]:
     with short_folder() as place, loopback_alone():
         try:
             try:
-                ray.init("local", num_cpus=max(os.cpu_count() or 1, cpus), _temp_dir=str(place), **own, **QUIET)
+                ray.init("local", num_cpus=max(os.cpu_count() or 1, cpus), _temp_dir=str(place), **own, **QUIET_SECONDS)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise _not_started(place, " ".join(str(error).split())[:200]) from error
             with _ended_by_sigterm():
@@ -138,10 +138,10 @@ def on_a_worker(function: Callable[..., Any], *args: Any) -> Any:
 
 def has_gpus(workers: int) -> bool:
     """Whether the cluster has a GPU for each worker, or gets them when they are asked for."""
-    return room("GPU") >= max(workers, 1)
+    return available("GPU") >= max(workers, 1)
 
 
-def room(kind: str) -> int:
+def available(kind: str) -> int:
     """CPUs ("CPU") or GPUs ("GPU") that the cluster has, or may have where it grows with its work."""
     import ray
 

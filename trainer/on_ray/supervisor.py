@@ -17,10 +17,10 @@ from data_tools.errors import UserError
 ATTEMPTS = 10
 """Starts without a new checkpoint in between after which a run stops: starting it again is no help."""
 
-REMEMBERED = 1000
+KEPT_ANSWERS = 1000
 """Steps by which workers of a group are apart at most, by far."""
 
-QUIET = 60.0
+QUIET_SECONDS = 60.0
 """Seconds without workers after which that is said."""
 
 
@@ -34,7 +34,7 @@ class Supervisor:
         self.begun_at, self.attempts, self.attended = -1, 0, False
         self.training = self.stopping = False
         self.answers: dict[int, bool] = {}  # what workers were told that asked whether to stop, by their steps
-        self.rooms: dict[str, Any] = {}
+        self.placement_groups: dict[str, Any] = {}
 
     def log(self, line: str) -> None:
         self.lines.append(line)
@@ -43,31 +43,31 @@ class Supervisor:
         lines, self.lines = self.lines, []
         return lines
 
-    def arrived(self) -> bool:
+    def worker_started(self) -> bool:
         """The first worker is there; returns whether it should leave at once."""
         self.attempts, self.attended, self.training = self.attempts + 1, True, False
         self.answers.clear()
-        return self.over()
+        return self.should_leave()
 
-    def over(self) -> bool:
+    def should_leave(self) -> bool:
         """Whether workers should leave at once."""
-        return self.stopping or self.judged() is not None
+        return self.stopping or self.final_error() is not None
 
     def stop(self) -> bool:
         """Workers shall save and leave; returns whether they train, so that there is something to save."""
         self.stopping = True
         return self.training
 
-    def told(self, steps: int) -> bool:
+    def should_stop(self, steps: int) -> bool:
         """Whether to save and leave after so many steps: the same answer for all workers of a group."""
-        self.answers.pop(steps - REMEMBERED, None)
+        self.answers.pop(steps - KEPT_ANSWERS, None)
         return self.answers.setdefault(steps, self.stopping)
 
     def is_attended(self) -> bool:
         """Whether workers have come since the last failure, as far as is known here."""
         return self.attended
 
-    def begun(self, images_seen: int) -> None:
+    def training_began(self, images_seen: int) -> None:
         """Training starts or goes on at this count of images."""
         self.training = True
         if images_seen > self.begun_at:
@@ -81,11 +81,11 @@ class Supervisor:
         else:
             self.log(f"warning: a worker failed ({self.last_failure}); all start again from the newest checkpoint")
 
-    def moved_in(self, name: str, room: Any) -> None:
+    def hold_placement_group(self, name: str, placement_group: Any) -> None:
         """The workers of the training of this name run in this placement group, and in no earlier one any more."""
-        if name in self.rooms and self.rooms[name].id != room.id:
+        if name in self.placement_groups and self.placement_groups[name].id != placement_group.id:
             self.clear(name)
-        self.rooms[name] = room
+        self.placement_groups[name] = placement_group
 
     def clear(self, name: str) -> None:
         """Give back the placement group of a training run, if it left one.
@@ -94,10 +94,10 @@ class Supervisor:
         """
         from ray.util import remove_placement_group
 
-        if room := self.rooms.pop(name, None):
-            remove_placement_group(room)
+        if placement_group := self.placement_groups.pop(name, None):
+            remove_placement_group(placement_group)
 
-    def judged(self) -> Exception | None:
+    def final_error(self) -> Exception | None:
         if self.verdict is None and self.attempts > ATTEMPTS:
             self.verdict = UserError(
                 f"the workers stopped {ATTEMPTS} times after {max(self.begun_at, 0):,} images without a new checkpoint"
@@ -141,7 +141,7 @@ def _follow(
     """workers: what to say is waited for, when nothing has come for long and nobody works."""
     import ray
 
-    last, heard, stopped = False, time.monotonic(), False
+    last, last_line, stopped = False, time.monotonic(), False
     while not last:
         last = over.wait(0.5)
         if terminated.is_set() and not stopped:
@@ -152,7 +152,7 @@ def _follow(
         for line in lines:
             log(line)
         if lines:
-            heard = time.monotonic()
-        elif workers and time.monotonic() - heard > QUIET and not ray.get(supervisor.is_attended.remote()):
+            last_line = time.monotonic()
+        elif workers and time.monotonic() - last_line > QUIET_SECONDS and not ray.get(supervisor.is_attended.remote()):
             log(f"waiting until the cluster can place --workers {workers} on the cluster")
-            heard = time.monotonic()
+            last_line = time.monotonic()

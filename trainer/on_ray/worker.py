@@ -19,7 +19,7 @@ from trainer.on_ray.supervisor import ATTEMPTS, followed, new_supervisor
 from trainer.training.loop import Hooks, train
 
 RESIZED_EVERY = 30.0
-"""Seconds between two looks for room for more workers, where their number is a range."""
+"""Seconds between two looks for placement_group for more workers, where their number is a range."""
 STOP_ASKED_EVERY = 4
 """Steps between two questions whether the program that started the workers has been told to end."""
 
@@ -64,13 +64,13 @@ def fit_on_ray(
     log: Callable[[str], None],
     cpus: int = 1,
     callbacks: Sequence[Any] = (),
-    moved_in: Callable[[Any], None] = lambda room: None,
+    hold_placement_group: Callable[[Any], None] = lambda placement_group: None,
     terminated: threading.Event | None = None,
 ) -> None:
     """Train with Ray Train workers, from within a Ray program.
 
     threads: of each worker. log: is told what the workers say, from a thread. cpus: to claim for each worker.
-    callbacks: of Ray Train. moved_in: the first worker calls it with the placement group they run in.
+    callbacks: of Ray Train. hold_placement_group: the first worker calls it with the placement group they run in.
     terminated: set once workers shall save and leave. Workers that fail or go with their node are started again, from
     the newest checkpoint. Raises UserError when that is no help.
     """
@@ -78,14 +78,19 @@ def fit_on_ray(
 
     supervisor = new_supervisor()
     with followed(supervisor, log, config.workers, terminated):
-        _fit(config, supervisor, threads, cpus, list(callbacks), moved_in)
-        verdict: Any = ray.get(supervisor.judged.remote())
+        _fit(config, supervisor, threads, cpus, list(callbacks), hold_placement_group)
+        verdict: Any = ray.get(supervisor.final_error.remote())
         if verdict:
             raise verdict
 
 
 def _fit(
-    config: TrainConfig, supervisor: Any, threads: int, cpus: int, callbacks: list[Any], moved_in: Callable[[Any], None]
+    config: TrainConfig,
+    supervisor: Any,
+    threads: int,
+    cpus: int,
+    callbacks: list[Any],
+    hold_placement_group: Callable[[Any], None],
 ) -> None:
     """Train to the end, or to where the supervisor has judged."""
     import ray
@@ -112,7 +117,7 @@ def _fit(
                         "config": config.to_json(),
                         "threads": threads,
                         "supervisor": supervisor,
-                        "moved_in": moved_in,
+                        "hold_placement_group": hold_placement_group,
                     },
                     torch_config=OnRaysInterface(timeout_s=int(config.patience)),
                     scaling_config=scaling,
@@ -136,15 +141,15 @@ def _worker(values: dict[str, Any]) -> None:
 
     supervisor, config = values["supervisor"], TrainConfig.from_json(values["config"])
     first = ray.train.get_context().get_world_rank() == 0
-    if ray.get((supervisor.arrived if first else supervisor.over).remote()):
+    if ray.get((supervisor.worker_started if first else supervisor.should_leave).remote()):
         return
     if first:
-        values["moved_in"](ray.util.get_current_placement_group())
+        values["hold_placement_group"](ray.util.get_current_placement_group())
     torch.set_num_threads(values["threads"])
     around = Hooks(
         report=ray.train.report,
         log=lambda line: supervisor.log.remote(line),
-        begun=lambda images_seen: ray.get(supervisor.begun.remote(images_seen)) if first else None,
+        begun=lambda images_seen: ray.get(supervisor.training_began.remote(images_seen)) if first else None,
         ending_soon=_preemption_watch(),
         stopped=_stop_watch(supervisor),
         node=ray.util.get_node_ip_address(),
@@ -171,7 +176,7 @@ def _stop_watch(supervisor: Any) -> Callable[[], bool]:
         nonlocal asked
         if (step := next(steps)) % STOP_ASKED_EVERY:
             return False
-        earlier, asked = asked, supervisor.told.remote(step)
+        earlier, asked = asked, supervisor.should_stop.remote(step)
         return earlier is not None and ray.get(earlier)
 
     return stopped

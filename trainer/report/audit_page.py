@@ -19,7 +19,7 @@ from trainer.scoring.detector import Detector
 from trainer.scoring.ensemble import Ensemble
 from trainer.scoring.p_values import p_values
 
-LEAST_SIDE = 96
+MIN_SIDE = 96
 """Pixels on the page, at least, of an image's side."""
 
 
@@ -53,7 +53,7 @@ def write_page(path: Path, ranking: Ranking, detector: Detector | Ensemble) -> N
     template = jinja2.Environment(autoescape=True).from_string(
         (Path(__file__).parent / "audit.html").read_text(encoding="utf-8")
     )
-    side = worst.shape[1] * -(-LEAST_SIDE // worst.shape[1])
+    side = worst.shape[1] * -(-MIN_SIDE // worst.shape[1])
     terms = detector.meanings
     page = template.render(
         items=items,

@@ -9,7 +9,7 @@ from trainer.scoring.detector import Detector
 from trainer.scoring.ensemble import Ensemble
 from trainer.scoring.heat import strength
 
-MOST = 0.85
+MAX_COVER = 0.85
 """How much of the image the fullest colour covers."""
 COLOURS = matplotlib.colormaps["inferno"]
 
@@ -19,7 +19,7 @@ def overlaid(images: np.ndarray, heat: np.ndarray) -> np.ndarray:
     grey = images.mean(axis=3, keepdims=True)
     shares = strength(heat)
     colours = COLOURS(0.4 + 0.55 * shares)[..., :3] * 255  # from purple to yellow, on any grey
-    cover = (shares > 0)[..., None] * (0.35 + (MOST - 0.35) * shares[..., None])
+    cover = (shares > 0)[..., None] * (0.35 + (MAX_COVER - 0.35) * shares[..., None])
     return np.rint(grey * (1 - cover) + colours * cover).astype(np.uint8)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_tools.dataset.reader import Dataset
 from data_tools.storage import open_storage, read_bytes
-from data_tools.storage.replace import Made
+from data_tools.storage.output_folder import Made
 from trainer.report.figures import histogram_figure, lambda_figure, matches_figure, roc_figure, shown_scores
 from trainer.run.checkpoint import CheckpointInfo
 from trainer.scoring.by_class import Kind, auc_by_class, auc_by_planted

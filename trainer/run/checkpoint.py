@@ -100,6 +100,23 @@ class Snapshot:
         return f"images-{self.images_seen:09d}"
 
 
+def versions() -> dict[str, str]:
+    """Of what decides the bits of a run, besides the processor."""
+    return {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
+
+
+def version_note(info: CheckpointInfo) -> str:
+    """A line where a checkpoint was made with other versions of torch or numpy than are here; else ""."""
+    here = versions()
+    others = [
+        f"{name} {info.versions.get(name)}" for name in ("torch", "numpy") if info.versions.get(name) != here[name]
+    ]
+    if not others:
+        return ""
+    ours = ", ".join(f"{name} {here[name]}" for name in ("torch", "numpy"))
+    return f"note: {info.url} was made with {', '.join(others)}, here are {ours}: the bits of the run may differ"
+
+
 def write_checkpoint(
     run: str,
     snapshot: Snapshot,
@@ -124,7 +141,7 @@ def write_checkpoint(
         "alpha": snapshot.alpha,
         "channels": snapshot.channels,
         "dataset_digest": snapshot.dataset_digest,
-        "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": versions(),
         "sha256": sha256,
         "config": snapshot.config.to_json(),
     }

@@ -26,7 +26,7 @@ from data_tools.dataset.training_set import TrainingSet, training_set
 from data_tools.errors import BusyError, TakenOverError, UnreachableError, UserError
 from data_tools.storage import Guarded, StillOurs, local_path, open_storage, read_bytes, read_document, write_bytes
 from data_tools.storage.folder import meant
-from data_tools.storage.hurry import hurried
+from data_tools.storage.short_retries import short_retries
 from data_tools.untrusted import JSON_BYTES
 from trainer.config import TrainConfig, differing_options, flag
 from trainer.run.checkpoint import (
@@ -39,7 +39,7 @@ from trainer.run.checkpoint import (
     read_info,
 )
 from trainer.run.recoveries import RECOVERIES, check_not_given_up
-from trainer.run.resume import OWN, check_fits, sole_trainer
+from trainer.run.resume import OWN, check_fits, run_lock
 
 State = Literal["new", "unfinished", "finished"]
 CONFIG, EXCLUDED, FINISHED = "config.json", "excluded.json", "finished.json"
@@ -55,7 +55,7 @@ def prepare(config: TrainConfig) -> State:
     run = open_storage(config.out)
     if CONFIG not in run.names():
         _check_new(config)  # before anything is made there, the lock too
-        with sole_trainer(config.out) as still_ours:
+        with run_lock(config.out) as still_ours:
             if CONFIG not in run.names():  # as before: nobody else has begun meanwhile
                 _check_new(config)
                 _begin(config, dataset, excluded, still_ours)
@@ -231,7 +231,7 @@ def withdraw(run: str, error: Exception) -> None:
     """
     if isinstance(error, (BusyError, TakenOverError)):
         return
-    with contextlib.suppress(UserError, OSError), hurried():
+    with contextlib.suppress(UserError, OSError), short_retries():
         with open_storage(run).sole_writer(follow=False) as still_ours:
             storage, last = Guarded(open_storage(run), still_ours), (EXCLUDED, CONFIG)
             names = [name for name, _ in storage.tree()]

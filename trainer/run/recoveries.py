@@ -26,7 +26,7 @@ from trainer.run.checkpoint import (
 from trainer.schedule import ends_a_phase
 
 RECOVERIES = "recoveries.json"
-MOST = 2
+MAX_RECOVERIES = 2
 """Times that a run goes back; what fails once more does so at any rate."""
 FACTOR = 0.5
 """What learning rates are multiplied by each time."""
@@ -66,7 +66,7 @@ def read_recoveries(run: str) -> Recoveries:
             Recovery(whole(x["at"], 0, 10**15, "at"), whole(x["back_to"], 0, 10**15, "back_to"), str(x["why"]))
             for x in values["past"]
         ]
-        if len(past) > MOST:
+        if len(past) > MAX_RECOVERIES:
             raise ValueError(f"{len(past)} recoveries")
         return Recoveries(tuple(past), str(values["given_up"]))
     except FileNotFoundError:
@@ -99,15 +99,16 @@ def record_failure(run: str, at: int, why: str, learning_rate: float, still_ours
     Returns what is said then, else nothing.
     """
     before = read_recoveries(run)
-    if len(before.past) < MOST:
-        info = to_go_back_to(run, before)
+    if len(before.past) < MAX_RECOVERIES:
+        info = rollback_target(run, before)
         after = Recoveries((*before.past, Recovery(at, info.images_seen if info else 0, why)))
     else:
-        rates = ", ".join(f"{learning_rate * FACTOR**n:.2g}" for n in range(MOST + 1))
+        rates = ", ".join(f"{learning_rate * FACTOR**n:.2g}" for n in range(MAX_RECOVERIES + 1))
         after = Recoveries(
             before.past,
             f"{run}: {why}, at {at:,} images, at the learning rates {rates} alike"
-            f" - give a --learning-rate of {learning_rate * FACTOR ** (MOST + 2):.2g} or less, in another --out",
+            f" - give a --learning-rate of {learning_rate * FACTOR ** (MAX_RECOVERIES + 2):.2g} or less,"
+            " in another --out",
         )
     still_ours(now=True)
     content = json.dumps(asdict(after), indent=2) + "\n"
@@ -115,7 +116,7 @@ def record_failure(run: str, at: int, why: str, learning_rate: float, still_ours
     return after.given_up
 
 
-def to_go_back_to(run: str, recoveries: Recoveries | None = None) -> CheckpointInfo | None:
+def rollback_target(run: str, recoveries: Recoveries | None = None) -> CheckpointInfo | None:
     """The newest checkpoint at a phase's end at which the run was well; None where there is none.
 
     No others: whether a checkpoint within a phase is there depends on the storage's speed, and on when machines went.

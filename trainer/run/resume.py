@@ -24,6 +24,7 @@ from trainer.run.checkpoint import (
     newest_checkpoint,
     read_info,
     read_tensors,
+    version_note,
 )
 from trainer.run.recoveries import Recoveries, check_not_given_up
 from trainer.schedule import ends_a_phase, phase_at
@@ -33,7 +34,7 @@ OWN = re.compile(
     r"checkpoints/images-\d+/[^/]+|(events|pictures)/[^/]+|(best|finished|recoveries)\.json|metrics\.jsonl(\.partial)?|log\.txt"
 )
 """The names of what only the training that holds the run writes."""
-HANDOVER = 30.0
+HANDOVER_SECONDS = 30.0
 """Seconds that an earlier process of the same run may take to end."""
 
 
@@ -53,9 +54,9 @@ class Start:
 
 
 @contextlib.contextmanager
-def sole_trainer(url: str) -> Iterator[StillOurs]:
+def run_lock(url: str) -> Iterator[StillOurs]:
     """Be the only training that writes to the run; one that was killed a moment ago is waited for."""
-    deadline = time.monotonic() + HANDOVER
+    deadline = time.monotonic() + HANDOVER_SECONDS
     with contextlib.ExitStack() as stack:
         while True:
             try:
@@ -87,6 +88,7 @@ def find_start(config: TrainConfig) -> Start:
             has_moments = bool(info.optimisers)
             if not has_moments and not ends_a_phase(config.schedule(), info.images_seen):
                 raise DamagedError(f"{info.url}: lacks the optimisers' states in the middle of a phase - {REMEDY}")
+            notes += [note] if (note := version_note(info)) else []
             return Start(info.images_seen, info, has_moments, tuple(notes), info.ailing, recoveries)
         except DamagedError as error:
             notes.append(f"warning: skipped a damaged checkpoint: {error}")

@@ -20,11 +20,11 @@ from trainer.config import SEPARATION, TrainConfig
 from trainer.methods import method_of
 from trainer.run.checkpoint import BEST, Snapshot, checkpoint_names, images_of, remove_checkpoint, write_checkpoint
 from trainer.run.monitor import Monitor
-from trainer.run.recoveries import to_go_back_to
+from trainer.run.recoveries import rollback_target
 from trainer.schedule import ends_a_phase
 from trainer.scoring.evaluation import has_labels, score_table, summary
 from trainer.scoring.inference import Inference
-from trainer.scoring.made_anomalies import CORRUPTIONS, LEAST_SIDE, corrupted, separation, told_apart
+from trainer.scoring.synthetic import CORRUPTIONS, MIN_SIDE, corrupted, median_separation, separation
 
 PROBES, PROBE_BYTES = 256, 2**24
 """Training images that are corrupted to tell how good a checkpoint is; of large ones fewer, but 32."""
@@ -56,7 +56,7 @@ class Saver:
         self.best_by = config.judged_by(self.labelled)
         probes = probes[: max(PROBE_BYTES // probes[0].size, 32)]
         self.probes = {"": probes}
-        if min(probes.shape[1:3]) >= LEAST_SIDE:
+        if min(probes.shape[1:3]) >= MIN_SIDE:
             self.probes |= {kind: corrupted(probes, kind, seed=0) for kind in CORRUPTIONS}
         self.news, self.over = threading.Condition(), False
         self.waiting: list[tuple[Snapshot, bool]] = []
@@ -161,7 +161,7 @@ class Saver:
         scores = {kind: inference.values(images, inference.quick) for kind, images in self.probes.items()}
         usual = scores.pop("")
         return max(
-            told_apart([separation(usual[term.name], made[term.name]) for made in scores.values()])
+            median_separation([separation(usual[term.name], made[term.name]) for made in scores.values()])
             for term in inference.quick
         )
 
@@ -179,7 +179,7 @@ class Saver:
             write_bytes(Guarded(open_storage(run), self.still_ours), BEST, (json.dumps(said, indent=2) + "\n").encode())
         if ends_a_phase(self.config.schedule(), newest.images_seen) and not newest.ailing:
             self.refuge = newest.name
-        elif self.refuge is None and (found := to_go_back_to(run)):
+        elif self.refuge is None and (found := rollback_target(run)):
             self.refuge = found.name
         kept.add(self.refuge or "")
         for name in checkpoint_names(run, whole=False):

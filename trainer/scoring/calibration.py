@@ -31,13 +31,13 @@ from trainer.scoring.comparison import compared, kept_of
 from trainer.scoring.heat import HeatScale, heat_maps
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.kept import keep, own_folder
-from trainer.scoring.made_anomalies import CORRUPTIONS
+from trainer.scoring.synthetic import CORRUPTIONS
 from trainer.scoring.terms.base import Compared
-from trainer.scoring.trust import judged_of, made_terms, trusted
+from trainer.scoring.trust import judged_of, synthetic_terms, trusted
 
-MOST = 20_000
+MAX_IMAGES = 20_000
 """Training images, at most, that calibrate and among which latents' neighbours are found."""
-MOST_MAPS = 2_000
+MAX_MAPS = 2_000
 """Of these, at most, whose heat maps tell what is usual at a pixel."""
 MADE = f"{','.join(CORRUPTIONS)} of images that nothing is compared with"
 """How the synthetic anomalies came about: a calibration that was made otherwise is made again."""
@@ -73,19 +73,19 @@ class Calibration:
 
 def calibrated(inference: Inference, data: TrainingSet) -> Calibration:
     """Calibrate on a training set: on all of it, or on the first 20,000 images that training saw, in random order."""
-    count, terms = min(len(data), MOST), inference.joined
+    count, terms = min(len(data), MAX_IMAGES), inference.joined
     blocks = [np.arange(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
     maps, parts = [], []
     for block in progress(blocks, "calibrating", "blocks", len(blocks)):
         images = data.at(block)
         parts.append(inference.values(images, terms))
-        if inference.reconstructs and block[0] < MOST_MAPS:
-            maps.append(heat_maps(inference, images[: MOST_MAPS - block[0]], HEAT))
+        if inference.reconstructs and block[0] < MAX_MAPS:
+            maps.append(heat_maps(inference, images[: MAX_MAPS - block[0]], HEAT))
     values = _joined(parts)
     kept = kept_of(terms, values)
     heat = HeatScale.of(np.concatenate(maps)) if maps else None
     usual = compared(terms, values, kept, np.arange(count))
-    originals, made = made_terms(inference, terms, data.at(np.arange(judged_of(count))), values)
+    originals, made = synthetic_terms(inference, terms, data.at(np.arange(judged_of(count))), values)
     weights = trusted(terms, originals, made)
     return Calibration(usual, kept, data.samples(np.arange(count)), heat, weights, made)
 
@@ -189,7 +189,7 @@ def _read(content: bytes, url: str, digest: str, inference: Inference) -> Calibr
 def _check(found: Calibration, side: int, row_each: Collection[str]) -> None:
     """ValueError for numbers that no calibration gives. row_each: what is kept that has a row for each sample."""
     samples = found.samples
-    if samples.ndim != 1 or samples.dtype != np.int64 or not 0 < len(samples) <= MOST:
+    if samples.ndim != 1 or samples.dtype != np.int64 or not 0 < len(samples) <= MAX_IMAGES:
         raise ValueError(f"samples of type {samples.dtype} and shape {samples.shape}")
     if samples.min() < 0 or len(np.unique(samples)) < len(samples):
         raise ValueError("samples that are below 0, or twice the same")

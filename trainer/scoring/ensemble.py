@@ -24,8 +24,8 @@ from trainer.scoring.criterion import AUTO, Criterion
 from trainer.scoring.detector import Detector, Judge, Scored
 from trainer.scoring.inference import Inference
 from trainer.scoring.join import FUSED
-from trainer.scoring.made_anomalies import of_each_kind
 from trainer.scoring.p_values import p_values
+from trainer.scoring.synthetic import of_each_kind
 from trainer.scoring.trust import judged_of
 
 
@@ -77,7 +77,7 @@ class Ensemble(Judge):
         draws = [(config.gamma, config.planted, config.seed if config.gamma else 0) for config in configs]
         shared = [len(images) if draw == draws[0] else normal for draw in draws]
         unknown = ensemble_of(urls, members, shared, criterion, np.zeros(0))
-        made = unknown.made_scores(images) if criterion.contamination == AUTO else {}
+        made = unknown.synthetic_scores(images) if criterion.contamination == AUTO else {}
         return replace(unknown, known=unknown.known_scores(images), made=made)
 
     @property
@@ -130,7 +130,7 @@ class Ensemble(Judge):
         places = [np.arange(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
         return np.concatenate([self._mean(images.at(some), images.samples(some)) for some in places])
 
-    def made_scores(self, images: TrainingSet) -> dict[str, np.ndarray]:
+    def synthetic_scores(self, images: TrainingSet) -> dict[str, np.ndarray]:
         """The scores of synthetic anomalies made from the first of these, by kind; {} where images are too small.
 
         Their originals are among what terms compare with, so they look a little more usual than a run alone finds them.

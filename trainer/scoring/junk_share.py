@@ -17,11 +17,11 @@ import numpy as np
 RESAMPLINGS = 500
 COVERAGE = 0.98
 """At each threshold: all of them are some five that differ, of which the least is taken, so that 90 % are left."""
-LEAST_SHARE = 1e-3
+MIN_SHARE = 1e-3
 """Of junk that is thought of: a few images in thousands are in any set."""
-MOST_SHARE = 0.25
+MAX_SHARE = 0.25
 """A bound above it says nothing that a user did not know."""
-LEAST_IMAGES = 200
+MIN_IMAGES = 200
 LEVELS = np.geomspace(0.5, 0.002, 24)
 """Shares of training images above a threshold, at which the bound is sought."""
 
@@ -58,8 +58,8 @@ def junk_share(known: np.ndarray, made: Mapping[str, np.ndarray], seed: int = 0)
     """
     if not made:
         return JunkShare(None, None, "no anomalies were made of them")
-    if len(known) < LEAST_IMAGES:
-        return JunkShare(None, None, f"{len(known)} of them are too few, {LEAST_IMAGES} are needed")
+    if len(known) < MIN_IMAGES:
+        return JunkShare(None, None, f"{len(known)} of them are too few, {MIN_IMAGES} are needed")
     ascending = np.sort(known)
     above = np.unique(np.round(LEVELS * len(known)).astype(int))[::-1]  # as many exceed each threshold, or fewer
     limits = ascending[len(known) - 1 - above]
@@ -73,8 +73,8 @@ def junk_share(known: np.ndarray, made: Mapping[str, np.ndarray], seed: int = 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         bounds = np.where(powers > 0, np.maximum(shares, 1 / len(known)) / powers, np.inf)
     most = float(np.quantile(bounds, COVERAGE, axis=0, method="higher").min())
-    if most > MOST_SHARE:
+    if most > MAX_SHARE:
         return JunkShare(None, None, "synthetic anomalies made from them hardly score higher than they do")
-    least = max(LEAST_SHARE, 1 / len(known))
+    least = max(MIN_SHARE, 1 / len(known))
     most = max(most, least)
     return JunkShare(most, (most - least) / math.log(most / least) if most > least else most)

@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer.scoring.comparison import compared, kept_of
 from trainer.scoring.inference import Inference, Values
-from trainer.scoring.made_anomalies import of_each_kind, separation, told_apart
+from trainer.scoring.synthetic import median_separation, of_each_kind, separation
 from trainer.scoring.terms.base import Term
 
 JUDGED = 512
@@ -25,7 +25,7 @@ def judged_of(count: int) -> int:
     return min(JUDGED, count // 2)
 
 
-def made_terms(
+def synthetic_terms(
     inference: Inference, terms: Sequence[Term], images: np.ndarray, values: Values
 ) -> tuple[Columns, dict[str, Columns]]:
     """The terms of training images, and by kind those of synthetic anomalies made from them; {} where they are small.
@@ -44,12 +44,14 @@ def trusted(
 ) -> dict[str, float]:
     """The weight of each term in `fused`, 1 or 0, as of `weights_by`; 0 for terms that have no say on any set.
 
-    usual: terms of training images; made: those of synthetic anomalies made from these, as of `made_terms`.
+    usual: terms of training images; made: those of synthetic anomalies made from these, as of `synthetic_terms`.
     """
     with_say = [term.name for term in terms if term.has_say and term.name in usual] or list(usual)
     if not made:
         return {name: float(name in with_say) for name in usual}
-    found = {name: told_apart([separation(usual[name], each[name]) for each in made.values()]) for name in with_say}
+    found = {
+        name: median_separation([separation(usual[name], each[name]) for each in made.values()]) for name in with_say
+    }
     return dict.fromkeys(usual, 0.0) | weights_by(found)
 
 

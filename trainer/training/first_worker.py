@@ -55,11 +55,11 @@ class FirstWorker:
                 f"{last.why}, at {last.at:,} images: back at {last.back_to:,} with learning rates times"
                 f" {self.recoveries.rate:g}",
             )
-        everybody, size = step.group.everybody, step.group.size
-        idle = f", {everybody - size} standing by since the batches do not divide among {everybody}"
+        world_size, size = step.group.world_size, step.group.size
+        idle = f", {world_size - size} standing by since the batches do not divide among {world_size}"
         numbers = f"{precision_taken(step)}, {'compiled' if step.config.compile else 'eager'}"
         self.monitor.say(
-            f"{numbers} on {step.device}, {size} worker(s){idle if everybody > size else ''},"
+            f"{numbers} on {step.device}, {size} worker(s){idle if world_size > size else ''},"
             f" from {start.images_seen:,} images"
         )
 

@@ -28,13 +28,13 @@ class Group:
 
     rank: int = 0
     size: int = 1
-    everybody: int = 1
+    world_size: int = 1
     process_group: Any = None  # of those who train
     waiting_group: Any = None  # of all, for what may take long
     node: str = ""
 
     @property
-    def stands_by(self) -> bool:
+    def is_idle(self) -> bool:
         return self.rank >= self.size
 
 
@@ -57,30 +57,30 @@ def fitting_size(workers: int, batches: Iterable[int]) -> int:
     return next(size for size in range(workers, 0, -1) if all(group % size == 0 for group in groups))
 
 
-def told_by_first(group: Group, value: T | None) -> T:
+def broadcast_from_first(group: Group, value: T | None) -> T:
     """The first worker's value, on all workers that there are."""
     values = [value]
-    if group.everybody > 1:
+    if group.world_size > 1:
         dist.broadcast_object_list(values, src=0, group=group.waiting_group)
     return values[0]  # type: ignore[return-value]
 
 
-def wait_for_all(group: Group) -> None:
+def barrier(group: Group) -> None:
     """Return when all workers have come here, however long their nodes took to read the data."""
-    if group.everybody > 1:
+    if group.world_size > 1:
         dist.barrier(group.waiting_group)
 
 
-def check_in(group: Group, not_finite_at: int | None) -> None:
+def tell_idle_workers(group: Group, not_finite_at: int | None) -> None:
     """Now and then, let those who stand by know how those who train are; raises NotFiniteError in the former."""
-    if group.everybody > group.size:
-        told = told_by_first(group, not_finite_at)
-        if group.stands_by and told is not None:
+    if group.world_size > group.size:
+        told = broadcast_from_first(group, not_finite_at)
+        if group.is_idle and told is not None:
             raise NotFiniteError(told)
 
 
 @contextlib.contextmanager
-def trouble_named(group: Group, patience: float) -> Iterator[None]:
+def explained_timeouts(group: Group, patience: float) -> Iterator[None]:
     """Say what it means when waiting for the others takes too long."""
     try:
         yield
@@ -93,14 +93,14 @@ def trouble_named(group: Group, patience: float) -> Iterator[None]:
         ) from error
 
 
-def sum_of(group: Group, values: Tensor) -> Tensor:
+def all_reduced(group: Group, values: Tensor) -> Tensor:
     """The sum over the group's workers, in place."""
     if group.size > 1:
         dist.all_reduce(values, group=group.process_group)
     return values
 
 
-def whole_batch(group: Group, values: Tensor) -> Tensor:
+def gathered(group: Group, values: Tensor) -> Tensor:
     """A number of each image of the global batch, in the order of positions; gradients flow to this worker's alone.
 
     values: those of this worker's images, N. For losses of statistics of the batch, so that four workers compute what

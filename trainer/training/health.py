@@ -14,7 +14,7 @@ from trainer.schedule import Phase
 
 DEAD_SLOPE, ALIKE, DRIFT = 0.01, 0.05, 8.0
 """Where warnings begin: the critic's slope (1 is aimed at), generated against real spread, ||z_hat|| / sqrt(N_z)."""
-LOSING, FEWEST_STEPS = 0.75, 100
+LOSING, MIN_STEPS = 0.75, 100
 """Share of a phase's steps with a negative Wasserstein estimate, and steps of a phase below which it is chance."""
 
 
@@ -76,7 +76,7 @@ def _check(total: Tensor, images_seen: int) -> None:
 def losing_warning(lines: Sequence[Mapping[str, Any]], phase: Phase) -> str:
     """What is wrong with a phase that has ended, by its lines of metrics: its critic mostly lost; or nothing."""
     shares = [line["critic/losing"] for line in lines if "critic/losing" in line and line["images_seen"] > phase.start]
-    if not shares or (phase.end - phase.start) / phase.images_a_step < FEWEST_STEPS:
+    if not shares or (phase.end - phase.start) / phase.images_a_step < MIN_STEPS:
         return ""
     share = sum(shares) / len(shares)
     if share < LOSING:

@@ -24,11 +24,18 @@ from trainer.contrast import Contrast, contrast_of
 from trainer.methods import method_of
 from trainer.run.folder import check_begun, mark_finished, run_images
 from trainer.run.recoveries import clear_abandoned, record_failure
-from trainer.run.resume import Start, find_start, load_moments, load_start, sole_trainer, unsettled
+from trainer.run.resume import Start, find_start, load_moments, load_start, run_lock, unsettled
 from trainer.schedule import Phase
 from trainer.training.device import best_device
 from trainer.training.first_worker import FirstWorker, first_worker
-from trainer.training.group import check_agreement, check_in, form_group, told_by_first, trouble_named, wait_for_all
+from trainer.training.group import (
+    barrier,
+    broadcast_from_first,
+    check_agreement,
+    explained_timeouts,
+    form_group,
+    tell_idle_workers,
+)
 from trainer.training.health import NotFiniteError
 from trainer.training.means import RunningMeans
 from trainer.training.step import Step
@@ -85,20 +92,20 @@ def _train(config: TrainConfig, hooks: Hooks, trouble: str, excused: bool) -> No
     torch.backends.cudnn.deterministic = True  # a run that was interrupted must end as one that was not
     with _set_up(config, hooks, trouble) as run:
         try:
-            with trouble_named(run.step.group, config.patience):
-                finished = _to_the_end(run)
+            with explained_timeouts(run.step.group, config.patience):
+                finished = _run_phases(run)
         except NotFiniteError as error:
-            if not run.step.group.stands_by:
-                check_in(run.step.group, error.images_seen)
+            if not run.step.group.is_idle:
+                tell_idle_workers(run.step.group, error.images_seen)
             if run.first:
                 run.first.saver.finish()  # what waits is good, and is what all go back to
             if excused:
                 raise
-            raise _written_down(run, FailedError(error.images_seen, "the weights are NaN or infinite")) from None
+            raise _recorded(run, FailedError(error.images_seen, "the weights are NaN or infinite")) from None
         except FailedError as error:
             if run.first:
                 run.first.saver.finish()
-            raise _written_down(run, error) from None
+            raise _recorded(run, error) from None
         if run.first:
             run.first.saver.finish()
             if finished:
@@ -107,14 +114,14 @@ def _train(config: TrainConfig, hooks: Hooks, trouble: str, excused: bool) -> No
                 run.first.monitor.say("stopped; the same command goes on from here")
 
 
-def _to_the_end(run: Run) -> bool:
+def _run_phases(run: Run) -> bool:
     """From the start to the end of the schedule; False when told to stop before.
 
     A phase's last step may pass its end by part of a batch. What is due after a step is decided by the count of images
     alone, so an interrupted run says the same things.
     """
     config, step, first, hooks, images_seen = run.config, run.step, run.first, run.hooks, run.start.images_seen
-    trains, ailing, trouble = not step.group.stands_by, run.start.ailing, ""
+    trains, ailing, trouble = not step.group.is_idle, run.start.ailing, ""
     for phase in run.phases:
         if images_seen >= phase.end:
             continue
@@ -140,11 +147,11 @@ def _to_the_end(run: Run) -> bool:
 
             # Logging.
             if log:
-                check_in(step.group, None)
+                tell_idle_workers(step.group, None)
                 values = means.read(step.group) | {"fingerprint": step.fingerprint()} if trains else {}
                 values |= _progress(phase, images_seen, since, time.monotonic() - clock)
                 if mark:
-                    found = told_by_first(step.group, first.examine(step, phase, images_seen) if first else None)
+                    found = broadcast_from_first(step.group, first.examine(step, phase, images_seen) if first else None)
                     values |= found.metrics()
                     trouble = found.trouble
                     ailing = ailing + 1 if trouble else 0
@@ -183,10 +190,10 @@ def _set_up(config: TrainConfig, hooks: Hooks, trouble: str) -> Iterator[Run]:
     device, phases, method = best_device(), config.schedule(), method_of(config)
     group = form_group({phase.batch for phase in phases}, config.patience, hooks.node)
     with contextlib.ExitStack() as stack:
-        still_ours = stack.enter_context(sole_trainer(config.out)) if group.rank == 0 else None
+        still_ours = stack.enter_context(run_lock(config.out)) if group.rank == 0 else None
         if still_ours:
             check_begun(config)
-        start = told_by_first(group, find_start(config) if still_ours else None)
+        start = broadcast_from_first(group, find_start(config) if still_ours else None)
         phases = tuple(replace(each, learning_rate=each.learning_rate * start.recoveries.rate) for each in phases)
         if still_ours:
             clear_abandoned(config.out, start.recoveries, still_ours)
@@ -196,7 +203,7 @@ def _set_up(config: TrainConfig, hooks: Hooks, trouble: str) -> Iterator[Run]:
         load_start(start, networks, dataset.channels)
         step = method.step(config, networks, data, device, group)
         step.contrast = _contrast(config, start, data)
-        wait_for_all(group)
+        barrier(group)
         first = None
         if still_ours:
             waits = unsettled(start, config.out, networks)
@@ -213,7 +220,7 @@ def _contrast(config: TrainConfig, start: Start, data: TrainingSet) -> Contrast:
     return contrast_of(data, config.contrast == "learned")
 
 
-def _written_down(run: Run, failed: FailedError) -> FailedError | UserError:
+def _recorded(run: Run, failed: FailedError) -> FailedError | UserError:
     """Write down that the training is dead and what is done about it, before that is done.
 
     Returns the same error, or the UserError by which a run ends that has gone back often enough.
@@ -222,7 +229,7 @@ def _written_down(run: Run, failed: FailedError) -> FailedError | UserError:
     if run.still_ours:
         rate = run.config.schedule()[0].learning_rate
         given_up = record_failure(run.config.out, failed.images_seen, failed.why, rate, run.still_ours)
-    said = told_by_first(run.step.group, given_up)
+    said = broadcast_from_first(run.step.group, given_up)
     return UserError(said) if said else failed
 
 

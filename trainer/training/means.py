@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainer.training.group import Group, sum_of
+from trainer.training.group import Group, all_reduced
 
 
 class RunningMeans:
@@ -26,6 +26,6 @@ class RunningMeans:
         """Means over steps and workers since the last read; every worker of the group must call it."""
         if self.total is None:
             return {}
-        mean = sum_of(group, self.total / self.steps) / group.size
+        mean = all_reduced(group, self.total / self.steps) / group.size
         self.total, self.steps = None, 0
         return dict(zip(self.names, mean.tolist()))

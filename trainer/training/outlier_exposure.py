@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.methods import method_of
 from trainer.schedule import Phase
-from trainer.training.group import Group, whole_batch
+from trainer.training.group import Group, gathered
 from trainer.training.single_loss import SingleLossStep
 
 PASSES_BLIND = 2
@@ -42,7 +42,7 @@ def exposed(normal: Tensor, anomalous: Tensor, how: str, alpha: float, group: Gr
 
 def _greatest(values: Tensor, count: int, group: Group) -> Tensor:
     """Which of this worker's values are among the `count` greatest of all workers; of equal ones the first."""
-    whole = whole_batch(group, values)
+    whole = gathered(group, values)
     first = whole.argsort(descending=True, stable=True)[:count]
     chosen = torch.zeros(len(whole), dtype=torch.bool, device=values.device).index_fill(0, first, True)
     return chosen[group.rank * len(values) :][: len(values)]

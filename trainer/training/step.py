@@ -19,7 +19,7 @@ from trainer.schedule import Phase
 from trainer.training import random
 from trainer.training.batches import at_resolution, to_float, worker_positions
 from trainer.training.device import uses_bf16
-from trainer.training.group import Group, sum_of
+from trainer.training.group import Group, all_reduced
 from trainer.training.health import FiniteWatch
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Step:
 
         Sums of integers: the same for any number of workers. Every worker of the group must call it.
         """
-        total, self.shown = sum_of(self.group, self.shown), torch.zeros_like(self.shown)
+        total, self.shown = all_reduced(self.group, self.shown), torch.zeros_like(self.shown)
         return int(total) & (2**48 - 1)
 
     def check_finite(self, images_seen: int) -> None:

@@ -50,9 +50,9 @@ class Clean:
         from data_tools.dataset.reader import open_dataset
         from data_tools.storage import open_storage, write_bytes
         from trainer.commands.train import train
-        from tuning.begun import begin_or_go_on
         from tuning.clean import JUNK, Rounds, run_rounds
         from tuning.report.rounds_page import planted_among, rounds_page
+        from tuning.resumable import begin_or_resume
         from tuning.trainings import training_of
 
         for option in ("data", "out"):
@@ -66,7 +66,7 @@ class Clean:
         rounds = Rounds(out, cleaned, self.rounds, self.drop, self.by).checked()
         own = {"preset": self.preset, "method": self.method, "settings": self.set}
         own |= {"rounds": self.rounds, "drop": self.drop, "by": self.by}
-        begin_or_go_on(out, "clean.json", computed | own, "rounds")
+        begin_or_resume(out, "clean.json", computed | own, "rounds")
         done = run_rounds(rounds, train)
         dataset = open_dataset(cleaned.data, cache.open())
         planted = contaminants(dataset.count(normal_pool(dataset)), self.gamma)

@@ -13,7 +13,7 @@ from trainer.methods import METHODS
 from trainer.scoring.join import PAPER_LAMBDA, WEIGHTED
 from tuning.report.blocks import Block, drawn, listed
 from tuning.report.figure_style import gamma_title, score_title
-from tuning.report.latent_figures import FEWEST, TSNE_IMAGES, embedding, histograms_figure, maps_figure, subset
+from tuning.report.latent_figures import MIN_VECTORS, TSNE_IMAGES, embedding, histograms_figure, maps_figure, subset
 from tuning.report.picture_figures import extremes_figure, matches_figure
 from tuning.score_names import FUSED, A, known_by, rivals, siblings, title_of_method
 from tuning.scored import scored_images
@@ -38,7 +38,7 @@ class LatentMaps:
     def map(self, trial: Trial) -> tuple[np.ndarray, np.ndarray] | None:
         """The t-SNE map (M x 2) and labels (M); None where there are too few vectors."""
         found = self.latents(trial)
-        if found is None or len(found[0]) < FEWEST or found[0].shape[1] < 2:
+        if found is None or len(found[0]) < MIN_VECTORS or found[0].shape[1] < 2:
             return None
         shown = subset(len(found[0]))
         if trial.name not in self.maps:

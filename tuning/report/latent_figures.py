@@ -11,8 +11,8 @@ from tuning.report.figure_style import ANOMALOUS, NORMAL, panels, shared_legend
 
 PERPLEXITY = 30
 TSNE_IMAGES = 1000  # of more, a subset drawn with a fixed seed: t-SNE takes seconds then, not minutes
-FEWEST = 5
-FEWEST_BINS, MOST_BINS = 10, 50
+MIN_VECTORS = 5
+MIN_BINS, MAX_BINS = 10, 50
 
 
 def subset(count: int) -> np.ndarray:
@@ -23,7 +23,7 @@ def subset(count: int) -> np.ndarray:
 
 
 def embedding(latents: np.ndarray) -> np.ndarray:
-    """t-SNE of N x N_z to N x 2, started from PCA; the perplexity is lowered where N < 91. N >= FEWEST, N_z >= 2."""
+    """t-SNE of N x N_z to N x 2, started from PCA; the perplexity is lowered where N < 91. N >= MIN_VECTORS, N_z >= 2."""
     perplexity = min(PERPLEXITY, (len(latents) - 1) / 3)
     return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(latents.astype(np.float64))
 
@@ -61,7 +61,7 @@ def histograms_figure(
             _missing(axes)
             continue
         shown, labels = values[row, column]
-        count = int(np.clip(np.sqrt(shown.size), FEWEST_BINS, MOST_BINS))
+        count = int(np.clip(np.sqrt(shown.size), MIN_BINS, MAX_BINS))
         bins = np.histogram_bin_edges(shown, bins=count).tolist()
         axes.locator_params(axis="x", nbins=3)
         axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4))

@@ -11,7 +11,7 @@ import matplotlib
 
 from data_tools.errors import UserError
 from data_tools.storage import absolute
-from data_tools.storage.replace import Made
+from data_tools.storage.output_folder import Made
 from data_tools.storage.transfer import as_url
 from tuning.report import curve_blocks, image_blocks
 from tuning.report.blocks import BEATS, Block, Section, listed

@@ -15,7 +15,7 @@ from trainer.training.single_loss import SingleLossStep
 
 EPSILON = 1e-7
 """Adam's, of the authors."""
-LEAST_ERROR = 1e-6
+MIN_ERROR = 1e-6
 """Below it 1 / e grows no further."""
 
 
@@ -48,7 +48,7 @@ class AutoencoderLoss(Autoencoding):
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """images: N x C x r x r. Returns the loss and its parts."""
         errors = self.errors(images)
-        loss, parts = self.exposure.joined(errors, 1 / errors.clamp_min(LEAST_ERROR))
+        loss, parts = self.exposure.joined(errors, 1 / errors.clamp_min(MIN_ERROR))
         return loss, spread_of(errors) | parts
 
 

@@ -11,7 +11,7 @@ from trainer.methods import method_of
 from trainer.methods.ae.networks import Autoencoder
 from trainer.methods.ae.step import Autoencoding, AutoencodingStep, spread_of
 from trainer.schedule import Phase
-from trainer.training.group import Group, whole_batch
+from trainer.training.group import Group, gathered
 
 
 def split(errors: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,7 +63,7 @@ class DraeLoss(Autoencoding):
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """images: N x C x r x r. Returns this worker's share of the loss, and its parts."""
         own = self.errors(images)
-        loss, rejected = drae_loss(whole_batch(self.group, own), self.weight)
+        loss, rejected = drae_loss(gathered(self.group, own), self.weight)
         parts = {"drae/loss": loss.detach(), "drae/rejected": rejected.detach()}
         return loss * self.group.size, spread_of(own) | parts
 

@@ -13,7 +13,7 @@ from trainer.methods.fence_gan.networks import FenceDiscriminator, FenceNetworks
 from trainer.schedule import Phase
 from trainer.training import random
 from trainer.training.alternating import AlternatingStep, Batch, Update, adversarial_adam
-from trainer.training.group import Group, whole_batch
+from trainer.training.group import Group, gathered
 from trainer.training.losses import frozen
 
 
@@ -57,7 +57,7 @@ class FenceLoss(nn.Module):
             fake = self.generator(z)
             logits = frozen(self._discriminator[0], fake)
         around = encirclement_loss(logits, self.level)
-        apart = dispersion_of(whole_batch(self.group, fake.flatten(1)))
+        apart = dispersion_of(gathered(self.group, fake.flatten(1)))
         loss = around + self.group.size * self.dispersion / apart.clamp_min(1e-6)
         return loss, {"generator/loss": around.detach(), "generator/dispersion": apart.detach()}
 

@@ -11,13 +11,13 @@ from trainer.methods import method_of
 from trainer.methods.ae.step import squared_errors
 from trainer.methods.svdd.networks import SvddNetworks
 from trainer.schedule import Phase
-from trainer.training.group import whole_batch
+from trainer.training.group import gathered
 from trainer.training.outlier_exposure import ExposedStep, Exposure
 from trainer.training.sweep import find_once, swept
 
-LEAST_CENTRE = 0.1
+MIN_CENTRE = 0.1
 """Of a number of the centre, by its absolute value, unless it is 0: what is nearer is too easily reached by all."""
-LEAST_DISTANCE = 1e-6
+MIN_DISTANCE = 1e-6
 """Below it 1 / d grows no further."""
 WARM_UP = 1 / 15
 """Share of the second phase, the authors' 10 of 150 epochs, before which a soft boundary has radius 0."""
@@ -32,9 +32,9 @@ def normalised(images: Tensor) -> Tensor:
 
 
 def centre_of(codes: Tensor) -> Tensor:
-    """The mean of codes, N x code size, none of whose numbers lies nearer to 0 than LEAST_CENTRE, unless it is 0."""
+    """The mean of codes, N x code size, none of whose numbers lies nearer to 0 than MIN_CENTRE, unless it is 0."""
     mean = codes.double().mean(dim=0)
-    return torch.where(mean.abs() < LEAST_CENTRE, LEAST_CENTRE * mean.sign(), mean).float()
+    return torch.where(mean.abs() < MIN_CENTRE, MIN_CENTRE * mean.sign(), mean).float()
 
 
 def radius_of(distances: Tensor, nu: float) -> Tensor:
@@ -77,7 +77,7 @@ class SphereLoss(nn.Module):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             codes = self.encoder(normalised(images))
         distances = sphere.distances(codes)
-        loss, parts = self.exposure.joined(distances, 1 / distances.clamp_min(LEAST_DISTANCE))
+        loss, parts = self.exposure.joined(distances, 1 / distances.clamp_min(MIN_DISTANCE))
         if self.soft:
             loss = soft_loss(distances, sphere.radius, self.nu)
         parts |= {"sphere/loss": loss.detach(), "sphere/distance": distances.detach().mean()}
@@ -87,7 +87,7 @@ class SphereLoss(nn.Module):
 
     def _next(self, distances: Tensor) -> Tensor:
         """The radius after this step, of the global batch."""
-        return radius_of(whole_batch(self.exposure.group, distances.detach()), self.nu)
+        return radius_of(gathered(self.exposure.group, distances.detach()), self.nu)
 
 
 class SvddStep(ExposedStep):

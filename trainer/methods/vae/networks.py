@@ -10,7 +10,7 @@ from torch import Tensor
 from trainer.networks.base import NetworkSet
 from trainer.networks.convolutional import ConvDecoder, ConvEncoder
 
-LEAST_LOG_VARIANCE = -6.0
+MIN_LOG_VARIANCE = -6.0
 """Of a pixel and of a latent number: a likelihood has no upper end, and a training run would run away with it."""
 Normal = tuple[Tensor, Tensor]
 """Means and logarithms of variances, of one shape."""
@@ -18,7 +18,7 @@ Normal = tuple[Tensor, Tensor]
 
 def _normal(both: Tensor) -> Normal:
     mean, log_variance = both.float().chunk(2, dim=1)
-    return mean, log_variance.clamp_min(LEAST_LOG_VARIANCE)
+    return mean, log_variance.clamp_min(MIN_LOG_VARIANCE)
 
 
 class NormalEncoder(ConvEncoder):

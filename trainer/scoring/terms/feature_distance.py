@@ -15,11 +15,11 @@ from torch import Tensor
 
 from trainer.scoring.terms.base import Compared, Response
 
-MOST_FEATURES = 512
+MAX_FEATURES = 512
 """Neighbouring features are averaged until no more are left: a covariance of more is slow and badly known."""
 SHRINKAGE = 0.1
 """Share of the identity, times the mean variance, in the covariance (Ledoit and Wolf's form, with a fixed share)."""
-LEAST_VARIANCE = 1e-12
+MIN_VARIANCE = 1e-12
 """Below it all directions are the same; theirs are of unit length, so it has a scale."""
 
 
@@ -27,7 +27,7 @@ def directions_of_features(response: Response) -> Tensor:
     """The critic's features of each query by itself, few enough and of unit length: N x F."""
     features = response.features(response.standardised)
     size = features.shape[1]
-    run = next(n for n in range(1, size + 1) if size % n == 0 and size // n <= MOST_FEATURES)
+    run = next(n for n in range(1, size + 1) if size % n == 0 and size // n <= MAX_FEATURES)
     few = features.view(-1, size // run, run).mean(dim=2)
     return few / few.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
@@ -43,7 +43,7 @@ def gaussian(rows: np.ndarray) -> np.ndarray:
     mean = values.mean(axis=0)
     centred = values - mean
     covariance = centred.T @ centred / max(n - 2, 1)
-    variance = max(float(np.trace(covariance)) / size, LEAST_VARIANCE)
+    variance = max(float(np.trace(covariance)) / size, MIN_VARIANCE)
     lengths, axes = np.linalg.eigh((1 - SHRINKAGE) * covariance + SHRINKAGE * variance * np.eye(size))
     whitening = (axes / np.sqrt(lengths)) @ axes.T
     return np.concatenate([mean[None], np.full((1, size), n), whitening]).astype(np.float32)

@@ -23,7 +23,7 @@ PLACES = {
 OPTIONS = {f"--{name.replace('_', '-')}" for name in PLACES} | {"--from"}
 
 
-def check_words(command: Sequence[str]) -> None:
+def check_arguments(command: Sequence[str]) -> None:
     """UserError where a job's command is none, cannot be understood, or names a place that only this machine has."""
     if not command:
         raise UserError("no command - give one after --, as in python -m cluster submit -- python -m trainer train ...")

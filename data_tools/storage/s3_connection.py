@@ -13,20 +13,20 @@ import urllib3.exceptions
 from botocore.exceptions import ProxyConnectionError
 
 
-def unknown_name(error: Exception) -> str:
+def unknown_host(error: Exception) -> str:
     """The host that no name server knows, or "": such a name may come back with its store, or be a slip."""
-    for found in all_within(error):
+    for found in chained(error):
         if isinstance(found, urllib3.exceptions.NameResolutionError):
-            causes = [cause for cause in all_within(found) if isinstance(cause, socket.gaierror)]
+            causes = [cause for cause in chained(found) if isinstance(cause, socket.gaierror)]
             if any(cause.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)) for cause in causes):
                 host = re.search(r"resolve '([^']*)'", str(found))
                 return host[1] if host else "its host"
     return ""
 
 
-def of_tls(error: Exception) -> str:
+def tls_reason(error: Exception) -> str:
     """Why no secure connection comes about, and what helps."""
-    for found in all_within(error):
+    for found in chained(error):
         if isinstance(found, ssl.SSLCertVerificationError):
             said = found.verify_message.rstrip(".")
             return f"its certificate is not trusted ({said}) - set AWS_CA_BUNDLE to the file of who signed it"
@@ -34,15 +34,15 @@ def of_tls(error: Exception) -> str:
             return "it speaks no TLS - write http:// instead of https:// in AWS_ENDPOINT_URL"
         if isinstance(found, OSError) and not isinstance(found, ssl.SSLError) and found.errno:
             return f"the certificates of AWS_CA_BUNDLE cannot be read ({found.strerror}) - fix the path"
-    names = [found.reason for found in all_within(error) if isinstance(found, ssl.SSLError) and found.reason]
+    names = [found.reason for found in chained(error) if isinstance(found, ssl.SSLError) and found.reason]
     return f"no secure connection ({next(iter(names), 'TLS')}) - check AWS_ENDPOINT_URL and AWS_CA_BUNDLE"
 
 
-def no_http(error: Exception) -> bool:
+def is_not_http(error: Exception) -> bool:
     """Whether something answered that is no HTTP; an answer that broke off before its first line is another thing."""
     return any(
         isinstance(found, http.client.BadStatusLine) and not isinstance(found, http.client.RemoteDisconnected)
-        for found in all_within(error)
+        for found in chained(error)
     )
 
 
@@ -50,15 +50,15 @@ def refused_by_proxy(error: Exception) -> str:
     """The status with which a proxy refuses the way, or ""; 5xx of a proxy pass."""
     if not isinstance(error, ProxyConnectionError):
         return ""
-    found = re.search(r"Tunnel connection failed: (4\d\d)", " ".join(map(str, all_within(error))))
+    found = re.search(r"Tunnel connection failed: (4\d\d)", " ".join(map(str, chained(error))))
     return found[1] if found else ""
 
 
 def within(error: BaseException, *kinds: type[BaseException]) -> bool:
-    return any(isinstance(found, kinds) for found in all_within(error))
+    return any(isinstance(found, kinds) for found in chained(error))
 
 
-def all_within(error: BaseException) -> Iterator[BaseException]:
+def chained(error: BaseException) -> Iterator[BaseException]:
     """An error and all that it was made of."""
     seen: list[BaseException] = []
     left: list[Any] = [error]

@@ -26,7 +26,7 @@ from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
 
 from data_tools.errors import UserError
-from data_tools.storage.s3_way import all_within, no_http, of_tls, refused_by_proxy, unknown_name, within
+from data_tools.storage.s3_connection import chained, is_not_http, refused_by_proxy, tls_reason, unknown_host, within
 
 
 class NoStoreError(Exception):
@@ -93,15 +93,15 @@ def answered(answer: dict[str, Any], *fields: str) -> dict[str, Any]:
     return answer
 
 
-def passes(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether the same request may well succeed a moment later."""
     if isinstance(error, ClientError):
         status = _status(error)
         return (status >= 500 and status not in LASTING_STATUS) or status == 429 or _code(error) in BUSY
     if isinstance(error, SSLError) or within(error, ssl.SSLError):  # a connection that broke, or one that is refused
-        reasons = {found.reason for found in all_within(error) if isinstance(found, ssl.SSLError)}
+        reasons = {found.reason for found in chained(error) if isinstance(found, ssl.SSLError)}
         return bool(reasons & {"UNEXPECTED_EOF_WHILE_READING", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"})
-    if no_http(error) or refused_by_proxy(error):
+    if is_not_http(error) or refused_by_proxy(error):
         return False
     if type(error) is HTTPClientError:  # what botocore does not know: header values, addresses, but also broken sockets
         return within(error, urllib3.exceptions.ProtocolError, ConnectionError, TimeoutError)
@@ -119,12 +119,12 @@ def unreadable(error: Exception) -> bool:
 
 def reason(error: Exception) -> str:
     """A few words on a failure that passes."""
-    if host := unknown_name(error):
+    if host := unknown_host(error):
         return f"the name {host} is unknown"
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _code(error)).lower()
 
 
-def lasting(error: Exception, what: str) -> Exception:
+def user_error(error: Exception, what: str) -> Exception:
     """The error to raise for one that does not pass: FileNotFoundError, FileExistsError or a UserError.
 
     Its line never holds a key: no header, no message in which a key may stand, no endpoint.
@@ -172,12 +172,12 @@ def _failure(error: Exception) -> str:
         return f"no S3 endpoint answers there: {error} - {ELSEWHERE}"
     if isinstance(error, ResponseParserError):
         return f"no S3 endpoint answers there: the answer is no XML of S3's - {ELSEWHERE}"
-    if no_http(error):
+    if is_not_http(error):
         return "no S3 endpoint answers there: what answers speaks no HTTP - check the port in AWS_ENDPOINT_URL"
     if refusal := refused_by_proxy(error):
         return f"the proxy refuses ({refusal}) - fix HTTPS_PROXY, or name the storage's host in NO_PROXY"
     if isinstance(error, SSLError) or within(error, ssl.SSLError):
-        return of_tls(error)
+        return tls_reason(error)
     if isinstance(error, SELF_EXPLAINING):
         return f"{' '.join(str(error).split())} - fix the AWS variables or files"
     if "NoCredentials" in name:
@@ -191,7 +191,7 @@ def _failure(error: Exception) -> str:
         return f"the AWS keys cannot be had ({name}) - check the profile in the AWS files and what it runs or asks"
     if isinstance(error, ValueError) and not isinstance(error, BotoCoreError):
         return "the endpoint is not an address - set AWS_ENDPOINT_URL to one like http://HOST:PORT"
-    inner = next((f" {type(each).__name__}" for each in all_within(error) if each is not error), "")
+    inner = next((f" {type(each).__name__}" for each in chained(error) if each is not error), "")
     return f"the request cannot be sent ({name}{inner}) - check the URL and the AWS variables and files"
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import refuses
-from trainer.scoring.made_anomalies import CORRUPTIONS, corrupted, separation
+from trainer.scoring.synthetic import CORRUPTIONS, corrupted, separation
 
 shapes = st.tuples(st.integers(8, 33), st.sampled_from([1, 3]))
 seeds = st.one_of(st.integers(0, 99), st.integers(0, 2**63 - 1))

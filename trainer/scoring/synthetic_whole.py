@@ -1,6 +1,6 @@
 """Anomalies made of normal images that concern the whole image: simpler, larger, two in one, in another order.
 
-Those of `made_anomalies` add something, mostly to a part; a score that takes whatever is plain for normal finds
+Those of `synthetic` add something, mostly to a part; a score that takes whatever is plain for normal finds
 them all, and none of these.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
-from trainer.scoring.made_anomalies import of_each_kind
+from trainer.scoring.synthetic import of_each_kind
 
 
-def made_of(images: np.ndarray) -> dict[str, np.ndarray]:
+def synthetic_of(images: np.ndarray) -> dict[str, np.ndarray]:
     """Anomalies made of images, uint8 N x H x W x C, by kind: those of `of_each_kind`, and those of the whole image.
 
     The other image of "blended" and "stitched" is the one before. Of no kind where images are too small for it.

@@ -15,7 +15,7 @@ OPTIONS = {"seeds": "seed", "settings": "set"}
 """What fields are called on the command line, where it is not by their names."""
 
 
-def begin_or_go_on(out: str, file: str, options: Mapping[str, Any], what: str) -> None:
+def begin_or_resume(out: str, file: str, options: Mapping[str, Any], what: str) -> None:
     """Write options down in an empty folder; UserError where others are written, or where something else lies.
 
     what: the command's result, as "rounds".

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from data_tools.errors import UserError
 
 NOISE_SIGMA = 0.15 * 255
-LEAST_SIDE = 8
+MIN_SIDE = 8
 """Of images that can be corrupted."""
 
 
@@ -82,12 +82,12 @@ def corrupted(images: np.ndarray, kind: str, seed: int) -> np.ndarray:
 
 def of_each_kind(images: np.ndarray) -> dict[str, np.ndarray]:
     """Images with a synthetic anomaly each, by its kind, always the same; {} where they are too small for it."""
-    if not len(images) or min(images.shape[1:3]) < LEAST_SIDE:
+    if not len(images) or min(images.shape[1:3]) < MIN_SIDE:
         return {}
     return {kind: corrupted(images, kind, seed=0) for kind in CORRUPTIONS}
 
 
-def told_apart(separations: Sequence[float]) -> float:
+def median_separation(separations: Sequence[float]) -> float:
     """Of several kinds the median separation: a kind that everything finds, or nothing, says little of a score."""
     return float(np.median(separations))
 
