@@ -4,10 +4,12 @@ BIN := .venv/bin
 DEMO ?= demo_run
 REV ?= HEAD~1
 SECONDS ?= 600
+WIDTHS ?= 64 256
+MICROBATCH ?= 8
 SEED ?= 0
 SHARDS := s3://stratagan/demo
 
-.PHONY: demo demo-through-s3 scale chaos cost speed equality fuzz test test-slow lab clean
+.PHONY: demo demo-through-s3 scale chaos cost speed memory label-free bf16 equality fuzz test test-slow lab clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "StrataGAN needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -30,27 +32,39 @@ demo-through-s3:
 
 # The data path at its full size, 525,657 training patches through the local S3 store: about 10 minutes, 8 GB of disk.
 scale: .venv/ready
-	$(BIN)/python -m tests.scale
+	$(BIN)/python -m tests.benchmarks.scale
 
 # Twenty small training runs that lose a worker, the driver or the S3 store and end like one that was left alone: half an hour.
 chaos: .venv/ready
-	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.benchmarks.chaos
 
 # What checkpoints cost a training run, at full speed and over a slow link to the store.
 cost: .venv/ready
-	$(BIN)/python -m tests.cost
+	$(BIN)/python -m tests.benchmarks.cost
 
 # A training step against plain code that computes the same, and two workers against one: a quarter of an hour.
 speed: .venv/ready
-	$(BIN)/python -m tests.speed
+	$(BIN)/python -m tests.benchmarks.speed $(WIDTHS)
+
+# What a step of the paper's networks takes in memory, in passes of MICROBATCH images: minutes.
+memory: .venv/ready
+	$(BIN)/python -m tests.benchmarks.memory $(MICROBATCH)
+
+# Scores, audits and heat maps without labels on trained runs, as CSV: make label-free DO="scores RUN ...".
+label-free: .venv/ready
+	$(BIN)/python -m tests.benchmarks.label_free $(DO)
+
+# A command of the trainer with bf16 as hardware rounds it, on a CPU without: make bf16 DO="train --precision bf16 ...".
+bf16: .venv/ready
+	$(BIN)/python -m tests.benchmarks.hardware_bf16 $(DO)
 
 # Whether this tree computes what the commit REV did, to the bit: half an hour; ONLY="'score-*'" for some cases.
 equality: .venv/ready
-	$(BIN)/python -m tests.equality $(REV) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m tests.benchmarks.equality $(REV) $(if $(ONLY),--only $(ONLY))
 
 # Files and requests that others made, exchanged here and there: nothing but a line of error. SECONDS for each of ten.
 fuzz: .venv/ready
-	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+	$(BIN)/python -m tests.benchmarks.fuzz --seconds $(SECONDS)
 
 test: .venv/ready
 	$(BIN)/ruff check .
@@ -64,7 +78,7 @@ test-slow: .venv/ready
 
 # Training runs on three hosts made of network namespaces, through power cuts and pulled cables: root only, about 20 minutes.
 lab: .venv/ready
-	$(BIN)/python -m pytest -m lab -s tests/test_lab.py
+	$(BIN)/python -m pytest -m lab -s tests/cluster/test_lab.py
 
 clean:
 	rm -rf .venv $(DEMO) scale_run cost_run chaos_run build *.egg-info

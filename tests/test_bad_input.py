@@ -25,8 +25,8 @@ from data_tools.__main__ import main as data_tools
 from data_tools.dataset.patch import Patch
 from data_tools.dataset.writer import write_dataset
 from data_tools.errors import run_command
-from tests.conftest import plan_of
-from tests.runs import TINY
+from tests.support.checks import plan_of
+from tests.support.runs import TINY
 from trainer.__main__ import main as trainer
 from trainer.run.checkpoint import checksum
 

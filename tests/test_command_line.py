@@ -15,7 +15,7 @@ from data_tools import command_line
 from data_tools.command_line import Command, Program, overview, run, run_program, version
 from data_tools.errors import UserError
 from data_tools.headings import Heading, docstrings, with_headings
-from tests.conftest import refuses
+from tests.support.checks import refuses
 
 CALLS: list[tuple] = []
 

@@ -98,7 +98,7 @@ def test_an_overview_lists_every_command(program: str) -> None:
 
 
 def test_what_is_said_of_the_cache_is_what_it_does() -> None:
-    """tests/test_cache.py shows that it does."""
+    """tests/data_tools/test_cache.py shows that it does."""
     texts = {place: facts_of(*place)["help"] for place in commands()}
     told = {place: " ".join(text.replace("│", " ").split()) for place, text in texts.items() if "--cache-limit" in text}
     assert len(told) >= 6

@@ -15,7 +15,7 @@ import pytest
 
 from cluster.store import LocalStore
 from data_tools.storage import open_storage, read_bytes
-from tests.runs import TINY
+from tests.support.runs import TINY
 
 
 @pytest.mark.slow

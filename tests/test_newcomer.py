@@ -26,11 +26,11 @@ import requests
 from safetensors.numpy import load_file
 
 from cluster.store import free_ports
-from tests.runs import bits, cut_back, lines, said
+from tests.support.runs import bits, cut_back, lines, said
 from trainer.run.checkpoint import newest_checkpoint
 
 ROOT = Path(__file__).parents[1]
-TOYS = ROOT / "tests" / "newcomer"
+TOYS = ROOT / "tests" / "support" / "newcomer"
 PROGRAMS = ("data_tools", "trainer", "tuning", "cluster")
 METHODS, TERMS = "trainer/methods", "trainer/scoring/terms"
 METHOD = (TOYS / "toy_method.py").read_text()

@@ -23,7 +23,7 @@ def subset(count: int) -> np.ndarray:
 
 
 def embedding(latents: np.ndarray) -> np.ndarray:
-    """t-SNE of N x N_z to N x 2, started from PCA; the perplexity is lowered where N < 91. N >= MIN_VECTORS, N_z >= 2."""
+    """t-SNE of N x N_z to N x 2, started from PCA; the perplexity is lowered where N < 91. N >= 5, N_z >= 2."""
     perplexity = min(PERPLEXITY, (len(latents) - 1) / 3)
     return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(latents.astype(np.float64))
 
