@@ -11,10 +11,10 @@ SHARDS := s3://stratagan/demo
 
 .PHONY: demo demo-through-s3 scale chaos cost speed memory label-free bf16 equality fuzz test test-slow lab clean
 
-.venv/ready: pyproject.toml
+.venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "StrataGAN needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[test]'
 	touch $@
 
 # Simulate cell videos, shard them into a local S3 store, train on two Ray workers, score the test set.

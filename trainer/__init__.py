@@ -1,10 +1,11 @@
 """One training run: networks, growth, losses, the loop, the detector and its evaluation.
 
-from trainer import Detector, TrainConfig, train
+from trainer import Detector, preset, train
 
-train(TrainConfig(data="data/mine", out="runs/mine"))
+train(preset("cells-small", data="data/mine", out="runs/mine"))
 found = Detector.load("runs/mine").score(images)  # uint8, N x H x W x C
 found.score, found.p_value, found.terms["L_n"]
+found.frame()  # the same as a pandas.DataFrame
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer.commands.train import train
     from trainer.config import TrainConfig
+    from trainer.presets import preset
     from trainer.scoring.criterion import Criterion
     from trainer.scoring.detector import Detector, Scored
 
-__all__ = ["Criterion", "Detector", "Scored", "TrainConfig", "train"]
+__all__ = ["Criterion", "Detector", "Scored", "TrainConfig", "preset", "train"]
 
 _PLACES = {
     "Criterion": "trainer.scoring.criterion",
     "Detector": "trainer.scoring.detector",
     "Scored": "trainer.scoring.detector",
     "TrainConfig": "trainer.config",
+    "preset": "trainer.presets",
     "train": "trainer.commands.train",
 }
 

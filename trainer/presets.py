@@ -104,8 +104,8 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
 }
 
 
-def preset(name: str) -> TrainConfig:
-    """The preset of this name; UserError with the list of names otherwise."""
+def preset(name: str, **options: Any) -> TrainConfig:
+    """The preset of this name with some options changed; UserError with the list of names otherwise."""
     if name not in PRESETS:
         raise UserError(f"--preset {name} is unknown - choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]()
+    return dataclasses.replace(PRESETS[name](), **options)

@@ -15,7 +15,7 @@ from data_tools.storage.transfer import as_url
 
 
 @dataclass(frozen=True)
-class Made:
+class OutputFolder:
     """What a command makes.
 
     what: for messages. names: what its files' names match. option: the one that names the place, for messages. always:
@@ -27,7 +27,7 @@ class Made:
     option: str = ""
     always: str = ""
 
-    def former(self, place: Path | str) -> set[str]:
+    def existing(self, place: Path | str) -> set[str]:
         """The names of what was made there before; UserError when anything else is there."""
         url = as_url(place) or str(place)
         names = {name for name, _ in open_storage(url).tree()}
@@ -40,18 +40,18 @@ class Made:
         return names
 
     @contextlib.contextmanager
-    def anew(self, place: Path | str) -> Iterator[Path]:
+    def replaced(self, place: Path | str) -> Iterator[Path]:
         """A new local folder to fill, which replaces what is at a path or URL when the block ends well.
 
-        Until then, and at any failure, the former files stay. UserError as of `former`; at a URL also BusyError when
+        Until then, and at any failure, the former files stay. UserError as of `existing`; at a URL also BusyError when
         somebody else is replacing them.
         """
-        self.former(place)  # before the work
+        self.existing(place)  # before the work
         url = as_url(place)
         if not url:
             with _beside(Path(place).expanduser().resolve()) as made:
                 yield made
-                self.former(place)
+                self.existing(place)
             return
         with tempfile.TemporaryDirectory(prefix="stratagan-made-") as scratch:
             made = Path(scratch) / "files"
@@ -60,7 +60,7 @@ class Made:
             written = {path.relative_to(made).as_posix(): path for path in made.rglob("*") if path.is_file()}
             with open_storage(url).sole_writer() as still_ours:
                 storage = Guarded(open_storage(url), still_ours)
-                former = self.former(place)
+                former = self.existing(place)
                 for name in sorted(written):
                     write_bytes(storage, name, written[name].read_bytes())
                 for name in sorted(former - set(written)):  # they may show what this one must not

@@ -28,7 +28,7 @@ from data_tools.commands.verify import Verify
 from data_tools.dataset.writer import _is_ours
 from data_tools.errors import BusyError, TakenOverError, UserError, run_command
 from data_tools.storage import Guarded, StillOurs, lease, open_storage, read_bytes, s3, write_bytes
-from data_tools.storage.output_folder import Made
+from data_tools.storage.output_folder import OutputFolder
 from tests.support import paused
 from tests.support.checks import refuses
 from tests.support.runs import TINY, bits, config_of, words_of
@@ -541,11 +541,11 @@ def test_one_on_ray_that_gives_up_leaves_the_one_that_trains_here(dataset: Path,
 # What commands make again
 
 
-PAGES = Made("a page", re.compile(r"index\.html|fig/[^/]+\.png"), "--out ")
+PAGES = OutputFolder("a page", re.compile(r"index\.html|fig/[^/]+\.png"), "--out ")
 
 
 def fill(place: str, *names: str) -> None:
-    with PAGES.anew(place) as folder:
+    with PAGES.replaced(place) as folder:
         for name in names:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(name, encoding="utf-8")
@@ -555,7 +555,7 @@ def test_what_is_made_anew_replaces_its_former_files_and_no_others(out: str) -> 
     fill(out, "index.html", "fig/a.png", "fig/b.png")
     fill(out, "index.html", "fig/b.png", "fig/c.png")
     assert set(files(out)) == {"index.html", "fig/b.png", "fig/c.png"}
-    with pytest.raises(ZeroDivisionError), PAGES.anew(out) as folder:
+    with pytest.raises(ZeroDivisionError), PAGES.replaced(out) as folder:
         (folder / "index.html").write_text("half", encoding="utf-8")
         raise ZeroDivisionError
     assert files(out)["index.html"] == b"index.html"
@@ -565,7 +565,7 @@ def test_what_is_made_anew_replaces_its_former_files_and_no_others(out: str) -> 
 
 
 def test_what_came_while_it_was_made_stays(out: str) -> None:
-    with pytest.raises(UserError, match=r"thesis\.tex"), PAGES.anew(out) as folder:
+    with pytest.raises(UserError, match=r"thesis\.tex"), PAGES.replaced(out) as folder:
         (folder / "index.html").write_text("new", encoding="utf-8")
         write_bytes(open_storage(out), "thesis.tex", b"years of work")
     assert files(out) == {"thesis.tex": b"years of work"}

@@ -72,7 +72,7 @@ def test_writing_again_leaves_one_whole_page(tmp_path: Path, monkeypatch: pytest
     report([sweep], out, [sweep])
     assert files_in(out) == first  # the same figures to the byte, too
     with monkeypatch.context() as patch:
-        patch.setattr("jinja2.Environment.from_string", lambda *_: 1 / 0)
+        patch.setattr("jinja2.Environment.get_template", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             report([sweep], out, [sweep])
     assert files_in(out) == first

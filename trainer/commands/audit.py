@@ -48,7 +48,7 @@ class Audit:
     caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:
-        from data_tools.storage.output_folder import Made
+        from data_tools.storage.output_folder import OutputFolder
         from trainer.report.audit_page import write_page
         from trainer.run.checkpoint import chosen_checkpoint
         from trainer.scoring.audit import ranked, write_exclusions, write_table
@@ -64,15 +64,15 @@ class Audit:
             raise UserError("--out is missing - give a folder, which is none of these runs' own")
         expected = 0.02 if by.contamination is None and by.false_alarms is None else by.contamination
         criterion = Criterion(by.by, by.lam, by.false_alarms, expected)
-        place, audit = self.out or f"{run}/audit", Made("an audit", OURS, "--out " if self.out else "")
+        place, audit = self.out or f"{run}/audit", OutputFolder("an audit", OURS, "--out " if self.out else "")
         _check_writable(place)  # before the work
-        audit.former(place)
+        audit.existing(place)
         estimating = replace(criterion, false_alarms=None, contamination=AUTO)
         loaded = load_detector(self.run, estimating, self.best, cache.cache, cache.cache_limit, self.data)
         detector = replace(loaded, criterion=criterion)
         ranking = ranked(run, detector, cache.open(), self.shown, self.data)
         junk = int(ranking.excluded.sum())
-        with audit.anew(place) as folder:
+        with audit.replaced(place) as folder:
             write_table(folder / "audit.csv", ranking, by.by)
             write_exclusions(folder / "exclude.txt", ranking, junk, detector.meaning)
             write_page(folder / "index.html", ranking, detector)

@@ -50,7 +50,7 @@ class Export:
 
     def __call__(self) -> None:
         from data_tools.storage import open_storage
-        from data_tools.storage.output_folder import Made
+        from data_tools.storage.output_folder import OutputFolder
         from trainer.export.parity import difference
         from trainer.run.folder import read_config, run_dataset, run_images
         from trainer.scoring.calibration import run_of
@@ -67,7 +67,7 @@ class Export:
         config, _ = read_config(run)
         data = run_images(run, config, run_dataset(run, self.data, cache.open()))
         images = data.at(np.arange(min(len(data), CHECKED)))
-        with Made("an export", NOTHING, "--out ").anew(self.out) as folder:
+        with OutputFolder("an export", NOTHING, "--out ").replaced(self.out) as folder:
             self._write(folder, detector, checkpoint)
             worst = difference(detector, folder, images)
             if not worst <= TOLERANCE:

@@ -8,12 +8,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
 from data_tools.text import readable
 from trainer.report.overlay import overlaid
+from trainer.report.pages import rendered
 from trainer.scoring.audit import Ranking
 from trainer.scoring.detector import Detector
 from trainer.scoring.ensemble import Ensemble
@@ -50,12 +50,10 @@ def write_page(path: Path, ranking: Ranking, detector: Detector | Ensemble) -> N
                 "parts": [{"name": name, "p": 10**-s, "width": full * s} for name, s in surprise.items()],
             }
         )
-    template = jinja2.Environment(autoescape=True).from_string(
-        (Path(__file__).parent / "audit.html").read_text(encoding="utf-8")
-    )
     side = worst.shape[1] * -(-MIN_SIDE // worst.shape[1])
     terms = detector.meanings
-    page = template.render(
+    page = rendered(
+        Path(__file__).parent / "audit.html",
         items=items,
         count=len(ranking.origins),
         junk=detector.junk.sentence(),

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from data_tools.dataset.reader import Dataset
 from data_tools.storage import open_storage, read_bytes
-from data_tools.storage.output_folder import Made
+from data_tools.storage.output_folder import OutputFolder
 from trainer.report.figures import histogram_figure, lambda_figure, matches_figure, roc_figure, shown_scores
+from trainer.report.pages import rendered
 from trainer.run.checkpoint import CheckpointInfo
 from trainer.scoring.by_class import Kind, auc_by_class, auc_by_planted
 from trainer.scoring.evaluation import ScoreTable, auc, summary, test_images
 from trainer.scoring.inference import Inference
 from trainer.scoring.join import FUSED, PAPER_LAMBDA, WEIGHTED
 
-EVALUATION = Made("an evaluation", re.compile(r"index\.html|scores\.csv|summary\.json|[a-z-]+\.png"))
+EVALUATION = OutputFolder("an evaluation", re.compile(r"index\.html|scores\.csv|summary\.json|[a-z-]+\.png"))
 SHOWN = 10  # queries per picture of closest matches
 
 
@@ -33,7 +34,7 @@ class Row:
     note: str = ""
 
 
-PLAIN = {"minus_std": "standard deviation of the image, negated", "minus_max": "largest pixel, negated"}
+PLAIN = {"minus_std": "the standard deviation of the image, negated", "minus_max": "the largest pixel, negated"}
 
 
 def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
@@ -49,10 +50,26 @@ def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
         place = 1 + max(i for i, row in enumerate(rows) if row.name in WEIGHTED)
         rows = [*rows[:place], *mixed, *rows[place:]]
     plain = [
-        Row(name, auc(table.labels, column), f"{PLAIN[name]}: no training") for name, column in table.plain.items()
+        Row(name, auc(table.labels, column), f"{PLAIN[name].removeprefix('the ')}: no training")
+        for name, column in table.plain.items()
     ]
     first = [Row(FUSED, s[FUSED], "the trusted terms joined; needs no labels")] if FUSED in s else []
     return first + rows + plain
+
+
+def answer(rows: Sequence[Row], plain: int, labels: np.ndarray) -> str:
+    """What the table says, in a sentence or two: the first score, against the best of the last `plain` rows."""
+    first, best = rows[0], max(rows[-plain:], key=lambda row: row.auc)
+    found = (
+        f"Given an anomalous and a normal test image, {first.name} ranks the anomalous one higher in {first.auc:.1%} of"
+        f" all pairs ({labels.sum():,} anomalous, {(~labels).sum():,} normal images). "
+    )
+    number = PLAIN[best.name]
+    if best.auc < first.auc:
+        return found + f"The best number that needs no training, {number}, does so in {best.auc:.1%}."
+    return (
+        found + f"A number that needs no training does better: {number}, {best.auc:.1%}. Do not rely on this detector."
+    )
 
 
 def kind_rows(info: CheckpointInfo, table: ScoreTable) -> list[Kind]:
@@ -64,7 +81,7 @@ def kind_rows(info: CheckpointInfo, table: ScoreTable) -> list[Kind]:
 def write_report(run: str, info: CheckpointInfo, inference: Inference, dataset: Dataset, table: ScoreTable) -> str:
     """Write scores.csv, summary.json, figures and index.html into RUN/evaluation; return the page's URL."""
     run = run.rstrip("/")
-    with EVALUATION.anew(f"{run}/evaluation") as out:
+    with EVALUATION.replaced(f"{run}/evaluation") as out:
         _write(out, run, info, inference, dataset, table)
     return f"{run}/evaluation/index.html"
 
@@ -88,17 +105,16 @@ def _write(
     for kind in ("real", "generated"):
         if drawn := [name for name in pictures if name.endswith(f"-{kind}.png")]:
             (out / f"{kind}.png").write_bytes(read_bytes(storage, drawn[-1]))
-    template = jinja2.Environment(autoescape=True).from_string(
-        (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
-    )
-    page = template.render(
+    rows = result_rows(inference, table)
+    page = rendered(
+        Path(__file__).parent / "report.html",
         run=run.rpartition("/")[2],
         info=info,
         config=info.config,
-        rows=result_rows(inference, table),
+        answer=answer(rows, len(PLAIN), table.labels),
+        rows=rows,
         kinds=kind_rows(info, table),
         first=next(iter(table.scores.terms)),
-        labels=table.labels,
         summary=s,
         ranked_by=ranked_by,
         matches=inference.reconstructs,

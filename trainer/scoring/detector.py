@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from trainer.scoring.junk_share import JunkShare, junk_share
 from trainer.scoring.p_values import p_values
 from trainer.scoring.terms.base import Term
 from trainer.scoring.thresholds import Kind, Threshold, threshold
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,14 @@ class Scored:
         """What tables show behind the score."""
         return self.terms if self.p_value is None else {"p_value": self.p_value, **self.terms}
 
+    def frame(self, index: Sequence[object] | None = None) -> pandas.DataFrame:
+        """A row per image: score, p_value, terms, anomalous, as far as they are there; index: names of the images."""
+        import pandas
+
+        columns = {"score": self.score, **self.columns}
+        columns |= {} if self.anomalous is None else {"anomalous": self.anomalous}
+        return pandas.DataFrame(columns, index=None if index is None else pandas.Index(index))
+
 
 class Judge:
     """What follows from a criterion and from the scores of training images, whatever gave these."""
@@ -50,6 +62,16 @@ class Judge:
     known: np.ndarray
     made: Mapping[str, np.ndarray]
     """Scores of synthetic anomalies made from training images, by kind."""
+
+    @property
+    def verdict(self) -> str:
+        """What is called anomalous, in a few words."""
+        if self.above is None:
+            return "no threshold"
+        asked = self.criterion
+        shares = {"false alarms": asked.false_alarms, "contamination": asked.contamination}
+        said = [f" ({name} {share})" for name, share in shares.items() if share is not None]
+        return f"anomalous above {self.above:.4g}{said[0] if said else ''}"
 
     def heat(self, images: np.ndarray) -> np.ndarray:
         """Where: float32 N x H x W in units of what is usual at each pixel."""
@@ -121,6 +143,20 @@ class Detector(Judge):
     def __post_init__(self) -> None:
         self.criterion.check()
         self.criterion.check_fits(self.inference.method)
+
+    def __repr__(self) -> str:
+        known = self.calibration
+        terms = (
+            f" of {' + '.join(name for name, weight in known.weights.items() if weight)}"
+            if known and self.criterion.by == "fused"
+            else ""
+        )
+        images = f", calibrated on {len(known.samples):,} training images" if known else ""
+        side = self.resolution
+        return (
+            f"<Detector: {self.inference.config.method}, images of {side}x{side}x{self.channels},"
+            f" score {self.criterion.by}{terms}{images}, {self.verdict}>"
+        )
 
     @staticmethod
     def load(

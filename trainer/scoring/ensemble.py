@@ -44,6 +44,9 @@ class Ensemble(Judge):
     known: np.ndarray  # type: ignore[assignment]
     made: Mapping[str, np.ndarray] = field(default_factory=dict)  # type: ignore[assignment]
 
+    def __repr__(self) -> str:
+        return f"<Ensemble of {', '.join(self.members)}: score {self.criterion.by}, {self.verdict}>"
+
     @staticmethod
     def load(
         runs: Sequence[str],

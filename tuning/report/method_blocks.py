@@ -57,7 +57,7 @@ def method_lines(rows: list[TrialRow]) -> dict[str, list[Line]]:
         plain = dict.fromkeys(row.score for row in own if row.method == BASELINE)
         lines += [Line(name, {}, name, _aucs(own, Variant(BASELINE, ""), name), plain=True) for name in plain]
         lines = [line for line in lines if line.first]
-        found[dataset] = sorted(lines, key=lambda line: -float(np.mean([v.mean() for v in line.first.values()])))
+        found[dataset] = sorted(lines, key=lambda line: -_overall(line))
     return found
 
 
@@ -74,6 +74,35 @@ def _aucs(rows: list[TrialRow], variant: Variant, score: str) -> dict[float, np.
     of = [row for row in rows if (row.method, row.options) == variant and row.score == score]
     gammas = sorted({row.gamma for row in of})
     return {gamma: np.array([row.auc for row in of if row.gamma == gamma]) for gamma in gammas}
+
+
+def answers(rows: list[TrialRow]) -> list[str]:
+    """By dataset, what the table of methods says in a sentence or two; none where nothing has labels."""
+    return [_answer(dataset, lines) for dataset, lines in method_lines(rows).items()] if rows else []
+
+
+def _answer(dataset: str, lines: list[Line]) -> str:
+    methods, plain = [line for line in lines if not line.plain], [line for line in lines if line.plain]
+    if not methods:
+        return f"{dataset}: no method has an AUC."
+    best, several = methods[0], len(methods) > 1
+    gammas = sorted(best.first)
+    where = gamma_title(gammas[0]) + (f" to {gammas[-1]:g}" if len(gammas) > 1 else "")
+    seeds = max(len(values) for values in best.first.values())
+    score = FUSED if best.fused else best.score
+    who = f"the best of {len(methods)} methods, {best.title}," if several else best.title
+    count = f"{seeds} seed{'s' * (seeds > 1)}"
+    said = f"{dataset}: {who} has an AUC of {number(_overall(best))} by {score} ({where}, {count})."
+    if best.lost is not None:
+        verb = "loses" if best.lost >= 0 else "gains"
+        said += f" From the least to the greatest contamination it {verb} {abs(best.lost):.3f}."
+    if plain:
+        said += f" The best plain baseline, {plain[0].title}, has {number(_overall(plain[0]))}."
+    return said
+
+
+def _overall(line: Line) -> float:
+    return float(np.mean([values.mean() for values in line.first.values()]))
 
 
 def method_blocks(rows: list[TrialRow]) -> list[Block]:

@@ -6,18 +6,18 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import jinja2
 import matplotlib
 
 from data_tools.errors import UserError
 from data_tools.storage import absolute
-from data_tools.storage.output_folder import Made
+from data_tools.storage.output_folder import OutputFolder
 from data_tools.storage.transfer import as_url
+from trainer.report.pages import rendered
 from tuning.report import curve_blocks, image_blocks
 from tuning.report.blocks import BEATS, Block, Section, listed
 from tuning.report.figure_style import STYLE
 from tuning.report.image_blocks import LatentMaps, score_histograms
-from tuning.report.method_blocks import method_blocks
+from tuning.report.method_blocks import answers, method_blocks
 from tuning.report.result_tables import choice_table, table_1, table_2
 from tuning.report.trial_rows import TrialRow, joined, read_rows, rows_of
 from tuning.score_names import FUSED, meanings, title_of_method
@@ -25,7 +25,7 @@ from tuning.sweep_files import csv_text
 from tuning.sweep_tables import Sweep, read_sweep
 
 PAGE = "index.html"
-REPORT = Made("a report", re.compile(r"index\.html|[^/]+\.csv|figures/[^/]+\.(svg|png)"), "--out ", PAGE)
+REPORT = OutputFolder("a report", re.compile(r"index\.html|[^/]+\.csv|figures/[^/]+\.(svg|png)"), "--out ", PAGE)
 
 
 def write_report(urls: list[str], out: str, without_pixels: list[str], cache: str, cache_limit: str) -> str:
@@ -40,7 +40,7 @@ def write_report(urls: list[str], out: str, without_pixels: list[str], cache: st
     hidden = {absolute(url.rstrip("/")) for url in without_pixels}
     if unknown := hidden - {absolute(url.rstrip("/")) for url in urls}:
         raise UserError(f"--without-pixels {min(unknown)}: is none of the sweeps of this report - give one of them")
-    REPORT.former(out)
+    REPORT.existing(out)
     sources: list[Sweep | list[TrialRow]] = [
         read_rows(url) if url.endswith(".csv") else read_sweep(url)
         for url in dict.fromkeys(u.rstrip("/") for u in urls)
@@ -48,13 +48,14 @@ def write_report(urls: list[str], out: str, without_pixels: list[str], cache: st
     sweeps = [source for source in sources if isinstance(source, Sweep)]
     named = list(zip(_short_names(sweeps), sweeps))
     with matplotlib.rc_context(STYLE):
-        shared = [*([_overview(named)] if named else []), *method_blocks(_rows(sources))]
+        rows = _rows(sources)
+        shared = [*method_blocks(rows), *([_overview(named)] if named else [])]
         sections = [
             _section(name, sweep, absolute(sweep.url) not in hidden, cache, cache_limit) for name, sweep in named
         ]
     scores = {name for sweep in sweeps for trial in sweep.trials for name in trial.scores.columns} or {FUSED}
-    with REPORT.anew(out) as folder:
-        _write(folder, shared, sections, meanings(scores))
+    with REPORT.replaced(out) as folder:
+        _write(folder, answers(rows), shared, sections, meanings(scores))
     return f"{as_url(out) or out}/{PAGE}"
 
 
@@ -79,20 +80,16 @@ def _dataset_names(sweeps: list[Sweep]) -> list[str]:
     return found
 
 
-def _write(folder: Path, shared: list[Block], sections: list[Section], scores: dict[str, str]) -> None:
+def _write(folder: Path, said: list[str], shared: list[Block], sections: list[Section], scores: dict[str, str]) -> None:
     (folder / "figures").mkdir(parents=True)
     for block in [*shared, *(block for section in sections for block in section.blocks)]:
         if block.data:
             (folder / f"{block.name}.csv").write_text(block.data, encoding="utf-8")
         if block.picture:
             (folder / "figures" / f"{block.name}.{block.picture.kind}").write_bytes(block.picture.content)
-    template = jinja2.Environment(autoescape=True).from_string(
-        (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    )
     title = f"Sweep {sections[0].title}" if len(sections) == 1 else "Sweeps"
-    (folder / PAGE).write_text(
-        template.render(title=title, shared=shared, sections=sections, scores=scores, mark=BEATS), encoding="utf-8"
-    )
+    values = {"title": title, "answers": said, "shared": shared, "sections": sections, "scores": scores, "mark": BEATS}
+    (folder / PAGE).write_text(rendered(Path(__file__).parent / "page.html", **values), encoding="utf-8")
 
 
 def _section(name: str, sweep: Sweep, pixels: bool, cache: str, cache_limit: str) -> Section:

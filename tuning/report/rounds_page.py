@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
-
 from data_tools.text import readable
+from trainer.report.pages import rendered
 from tuning.clean import Done, Rounds
 
 SIDE = 96
@@ -33,10 +32,8 @@ def rounds_page(method: str, rounds: Rounds, done: Sequence[Done], planted: int)
         }
         for each in done
     ]
-    template = jinja2.Environment(autoescape=True).from_string(
-        (Path(__file__).parent / "rounds.html").read_text(encoding="utf-8")
-    )
-    return template.render(
+    return rendered(
+        Path(__file__).parent / "rounds.html",
         rounds=sheets,
         total=sum(len(each.images) for each in done),
         images=done[0].ranked,
