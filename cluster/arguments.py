@@ -32,7 +32,7 @@ def check_arguments(command: Sequence[str]) -> None:
     for option, value in pairs:
         named = f"{option} {value}" if option in OPTIONS else value
         if value == "~" or value.startswith("~/"):
-            raise UserError(f"{named}: ~ is another folder on the cluster - give {url_forms()}, or a whole path")
+            raise UserError(f"{named}: the cluster has another ~ - give {url_forms()}, or a whole path")
         if option in OPTIONS:
             _check(named, value)
     for value in _places(command):

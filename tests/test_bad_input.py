@@ -164,7 +164,7 @@ DATA: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
     ),
     ("no CIFAR-10", lambda p: None, "data_tools cifar10 {videos} --out {out}", ("experiment", "data_batch_1")),
     ("foreign files in the way", foreign_files, BAXTER, ("--out", "thesis.txt")),
-    ("a dataset in the way", lambda p: shutil.copytree(p.dataset, p.out), BAXTER, ("--out", "dataset already")),
+    ("a dataset in the way", lambda p: shutil.copytree(p.dataset, p.out), BAXTER, ("--out", "already holds a dataset")),
     ("a wrong URL", lambda p: None, BAXTER.replace("{out}", "ftp://host/x"), ("ftp://host/x", "give a folder")),
     ("empty shards", lambda p: None, BAXTER + " --samples-per-shard 0", ("--samples-per-shard is 0",)),
     (
@@ -180,7 +180,7 @@ DATA: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
         ("x.tar", "not in the manifest"),
     ),
     ("a newer manifest", newer_manifest, "data_tools inspect {dataset}", ("manifest.json", "version 99", "update")),
-    ("no dataset", lambda p: None, "data_tools inspect {videos}", ("experiment", "is not a dataset")),
+    ("not a dataset", lambda p: None, "data_tools inspect {videos}", ("experiment", "is not a dataset")),
     ("an unknown command", lambda p: None, "data_tools shred {videos}", ("shred", "choose among")),
     (
         "a simulation over something",
@@ -191,7 +191,7 @@ DATA: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
 ]
 
 TRAINER: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
-    ("no dataset", lambda p: None, TRAIN.replace("{dataset}", "{videos}"), ("experiment", "is not a dataset")),
+    ("not a dataset", lambda p: None, TRAIN.replace("{dataset}", "{videos}"), ("experiment", "is not a dataset")),
     ("no data option", lambda p: None, TRAIN.replace("--data {dataset}", ""), ("--data is missing",)),
     ("an unknown kind of URL", lambda p: None, TRAIN.replace("{out}", "ftp://b/run"), ("ftp://b/run", "s3://")),
     ("workers that are no number", lambda p: None, TRAIN + " --workers some", ("--workers some", "1:8")),
@@ -220,7 +220,7 @@ TRAINER: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
     ("a resolution above the data's", lambda p: None, TRAIN + " --resolution 64", ("--resolution 64", "give 32")),
     ("a batch that does not divide", lambda p: None, TRAIN + " --minibatch.8 6", ("--minibatch.8 6", "of 4")),
     ("an unknown preset", lambda p: None, TRAIN.replace("demo", "demon"), ("--preset demon", "choose one of")),
-    ("foreign files in the way", foreign_files, TRAIN, ("--out", "no training run")),
+    ("foreign files in the way", foreign_files, TRAIN, ("--out", "not a training run")),
     (
         "another run in the way",
         lambda p: shutil.copytree(p.run, p.out),
@@ -240,7 +240,7 @@ TRAINER: list[tuple[str, Callable[[Place], object], str, tuple[str, ...]]] = [
         ("train-normal-000000.tar", "altered"),
     ),
     ("a newer manifest", newer_manifest, TRAIN, ("manifest.json", "version 99")),
-    ("no run", lambda p: None, "trainer evaluate {videos}", ("experiment", "no run folder")),
+    ("no run", lambda p: None, "trainer evaluate {videos}", ("experiment", "not a run folder")),
     ("a newer checkpoint", newer_checkpoint, "trainer evaluate {run}", ("checkpoint.json", "version 99", "update")),
     ("a checkpoint of another run", other_checkpoint, "trainer evaluate {run}", ("safetensors", "does not fit")),
     (

@@ -243,9 +243,7 @@ def test_a_method_and_a_term_are_one_file_and_one_line_each(tmp_path: Path) -> N
 
 def test_its_options_are_on_the_command_line(house: House) -> None:
     said_by_help = house.run("trainer", "train", "--help")
-    assert all(
-        word in said_by_help for word in ("--toy.hidden", "Numbers that an image is squeezed into", "two layers")
-    )
+    assert all(word in said_by_help for word in ("--toy.hidden", "Size of the code that an image is", "two layers"))
 
 
 def test_it_trains(toy: Path) -> None:
@@ -304,6 +302,7 @@ def test_it_is_evaluated_audited_and_scores(house: House, toy: Path) -> None:
     assert "--by a" in refused and OWN in refused and refused.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_it_is_exported_and_scores_there(house: House, toy: Path) -> None:
     out = toy.parent / "exported"
     house.run("trainer", "export", toy, "--out", out, "--format", "onnx", "--cache", house.cache)
@@ -320,6 +319,7 @@ def test_it_is_exported_and_scores_there(house: House, toy: Path) -> None:
     np.testing.assert_allclose([float(row[CONTRAST]) for row in found], contrast, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_in_the_tables_of_a_sweep(swept: Path) -> None:
     rows = rows_of(swept / "table.csv")
     scores = {method: {row["score"] for row in rows if row["method"] == method} for method in ("proposed", "toy")}
@@ -328,6 +328,7 @@ def test_it_is_in_the_tables_of_a_sweep(swept: Path) -> None:
     assert {row["method"] for row in rows_of(swept / "choice.csv")} == {"proposed"}
 
 
+@pytest.mark.slow
 def test_it_is_in_the_tables_and_figures_of_a_report(house: House, swept: Path) -> None:
     out = swept.parent / "report"
     house.run("tuning", "report", swept, "--out", out, "--cache", house.cache)
@@ -343,6 +344,7 @@ def test_it_is_in_the_tables_and_figures_of_a_report(house: House, swept: Path) 
     assert "Left out" not in (out / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_term_is_in_every_table_of_another_method(house: House, swept: Path) -> None:
     run, out = swept / "trials" / "proposed_gamma-0_seed-0" / "run", swept.parent
     house.run("trainer", "evaluate", run, "--cache", house.cache)
@@ -354,6 +356,7 @@ def test_the_term_is_in_every_table_of_another_method(house: House, swept: Path)
     assert CONTRAST in json.loads((out / "theirs" / "detector.json").read_text())["terms"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_ray")
 def test_it_is_served(house: House, toy: Path) -> None:
     """Answers are what `score` says."""

@@ -17,7 +17,7 @@ from trainer.report.audit_page import embedded
 from tuning.clean import Done, Rounds
 from tuning.report.rounds_page import rounds_page
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.slow]
 
 
 def evaluation(folder: Path, run: Path) -> Path:

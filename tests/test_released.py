@@ -121,7 +121,7 @@ def test_a_finished_run_says_so_and_stays_as_it_is(
     assert files_of(copy) == before
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [METHODS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in METHODS[1:])])
 def test_it_evaluates_to_the_same_scores(released: Path, copy: Path, method: str) -> None:
     expected = released / method / "finished" / "evaluation"
     shutil.rmtree(copy / "evaluation")
@@ -198,6 +198,7 @@ def test_an_exported_folder_scores_as_it_did(released: Path, tmp_path: Path) -> 
     check_table(found, released / "carried-scores.csv", "image", 1e-4, ("score", "p_value"))
 
 
+@pytest.mark.slow
 def test_the_old_run_exports_to_the_same_scores(released: Path, copy: Path, tmp_path: Path) -> None:
     out = tmp_path / "carried"
     trainer(["export", str(copy), "--out", str(out), "--false-alarms", "0.1", *cache_of(released)])
@@ -215,7 +216,7 @@ def test_the_old_run_exports_to_the_same_scores(released: Path, copy: Path, tmp_
 # Unfinished runs
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [METHODS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in METHODS[1:])])
 def test_a_stopped_run_goes_on_to_the_weights_it_would_have_had(released: Path, method: str, tmp_path: Path) -> None:
     """It was stopped in a fade, or in the first of f-AnoGAN's phases; by FARTHEST at most."""
     run = Path(shutil.copytree(released / method / "stopped", tmp_path / "run"))
@@ -261,6 +262,7 @@ def test_another_configuration_is_refused_as_before(
 # Sweeps
 
 
+@pytest.mark.slow
 def test_a_sweeps_report_has_the_same_tables(released: Path, tmp_path: Path) -> None:
     sweep, out = released / "sweep", tmp_path / "report"
     tuning(["report", str(sweep), "--out", str(out), "--without-pixels", str(sweep), *cache_of(released)])

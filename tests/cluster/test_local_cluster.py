@@ -93,6 +93,7 @@ def s3(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@pytest.mark.slow
 def test_up_again_finds_it_and_a_second_holder_is_refused(up: Up) -> None:
     again = up.call("up")
     assert again.returncode == 0 and up.state["dashboard"] in again.stdout
@@ -103,6 +104,7 @@ def test_up_again_finds_it_and_a_second_holder_is_refused(up: Up) -> None:
     assert status.returncode == 0 and "2 nodes" in status.stdout and up.state["tensorboard"] in status.stdout
 
 
+@pytest.mark.slow
 def test_everything_listens_on_loopback_alone_and_keys_are_in_files_of_ours_alone(up: Up) -> None:
     addresses = set()
     for process in processes(up.state):
@@ -114,6 +116,7 @@ def test_everything_listens_on_loopback_alone_and_keys_are_in_files_of_ours_alon
     assert token not in (up.folder / "state.json").read_text() + (up.folder / "environment.sh").read_text()
 
 
+@pytest.mark.slow
 def test_a_wrong_token_and_no_cluster_are_one_line(up: Up, tmp_path: Path) -> None:
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}
     for words, said in (
@@ -127,6 +130,7 @@ def test_a_wrong_token_and_no_cluster_are_one_line(up: Up, tmp_path: Path) -> No
     assert requests.get(f"{up.state['dashboard']}/api/jobs/", timeout=30).status_code == 401
 
 
+@pytest.mark.slow
 def test_a_name_that_is_taken_is_called_that(up: Up) -> None:
     assert up.submit("true", words=("--name", "taken")).returncode == 0
     again = up.submit("true", words=("--name", "taken"))
@@ -134,6 +138,7 @@ def test_a_name_that_is_taken_is_called_that(up: Up) -> None:
     assert "--name taken: the name is taken" in again.stderr and "no Ray cluster answers" not in again.stderr
 
 
+@pytest.mark.slow
 def test_a_job_asks_the_store_of_the_files_of_who_sends_it(up: Up, tmp_path: Path) -> None:
     """Though the cluster's nodes have variables and keys for another."""
     ask = "from data_tools.storage import open_storage; print('found', open_storage('s3://bucket/data').names())"
@@ -155,6 +160,7 @@ def test_a_job_asks_the_store_of_the_files_of_who_sends_it(up: Up, tmp_path: Pat
     assert {credential(headers) for _, _, headers in made.asked} == {(ACCESS, "eu-central-1")}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("s3")
 def test_a_job_is_followed_and_its_curves_are_read_from_the_store(up: Up, dataset: Path) -> None:
     out = f"{up.state['store']}/runs/first"

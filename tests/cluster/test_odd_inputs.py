@@ -250,7 +250,7 @@ def sized(size: bytes, kind: bytes = b"0", name: bytes = b"a.png", body: bytes =
         (sized(b"\x80" + (2**80).to_bytes(11, "big")), f"size of {2**80}"),
         (sized(b"77777777777\0"), "cut off"),
         (sized(b"-0000000005\0"), "size of -5"),
-        (sized(b"nonsense\0\0\0\0"), "no header"),
+        (sized(b"nonsense\0\0\0\0"), "no tar header"),
         (sized(b"00000001000\0", b"x", body=b"9999 path=x\n" + bytes(500)), "pax header"),
         (sized(b"00000001000\0", b"x", body=b"0 path=x" + bytes(504)), "pax header"),
         (sized(b"00000001000\0", b"x", body=b"1 path=x" + bytes(504)), "pax header"),
@@ -448,7 +448,7 @@ def test_files_that_are_gone_or_closed(tmp_path: Path, monkeypatch: pytest.Monke
         ("c.png", "image", False),
         ("gr\\xf6\\xdfe.png", "image", False),
     ]
-    assert "not there any more" in found[1].error and "no regular file" in found[2].error
+    assert "not there any more" in found[1].error and "not a regular file" in found[2].error
 
     def away(name: str) -> Any:
         raise OSError(images.errno.ESTALE, "Stale file handle")

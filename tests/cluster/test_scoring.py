@@ -156,6 +156,7 @@ def rows_of(out: Path) -> list[dict]:
     return pyarrow.parquet.read_table([str(path) for path in sorted(out.glob("part-*.parquet"))]).to_pylist()
 
 
+@pytest.mark.slow
 def test_on_ray_through_s3_and_again(
     url: str, tmp_path: Path, run: Path, patches: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

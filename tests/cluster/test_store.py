@@ -132,6 +132,7 @@ def test_a_second_store_on_the_folder_is_refused(store: LocalStore) -> None:
     assert status(lambda: store.client().list_objects_v2(Bucket=store.bucket)) == 200
 
 
+@pytest.mark.slow
 @needs_weed
 def test_a_command_runs_with_the_store_and_the_folder_opens_again(tmp_path: Path) -> None:
     script = "import boto3; boto3.client('s3').put_object(Bucket='other', Key='k', Body=b'v'); exit(7)"

@@ -91,6 +91,7 @@ class Reading(threading.Thread):
             time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_every_sample_arrives_once_and_whole_through_cuts_refusals_and_restarts(
     url: str, proxy: FaultProxy, store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,7 +272,8 @@ def kill_and_repeat(
     return seen
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [4, 20])
 def test_a_killed_writer_on_s3_leaves_nothing_or_all(url: str, store: LocalStore, kills: int) -> None:
     client = store.client()
     prefix = url.removeprefix(f"{store.url}/")

@@ -286,4 +286,4 @@ def test_images_that_cannot_be_read(tmp_path: Path) -> None:
         path.write_bytes(content)
         refuses(lambda: read_image(path, 4, 1), "x.png", "remove or fix")
     Image.fromarray(np.array([[0, np.nan], [1, np.inf]], np.float32)).save(tmp_path / "x.tif")
-    refuses(lambda: read_image(tmp_path / "x.tif", 4, 1), "x.tif", "not finite")
+    refuses(lambda: read_image(tmp_path / "x.tif", 4, 1), "x.tif", "NaN or infinite")

@@ -560,7 +560,7 @@ def test_what_is_made_anew_replaces_its_former_files_and_no_others(out: str) -> 
         raise ZeroDivisionError
     assert files(out)["index.html"] == b"index.html"
     write_bytes(open_storage(out), "thesis.tex", b"years of work")
-    refuses(lambda: fill(out, "index.html"), f"--out {out}", "thesis.tex", "no part of a page")
+    refuses(lambda: fill(out, "index.html"), f"--out {out}", "thesis.tex", "not part of a page")
     assert set(files(out)) == {"index.html", "fig/b.png", "fig/c.png", "thesis.tex"}
 
 

@@ -508,7 +508,7 @@ print(len(list(Images(folder, resolution=8, skip_broken=True).plan().patches()))
     lines = done.stdout.splitlines()
     assert len(lines) == 3 and lines[0] == "6" and lines[2] == "5", (done.stdout, done.stderr)
     assert lines[1].startswith(f"{folder}/c003.png: Permission denied")
-    assert lines[1].endswith("--skip-broken to go on without it")
+    assert lines[1].endswith("--skip-broken to skip it")
     assert "1 x closed folder (shut)" in done.stderr and "warning: skipped 1 broken image" in done.stderr
 
 
@@ -527,8 +527,8 @@ def test_pipe_and_dangling_hidden(tmp_path: Path, capsys: pytest.CaptureFixture[
     out = tmp_path.with_name(f"{tmp_path.name}-out")
     assert run_command(data_tools, ["images", str(tmp_path), "--out", str(out), "--resolution", "8"]) == 0
     assert read_manifest(open_storage(str(out))).count("train-unlabelled") == 6
-    refuses(lambda: find_images(tmp_path / "live.png"), "live.png", "no regular file")
-    refuses(lambda: read_image(tmp_path / "live.png", 8, 1), "live.png", "no regular file")
+    refuses(lambda: find_images(tmp_path / "live.png"), "live.png", "not a regular file")
+    refuses(lambda: read_image(tmp_path / "live.png", 8, 1), "live.png", "not a regular file")
     assert [path.name for path in walk(tmp_path).files] == [f"c{number:03d}.png" for number in range(6)]
 
 
@@ -830,7 +830,7 @@ def test_a_detector_reads_images_as_its_dataset_was_made(tmp_path: Path) -> None
     assert np.array_equal(carried._eight_bit(raw[None]), line.eight_bit(raw)[None])
     assert np.array_equal(carried._eight_bit(raw[None].astype(np.float32)), line.eight_bit(raw)[None])
     assert carried._eight_bit(seen) is seen
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="NaN or infinite"):
         carried._eight_bit(np.full((1, 8, 8), np.nan))
 
 

@@ -439,6 +439,7 @@ def settings_in(way: str, endpoint: str, home: Path, patched: pytest.MonkeyPatch
             patched.setenv(f"AWS_{name}", value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "way",
     [
@@ -469,6 +470,7 @@ def test_a_job_asks_the_store_that_the_shell_asks(way: str, clean: pytest.Monkey
     assert len(there) >= len(here) == 2
 
 
+@pytest.mark.slow
 def test_public_bucket(clean: pytest.MonkeyPatch) -> None:
     with serving(small_store) as made:
         clean.setenv("AWS_ENDPOINT_URL", made.endpoint)

@@ -135,6 +135,7 @@ def test_eight_writers_at_once_make_one_dataset(url: str) -> None:
     Verify(url)()
 
 
+@pytest.mark.slow
 def test_a_read_goes_on_where_the_connection_broke(url: str, proxy: FaultProxy, tmp_path: Path) -> None:
     storage, content = open_storage(url), np.random.default_rng(0).bytes(3 * data_tools.storage.s3.PART)
     write_bytes(storage, "x", content)
@@ -147,6 +148,7 @@ def test_a_read_goes_on_where_the_connection_broke(url: str, proxy: FaultProxy, 
     assert proxy.cuts > 20 and proxy.refusals == 10
 
 
+@pytest.mark.slow
 def test_a_write_survives_busy_answers(url: str, proxy: FaultProxy) -> None:
     proxy.refuse(12)
     write(url)

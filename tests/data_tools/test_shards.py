@@ -109,7 +109,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 def test_nothing_to_train_on(tmp_path: Path) -> None:
     anomalies = [patch for patch in patches() if "anomaly" in patch.pool]
     for samples in ([], anomalies):
-        with pytest.raises(UserError, match=r"nothing to train on.* - "):
+        with pytest.raises(UserError, match=r"no normal training image.* - "):
             write(tmp_path / "d", samples)
     assert not list(tmp_path.rglob("*.*"))
 

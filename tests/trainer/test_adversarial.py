@@ -158,6 +158,7 @@ def test_dispersion_ignores_shifts_and_grows_with_contrast(seed: int, shift: flo
     assert spread == pytest.approx(plain)
 
 
+@pytest.mark.slow
 def test_on_the_toy_the_generator_rings_the_data() -> None:
     """Points about (20, 20): the discriminator's score falls outwards, and generated points lie around them."""
     torch.manual_seed(0)

@@ -140,6 +140,7 @@ def _worker(rank: int, place: str) -> None:
     leave_group()
 
 
+@pytest.mark.slow
 def test_two_workers_have_the_gradients_of_one(tmp_path: Path) -> None:
     spawn(_worker, args=(str(tmp_path),), nprocs=2)
     expected = gradients(images_of_a_batch(), Group())

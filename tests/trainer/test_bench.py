@@ -60,6 +60,7 @@ def test_operations_counted_are_those_of_the_layers(tmp_path: Path) -> None:
     assert row["gflop_per_image"] * 1e9 == pytest.approx(2 * products, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_two_workers_tell_what_reduction_costs(tmp_path: Path) -> None:
     two = measured(tmp_path, "--only", "4", "--workers", "2", "--cores", "1")
     assert two["machine"]["workers"] == 2 and two["machine"]["threads"] == 1

@@ -436,6 +436,7 @@ def test_where_all_checkpoints_are_damaged_training_starts_anew(full: Path, data
     assert (start.images_seen, start.info, len(start.notes)) == (0, None, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "damage"), [("generator_adam.safetensors", alter_one), ("ema.safetensors", truncate)])
 def test_a_training_that_passed_over_damage_ends_bit_identical(
     full: Path, dataset: Path, tmp_path: Path, name: str, damage: Callable[[Path], None]
@@ -462,6 +463,7 @@ def test_a_damaged_last_checkpoint_of_a_finished_run_is_computed_again(
     assert last_bits(run) == last_bits(full)
 
 
+@pytest.mark.slow
 def test_damage_in_s3_is_passed_over_and_the_run_ends_bit_identical(
     full: Path, dataset: Path, tmp_path: Path, url: str
 ) -> None:

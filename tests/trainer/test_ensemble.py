@@ -145,6 +145,7 @@ def test_runs_that_do_not_belong_together_are_refused(runs: list[str], dataset: 
     refuses(lambda: load_detector(f"{runs[0]},{other}", cache=cache), "other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["fused", "L_n"])
 def test_it_is_carried_away(by: str, runs: list[str], dataset: Path, queries: np.ndarray, tmp_path: Path) -> None:
     """Two runs on the same images, since a folder's columns are of one length; scores as ours, heat as their mean."""

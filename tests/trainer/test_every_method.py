@@ -60,7 +60,7 @@ def images_of(dataset: Path, count: int = 6) -> np.ndarray:
     return open_dataset(str(dataset), open_cache(str(dataset.parent / "cache"))).images("test-normal")[:count]
 
 
-@pytest.mark.parametrize("back_to", [0, 1])
+@pytest.mark.parametrize("back_to", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_what_was_interrupted_ends_as_what_was_not(
     trained: Trained, back_to: int, dataset: Path, tmp_path: Path
 ) -> None:
@@ -80,6 +80,7 @@ def test_scores_are_each_querys_own(trained: Trained, dataset: Path) -> None:
         np.testing.assert_allclose([each[name][0] for each in alone], column, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_report_has_the_methods_terms(trained: Trained, dataset: Path, tmp_path: Path) -> None:
     method, run = trained
     shutil.copytree(run, tmp_path / "run")
@@ -89,6 +90,7 @@ def test_the_report_has_the_methods_terms(trained: Trained, dataset: Path, tmp_p
     assert len(rows) == 24 and {term.name for term in METHODS[method].terms()} <= set(rows[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["torch", "onnx"])
 def test_it_is_exported_with_its_parity_gate(trained: Trained, form: str, dataset: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx" if form == "onnx" else "torch")

@@ -77,7 +77,7 @@ def test_what_is_no_list_for_this_dataset_is_refused(made: Dataset, tmp_path: Pa
     (tmp_path / "empty.txt").write_text("# nothing\n")
     refuses(lambda: read_keys(str(tmp_path / "empty.txt")), "empty.txt", "no key")
     (tmp_path / "picture.txt").write_bytes(b"\x89PNG\xff\xfe")
-    refuses(lambda: read_keys(str(tmp_path / "picture.txt")), "picture.txt", "no text")
+    refuses(lambda: read_keys(str(tmp_path / "picture.txt")), "picture.txt", "not UTF-8 text")
     refuses(lambda: find_excluded(made, ["train-normal-3", "elsewhere-1"]), "elsewhere-1", "no training image")
     everything = find_excluded(made, [key_of(value) for value in range(30)])
     refuses(lambda: training_set(made, 0.0, 0, 0, everything), "--exclude", "no image")
@@ -165,6 +165,7 @@ def test_a_run_with_another_list_is_refused(cleaned: tuple[Path, Path], dataset:
     refuses(lambda: trainer([*words, "--exclude", str(shorter)]), str(shorter), "leaves out other images")
 
 
+@pytest.mark.slow
 def test_a_start_that_was_killed_can_be_made_again(cleaned: tuple[Path, Path], dataset: Path, tmp_path: Path) -> None:
     run, excluded = cleaned
     (tmp_path / "run").mkdir()
@@ -173,6 +174,7 @@ def test_a_start_that_was_killed_can_be_made_again(cleaned: tuple[Path, Path], d
     assert bits(tmp_path / "run") == bits(run)
 
 
+@pytest.mark.slow
 def test_the_list_of_a_killed_start_is_not_trained_by_without_the_option(
     cleaned: tuple[Path, Path], full: Path, dataset: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def test_the_same_terms_are_the_same_score(folders: dict[str, Path], judge: Dete
     np.testing.assert_allclose(Carried(folders[form]).joined(ours.terms), ours.score, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_it_runs_where_our_packages_cannot_be_found(folders: dict[str, Path], data: Dataset, form: str) -> None:
     images = folders[form].parent / "images.npy"

@@ -69,7 +69,7 @@ def poisoned_weight(monkeypatch: pytest.MonkeyPatch, at: int, times: int, value:
     return seen
 
 
-@pytest.mark.parametrize("poison", [poisoned_batch, poisoned_weight])
+@pytest.mark.parametrize("poison", [poisoned_batch, pytest.param(poisoned_weight, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("at", [80, 112], ids=["between checkpoints", "just before one"])
 def test_a_run_goes_back_once_and_ends_as_if_nothing_had_been(
     poison: Callable[..., list[int]],

@@ -204,7 +204,7 @@ def test_long_tmp_and_a_missing_one(tmp_path: Path, short: Path, monkeypatch: py
     monkeypatch.setenv("TMPDIR", str(short / "file"))
     refuses(temporary_folder, "is not a folder")
     monkeypatch.setenv("TMPDIR", str(short))
-    monkeypatch.setattr(own_node, "_room", lambda place: 0 if place == "/dev/shm" else own_node.NOTES)
+    monkeypatch.setattr(own_node, "_free_bytes", lambda place: 0 if place == "/dev/shm" else own_node.NOTES)
     refuses(temporary_folder, "is full", "/dev/shm has less than 100 MB")
 
 
@@ -276,6 +276,7 @@ def test_the_rendezvous_listens_at_its_address_alone(monkeypatch: pytest.MonkeyP
     assert listening([psutil.Process()])[port] in LOOPBACK
 
 
+@pytest.mark.slow
 def test_ray_that_is_started_here_keeps_to_loopback_and_ends_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     before = {process.pid for process in psutil.Process().children(recursive=True)}

@@ -101,6 +101,7 @@ def _worker(rank: int, place: str) -> None:
     leave_group()
 
 
+@pytest.mark.slow
 def test_two_workers_take_those_that_one_takes(tmp_path: Path) -> None:
     spawn(_worker, args=(str(tmp_path),), nprocs=2)
     found = [torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2)]

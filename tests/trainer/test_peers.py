@@ -108,6 +108,7 @@ def test_a_peers_scores_are_each_querys_own(peer: tuple[str, Path], dataset: Pat
     assert all(np.array_equal(again[name], column) for name, column in together.terms.items())
 
 
+@pytest.mark.slow
 def test_a_peers_report_has_its_terms(peer: tuple[str, Path], dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(peer[1], run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import ray
 from ray import _raylet
 from ray.core.generated import autoscaler_pb2
@@ -14,6 +15,7 @@ INSIDE: Any = _raylet
 MESSAGES: Any = autoscaler_pb2  # made by protobuf as it is imported
 
 
+@pytest.mark.slow
 def test_machines_that_are_not_there_yet_count() -> None:
     """An autoscaler tells Ray what there may be, as this test does in its place."""
     with ray_session(2):

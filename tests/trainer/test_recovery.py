@@ -89,6 +89,7 @@ def test_it_goes_back_to_where_it_was_well_and_ends_at_half_the_rate(looks, data
     assert trained == sorted(set(trained)), "curves hold every step once"
 
 
+@pytest.mark.slow
 def test_one_bad_mark_is_no_failure_but_at_the_end_it_is(looks, dataset: Path, tmp_path: Path) -> None:
     seen = looks(lambda images_seen, rate: images_seen in (64, 96, 160, 192))
     assert train(dataset, tmp_path / "run") == 0 and seen == MARKS
@@ -115,6 +116,7 @@ def test_the_third_time_it_is_given_up_and_says_so_again(
         assert f"given up, its checkpoints are from before: {line.removeprefix('error: ')}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_to_go_back_to_it_begins_anew(looks, dataset: Path, tmp_path: Path) -> None:
     looks(sick_above(0.003, 0))
     assert train(dataset, tmp_path / "run") == 0
@@ -136,7 +138,10 @@ class Killed(BaseException):
     """As by kill -9: nothing of the process goes on."""
 
 
-@pytest.mark.parametrize("moment", ["written", "cleared", "before", "after"])
+SLOW = [pytest.param(moment, marks=pytest.mark.slow) for moment in ("written", "cleared", "after")]
+
+
+@pytest.mark.parametrize("moment", ["before", *SLOW])
 def test_a_kill_at_any_moment_changes_no_bit(
     moment: str, looks, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +246,7 @@ def _rank(rank: int, world: int, place: str, jobs: list[tuple[TrainConfig, int]]
     leave_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [8, 12], ids=["before it is found dead", "after it went back"])
 def test_three_workers_of_which_one_stands_by_go_back_together(stop_after: int, dataset: Path, tmp_path: Path) -> None:
     """Stopped as by SIGTERM, it goes back and on to the same bits. At 160 images, after ten steps, it is found dead."""
@@ -265,6 +271,7 @@ def _absurd_rank(rank: int, world: int, place: str, config: TrainConfig) -> None
     leave_group()
 
 
+@pytest.mark.slow
 def test_three_workers_give_up_together_with_the_same_words(dataset: Path, tmp_path: Path) -> None:
     """Nothing is patched here."""
     words = words_of(dataset, tmp_path / "run", dataset.parent / "cache", [*OFTEN, "--learning-rate", "1e6"])

@@ -77,7 +77,15 @@ def test_a_whole_run_saves_within_phases_and_at_their_ends(full: Path) -> None:
     assert set(events(full).values()) == {1}
 
 
-@pytest.mark.parametrize("at", [48, 64, 96, 144], ids=["mid-stable", "phase end", "mid-fade", "last phase"])
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param(48, id="mid-stable", marks=pytest.mark.slow),
+        pytest.param(64, id="phase end", marks=pytest.mark.slow),
+        pytest.param(96, id="mid-fade"),
+        pytest.param(144, id="last phase"),
+    ],
+)
 def test_a_run_cut_back_to_any_checkpoint_ends_bit_identical(
     full: Path, at: int, tmp_path: Path, again: Callable[..., None]
 ) -> None:
@@ -91,6 +99,7 @@ def test_a_run_cut_back_to_any_checkpoint_ends_bit_identical(
     assert f"from {at} images" in (cut / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_after_two_restarts_every_curve_holds_every_step_once(
     full: Path, tmp_path: Path, again: Callable[..., None]
 ) -> None:
@@ -104,6 +113,7 @@ def test_after_two_restarts_every_curve_holds_every_step_once(
     assert {path.name for path in (twice / "pictures").iterdir()} == pictures
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_a_kill_left_unvalidated_is_validated_on_resume(
     full: Path, tmp_path: Path, again: Callable[..., None]
 ) -> None:
@@ -114,6 +124,7 @@ def test_a_checkpoint_that_a_kill_left_unvalidated_is_validated_on_resume(
     assert said(cut) == said(full)
 
 
+@pytest.mark.slow
 def test_a_run_in_s3_that_was_cut_off_ends_bit_identical(
     full: Path, url: str, tmp_path: Path, again: Callable[..., None]
 ) -> None:
@@ -163,6 +174,7 @@ def trained(run: Path | str) -> list[float]:
     return [line["images_seen"] for line in lines(run) if "critic/loss" in line]
 
 
+@pytest.mark.slow
 def test_three_workers_of_which_one_stands_by_go_on_bit_identical(dataset: Path, tmp_path: Path) -> None:
     """16 images are four groups for minibatch-stddev, so of three workers two train; the stop is in the fade."""
     whole, cut = two_runs(dataset, tmp_path, "--final-images", "32")
@@ -352,6 +364,7 @@ def test_one_that_ends_a_moment_later_is_waited_for(full: Path, dataset: Path, t
 # What stays
 
 
+@pytest.mark.slow
 def test_the_newest_and_the_best_checkpoints_stay_and_broken_ones_go(
     full: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -101,6 +101,7 @@ def test_several_passes_have_the_gradients_of_one(kind: str, microbatch: int) ->
         torch.testing.assert_close(also[name], seen[name], rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_float64")
 def test_compiled_losses_have_the_gradients_of_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced as one graph, gradient penalty included; what a backend makes of the graph is its own affair."""

@@ -117,6 +117,7 @@ def test_a_row_is_the_auc_of_its_score_file(tmp_path: Path) -> None:
     assert {r["score"] for r in rows.values() if r["method"] == BASELINE} == {"minus_std", "neighbours", "pca", "kde"}
 
 
+@pytest.mark.slow
 def test_sweeps_on_other_data_of_the_same_name_keep_apart(tmp_path: Path) -> None:
     sweeps = [make_sweep(tmp_path / digest, dataclasses.replace(SMALL, digest=digest)) for digest in "ab"]
     report(sweeps, tmp_path / "out", sweeps)

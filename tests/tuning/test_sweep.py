@@ -213,6 +213,7 @@ def test_unlabelled_images_get_label_free_figures_alone(run: Path, tmp_path: Pat
     assert all(-1 <= float(row["agreement_seeds"]) <= 1 for row in measures)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_too_small_is_named_at_once(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

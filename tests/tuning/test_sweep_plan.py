@@ -216,7 +216,7 @@ def test_a_sweeps_folder_keeps_its_plan(sweep: SweepConfig, dataset: Path, tmp_p
 def test_a_folder_with_other_things_is_left_alone(sweep: SweepConfig) -> None:
     Path(sweep.out).mkdir()
     (Path(sweep.out) / "diary.txt").write_text("mine")
-    refuses(lambda: write_plan(make_plan(sweep)), "--out", "no sweep")
+    refuses(lambda: write_plan(make_plan(sweep)), "--out", "not a sweep")
     assert [path.name for path in Path(sweep.out).iterdir()] == ["diary.txt"]
 
 
@@ -228,7 +228,7 @@ def test_a_damaged_plan_is_named(sweep: SweepConfig) -> None:
 
 
 def test_what_is_no_sweep_cannot_be_resumed(tmp_path: Path) -> None:
-    refuses(lambda: tuning(["resume", str(tmp_path)]), "no sweep", "plan.json")
+    refuses(lambda: tuning(["resume", str(tmp_path)]), "not a sweep", "plan.json")
     refuses(lambda: tuning(["sweeep"]), "sweeep", "resume")
 
 

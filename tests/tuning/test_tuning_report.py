@@ -205,6 +205,7 @@ def test_images_that_must_not_be_shown_are_not(tmp_path: Path, monkeypatch: pyte
     refuses(lambda: report([shown], tmp_path / "out", [tmp_path / "opne"]), "--without-pixels", "opne")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stand_in")
 def test_a_dataset_or_run_that_is_gone_leaves_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = make_sweep(tmp_path / "sweep", SMALL)
@@ -222,6 +223,7 @@ def test_a_dataset_or_run_that_is_gone_leaves_a_sentence(tmp_path: Path, monkeyp
     assert "CIFAR_CAR-roc" in page.images
 
 
+@pytest.mark.slow
 def test_an_unfinished_sweep_says_so_and_shows_what_it_has(tmp_path: Path) -> None:
     made = Made(methods=("proposed", "fanogan"))
     sweep = make_sweep(tmp_path / "sweep", made)
@@ -256,6 +258,7 @@ def test_without_labels_only_what_needs_none_remains(tmp_path: Path) -> None:
     assert "no labels" in page.text
 
 
+@pytest.mark.slow
 def test_one_seed_and_one_contamination(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "sweep", dataclasses.replace(SMALL, seeds=(3,), methods=("proposed", "search")))
     report([sweep], tmp_path / "out", [sweep])
@@ -266,6 +269,7 @@ def test_one_seed_and_one_contamination(tmp_path: Path) -> None:
     assert cells and not any("±" in cell or "seed" in cell for cell in cells)
 
 
+@pytest.mark.slow
 def test_options_that_vary_have_rows_of_their_own(tmp_path: Path) -> None:
     options = ({"learning_rate": "0.001"}, {"learning_rate": "0.002", "width": "32"})
     sweep = make_sweep(tmp_path / "sweep", dataclasses.replace(SMALL, options=options, name="a/b <script>"))
@@ -279,6 +283,7 @@ def test_options_that_vary_have_rows_of_their_own(tmp_path: Path) -> None:
     assert "script" not in page.tags
 
 
+@pytest.mark.slow
 def test_sweeps_of_one_name_keep_apart(tmp_path: Path) -> None:
     sweeps = [make_sweep(tmp_path / str(seed), SMALL, seed) for seed in (1, 2)]
     report(sweeps, tmp_path / "out", sweeps)
