@@ -71,10 +71,11 @@ test: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not lab'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not lab' --durations=20
 
+# What takes longer, all of it or a room: make test-slow ROOM=trainer (data_tools, trainer, tuning, cluster, k8s).
 test-slow: .venv/ready
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations=20 tests/$(ROOM)
 
 # Training runs on three hosts made of network namespaces, through power cuts and pulled cables: root only, about 20 minutes.
 lab: .venv/ready
