@@ -25,7 +25,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # begun in a script's bac
 
 CLUSTERS = ("test_sweep.py", "test_local_cluster.py", "test_keys.py", "test_newcomer.py")
 """One after the other, and first: each starts Ray, and two at a time only wait for one another on two cores."""
-WHOLE = ("test_tuning_report.py", "test_serve.py", "test_export.py", "test_judge.py", "test_exclusion.py")
+WHOLE = (
+    "test_tuning_report.py",
+    "test_serve.py",
+    "test_export.py",
+    "test_judge.py",
+    "test_exclusion.py",
+    "test_ensemble.py",
+    "test_every_method.py",
+)
 """Kept on one core each: what their tests share takes long to make."""
 
 

@@ -67,7 +67,12 @@ def options(text: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize(("program", "name"), list(commands()))
+QUICK = ("train", "sweep", "serve", "images")
+"""A command of each program; each takes a process of its own."""
+EACH = [each if each[1] in QUICK else pytest.param(*each, marks=pytest.mark.slow) for each in commands()]
+
+
+@pytest.mark.parametrize(("program", "name"), EACH)
 def test_help_is_quick(program: str, name: str) -> None:
     facts = facts_of(program, name)
     print(f"{program} {name}: {facts['seconds']:.2f} CPU seconds")

@@ -608,6 +608,7 @@ def moved(run: Path, dataset: Path, tmp_path: Path) -> tuple[Path, Path]:
     return copy, data
 
 
+@pytest.mark.slow
 def test_moved_data(moved: tuple[Path, Path], run: Path, cells: Path, tmp_path: Path) -> None:
     copy, data = moved
     cache = ["--cache", str(run.parent / "cache")]

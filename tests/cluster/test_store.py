@@ -149,6 +149,7 @@ def test_a_command_runs_with_the_store_and_the_folder_opens_again(tmp_path: Path
     assert not running(tmp_path) and not sockets(store)
 
 
+@pytest.mark.slow
 @needs_weed
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_the_server_ends_with_a_killed_parent(tmp_path: Path) -> None:

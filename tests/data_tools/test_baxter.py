@@ -272,6 +272,7 @@ def test_no_group_is_on_both_sides_and_sizes_are_exact(
     assert (used == every) == (split == "object")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["track", "frame"])
 def test_a_seed_decides_everything(simulated: Path, split: str) -> None:
     def sides(seed: int) -> list[tuple[str, str, bytes]]:

@@ -6,6 +6,8 @@ import csv
 import io
 from pathlib import Path
 
+import pytest
+
 from cluster.store import LocalStore
 from data_tools.__main__ import main as data_tools
 from data_tools.storage import open_storage, read_bytes, write_bytes
@@ -13,6 +15,7 @@ from tests.support.checks import refuses
 from trainer.__main__ import main as trainer
 
 
+@pytest.mark.slow
 def test_from_videos_to_contact_sheets_without_a_local_path(store: LocalStore, tmp_path: Path) -> None:
     place = f"{store.url}/all"
     small = "--sequences 2 --frames 3 --size 160 --cells 10 --debris 6"

@@ -142,6 +142,7 @@ def test_folders_of_files_go_there_and_back(toy: str) -> None:
     refuses(lambda: downloaded(Path(f"{toy}-none")).__enter__(), f"{toy}-none", "nothing is there")
 
 
+@pytest.mark.slow
 def test_a_run_in_it_is_that_in_a_folder(toy: str, run: Path, dataset: Path) -> None:
     for path in dataset.iterdir():
         write_bytes(open_storage(f"{toy}/shards"), path.name, path.read_bytes())

@@ -20,6 +20,7 @@ from cluster.store import PORTS, free_ports
 from tests.support.manifests import built, pods
 
 
+@pytest.mark.slow
 def test_the_store_of_the_manifest_takes_its_own_keys_alone(tmp_path: Path) -> None:
     (item,) = (item for item in built("with-store") if item["kind"] == "StatefulSet")
     (pod,) = pods(item)

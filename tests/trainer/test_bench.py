@@ -44,6 +44,7 @@ def test_every_phase_is_measured_and_compared(tmp_path: Path, dataset: Path, cap
         assert row["gflop_per_image"] == pytest.approx(before["gflop_per_image"], rel=0.02), "weights are scaled twice"
 
 
+@pytest.mark.slow
 def test_operations_counted_are_those_of_the_layers(tmp_path: Path) -> None:
     """At 4x4 all products of an image can be written down, multiply and add as two.
 

@@ -118,6 +118,7 @@ def train(dataset: Path, out: Path, *more: str) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_weights_to_start_from_bring_theirs(dataset: Path, full: Path, tmp_path: Path) -> None:
     """A run that asks for the full range goes on with what the weights know."""
     more = ["--contrast", "full", "--final-images", "128", "--from", str(full)]

@@ -42,6 +42,9 @@ SIZES = {
 SAVED = {method: [48, 96, 128] for method in SIZES} | {"geom": [48, 128, 144]}
 """Where each saves first, and at its end."""
 Trained = tuple[str, Path]
+QUICK = ("aae", "ae", "geom", "svdd", "ganomaly")
+"""One of each kind of step; the others take as long and are marked slow."""
+TRAINED = [each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in SIZES]
 every_method = pytest.mark.parametrize("method", SIZES)
 
 
@@ -51,7 +54,7 @@ def train(method: str, dataset: Path, out: Path, *more: str) -> Path:
     return out
 
 
-@pytest.fixture(scope="module", params=SIZES)
+@pytest.fixture(scope="module", params=TRAINED)
 def trained(request: pytest.FixtureRequest, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return request.param, train(request.param, dataset, tmp_path_factory.mktemp("trained") / request.param)
 

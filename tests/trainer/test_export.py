@@ -128,6 +128,7 @@ def test_constant_and_grey_images_are_scored(folders: dict[str, Path], judge: De
     np.testing.assert_allclose(found["L_n"], judge.score(images[..., None]).terms["L_n"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_folder_whose_scores_differ_is_not_written(
     scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

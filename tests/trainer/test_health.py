@@ -319,6 +319,7 @@ def _agree(rank: int, world: int, place: str, folder: str) -> None:
     leave_group()
 
 
+@pytest.mark.slow
 def test_workers_whose_weights_differ_in_one_bit_stop_and_name_each_other(tmp_path: Path) -> None:
     spawn(_agree, args=(2, str(tmp_path / "meeting"), str(tmp_path)), nprocs=2)
     for rank in range(2):

@@ -98,6 +98,7 @@ def test_one_bad_mark_is_no_failure_but_at_the_end_it_is(looks, dataset: Path, t
     assert seen == [*MARKS, 160, 192, 224] and [each["back_to"] for each in past(tmp_path / "end")] == [128]
 
 
+@pytest.mark.slow
 def test_the_third_time_it_is_given_up_and_says_so_again(
     looks, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +124,7 @@ def test_without_a_checkpoint_to_go_back_to_it_begins_anew(looks, dataset: Path,
     assert [(each["at"], each["back_to"]) for each in past(tmp_path / "run")] == [(96, 0)]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_to_go_back_to_outlives_newer_ones(
     looks, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,10 +140,8 @@ class Killed(BaseException):
     """As by kill -9: nothing of the process goes on."""
 
 
-SLOW = [pytest.param(moment, marks=pytest.mark.slow) for moment in ("written", "cleared", "after")]
-
-
-@pytest.mark.parametrize("moment", ["before", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["written", "cleared", "before", "after"])
 def test_a_kill_at_any_moment_changes_no_bit(
     moment: str, looks, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,6 +201,7 @@ def test_four_workers_in_new_processes_go_on_bit_identical(dataset: Path, tmp_pa
 # Other weights, another configuration
 
 
+@pytest.mark.slow
 def test_a_new_run_starts_from_an_old_ones_weights(
     full: Path, dataset: Path, tmp_path: Path, again: Callable[..., None]
 ) -> None:
@@ -279,6 +280,7 @@ def test_another_configuration_on_resume_is_refused_by_name(
 # Signals, and others at work
 
 
+@pytest.mark.slow
 def test_a_run_that_is_told_to_end_saves_at_that_step_and_goes_on_from_it(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = words_of(dataset, out, dataset.parent / "cache", [*TINY, "--final-images", "1000000", "--pictures", "1"])
@@ -306,6 +308,7 @@ def test_a_run_that_is_told_to_end_saves_at_that_step_and_goes_on_from_it(datase
     assert trained(out) == sorted(set(trained(out)))
 
 
+@pytest.mark.slow
 def test_stopping_between_two_lines_of_metrics_changes_no_bit(full: Path, dataset: Path, tmp_path: Path) -> None:
     """At 80 images, in a fade, where nothing else is due."""
     words = words_of(dataset, tmp_path / "run", dataset.parent / "cache")

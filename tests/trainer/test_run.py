@@ -123,7 +123,7 @@ def test_the_report_shows_only_pictures_that_are_there(evaluated: Path) -> None:
     assert {"roc.png", "histograms.png", "lambda.png", "matches-normal.png", "generated.png"} <= set(sources)
     for source in sources:
         assert min(Image.open(folder / source).size) > 50
-    assert "12 normal and 12 anomalous images" in page and "a, lambda 0.05" in page
+    assert "12 anomalous, 12 normal images" in page and "a, lambda 0.05" in page
 
 
 def test_images_are_scored_worst_first_with_heat_maps(run: Path, videos: Path, tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_lines_are_means_of_their_rows_the_best_first(rows: list[TrialRow]) -> N
         assert means == sorted(means, reverse=True)
 
 
+@pytest.mark.slow
 def test_a_report_of_parts_says_what_one_report_says(tmp_path: Path) -> None:
     sweeps = [
         make_sweep(tmp_path / name, dataclasses.replace(SMALL, methods=(name,)), seed)

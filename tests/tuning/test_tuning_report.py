@@ -245,6 +245,7 @@ def test_an_unfinished_sweep_says_so_and_shows_what_it_has(tmp_path: Path) -> No
     assert "CIFAR_CAR-choice" not in page.tables and "CIFAR_CAR-table-1" not in page.tables
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stand_in")
 def test_without_labels_only_what_needs_none_remains(tmp_path: Path) -> None:
     made = dataclasses.replace(SMALL, labelled=False, methods=("proposed", "fanogan"))
