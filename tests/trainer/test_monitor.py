@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from data_tools.storage import open_storage, read_bytes
 from trainer.config import TrainConfig
 from trainer.report.figures import save_picture, tile
-from trainer.run.monitor import Monitor
+from trainer.run.monitor import PAGES, Monitor
 from trainer.training.group import Group
 from trainer.training.means import RunningMeans
 
@@ -253,3 +254,17 @@ def test_saved_pictures_are_lossless_and_scaled(tmp_path: Path) -> None:
         save_picture(grid, tmp_path / "picture.png", scale=3)
         shown = np.asarray(Image.open(tmp_path / "picture.png")).reshape(15, 21, channels)
         assert np.array_equal(shown, grid.repeat(3, axis=0).repeat(3, axis=1))
+
+
+def test_every_chart_of_the_custom_page_shows_one_thing_and_the_method_fills_them(run: Path) -> None:
+    accumulator = EventAccumulator(str(run / "events"), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    tags = accumulator.Tags()["scalars"]
+    shown = {
+        chart: [tag for tag in tags if any(re.match(pattern, tag) for pattern in patterns)]
+        for charts in PAGES.values()
+        for chart, (_, patterns) in charts.items()
+    }
+    assert [chart for chart, names in shown.items() if not names] == ["losses"], "those are of other methods"
+    assert all(len(names) == 1 for chart, names in shown.items() if "AUC" not in chart and chart != "losses")
+    assert not set(shown["AUC of terms"]) & set(shown["AUC of a"]) and "validation/L_n" in shown["AUC of terms"]

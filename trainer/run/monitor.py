@@ -42,16 +42,25 @@ FORMER = rf"{EVENTS}/events\.out\.tfevents\.[^/]+|{PICTURES}/\d{{9,15}}-[^/]+\.p
 """What an interrupted run logged, of which what does not count any more is removed with the first upload."""
 NO_CURVES = ("images_seen", "time", "fingerprint")
 PAGES = {
+    "validation": {
+        "separation of synthetic anomalies (no labels)": ["Multiline", ["validation/separation$"]],
+        "AUC of terms": ["Multiline", ["validation/(?!a_|best_lambda|separation$).*"]],
+        "AUC of a": ["Multiline", ["validation/a_.*"]],
+    },
     "training": {
-        "critic": ["Multiline", ["critic/wasserstein", "critic/penalty", "critic/drift"]],
-        "encoder": ["Multiline", ["encoder/distance", "encoder/z_hat_norm"]],
-        "growth": ["Multiline", ["growth/resolution", "growth/alpha"]],
-        "losses": ["Multiline", [".*/loss"]],
-        "validation": ["Multiline", ["validation/(?!best_lambda).*"]],
-        "speed": ["Multiline", ["speed/sec_per_kimg"]],
-    }
+        "losses": ["Multiline", ["(?!critic|generator).*/loss"]],
+        "Wasserstein estimate": ["Multiline", ["critic/wasserstein$"]],
+        "gradient penalty": ["Multiline", ["critic/penalty$"]],
+        "encoder: distance": ["Multiline", ["encoder/distance$"]],
+        "encoder: norm of z_hat": ["Multiline", ["encoder/z_hat_norm$"]],
+    },
+    "growth and speed": {
+        "resolution": ["Multiline", ["growth/resolution$"]],
+        "fade (alpha)": ["Multiline", ["growth/alpha$"]],
+        "seconds per 1,000 images": ["Multiline", ["speed/sec_per_kimg$"]],
+    },
 }
-"""What TensorBoard shows side by side, under "custom scalars"; names are regular expressions."""
+"""What TensorBoard shows side by side, under "custom scalars": one scale a chart; names are regular expressions."""
 
 
 class Monitor:
