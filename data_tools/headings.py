@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import textwrap
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -30,10 +30,13 @@ class Heading:
     fields: tuple[str, ...]
 
 
-def with_headings(default: Any, headings: Sequence[Heading], marks: Mapping[str, Any] | None = None) -> type:
+def with_headings(
+    default: Any, headings: Sequence[Heading], marks: Mapping[str, Any] | None = None, hidden: Collection[str] = ()
+) -> type:
     """A dataclass with the fields and defaults of `default`, nested by headings; its `flat` gives the flat one back.
 
-    Fields under no heading come first. marks: a field's `tyro.conf.arg`, which goes before what its class says.
+    Fields under no heading come first. marks: a field's `tyro.conf.arg`, which goes before what its class says. hidden:
+    fields that are read, but not shown by --help.
     """
     kind = type(default)
     hints = typing.get_type_hints(kind, include_extras=True)
@@ -41,6 +44,8 @@ def with_headings(default: Any, headings: Sequence[Heading], marks: Mapping[str,
         hints[name] = Annotated[hints[name], tyro.conf.arg(help=text)]
     for name, mark in (marks or {}).items():
         hints[name] = Annotated[hints[name], mark]
+    for name in set(hidden) & set(hints):
+        hints[name] = tyro.conf.Suppress[hints[name]]
     headed = {name for heading in headings for name in heading.fields}
     left = [f.name for f in dataclasses.fields(kind) if f.name not in headed]
     members: list[tuple[str, Any, Any]] = [_option(name, hints, default) for name in left]
@@ -60,9 +65,11 @@ def with_headings(default: Any, headings: Sequence[Heading], marks: Mapping[str,
     return dataclasses.make_dataclass(kind.__name__, members, namespace={"flat": flat, "__doc__": kind.__doc__})
 
 
-def configured(command: type, default: Any, headings: Sequence[Heading], marks: Mapping[str, Any]) -> type:
+def configured(
+    command: type, default: Any, headings: Sequence[Heading], marks: Mapping[str, Any], hidden: Collection[str] = ()
+) -> type:
     """`command`, whose field `config` is such a flat dataclass, with its options under headings; for tyro to read."""
-    config = with_headings(default, headings, marks)
+    config = with_headings(default, headings, marks, hidden)
 
     def call(self: Any) -> None:
         command(**{**vars(self), "config": self.config.flat()})()

@@ -14,6 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+import tyro
+
+from trainer.commands.configured import from_preset
+from trainer.commands.train import Train
+from trainer.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("data_tools", "trainer", "tuning", "cluster")
@@ -80,10 +85,13 @@ def test_help_is_quick(program: str, name: str) -> None:
     assert facts["seconds"] < CPU_SECONDS
 
 
-@pytest.mark.parametrize(("program", "name"), [pair for pair in commands() if pair[1]])
+METHOD_HELPS = [pytest.param("trainer", f"train --method {name}", marks=pytest.mark.slow) for name in METHODS]
+
+
+@pytest.mark.parametrize(("program", "name"), [*(pair for pair in commands() if pair[1]), *METHOD_HELPS])
 def test_every_option_is_explained_and_no_default_is_said_twice(program: str, name: str) -> None:
     text = facts_of(program, name)["help"]
-    assert f"usage: python -m {program} {name} [-h]" in text
+    assert f"usage: python -m {program} {name.split(' --')[0]} [-h]" in text
     groups = options(text)
     assert groups
     for sentence, said in groups:
@@ -108,6 +116,15 @@ def test_what_is_said_of_the_cache_is_what_it_does() -> None:
     told = {place: " ".join(text.replace("│", " ").split()) for place, text in texts.items() if "--cache-limit" in text}
     assert len(told) >= 6
     assert all("least recently used entries are evicted first" in text for text in told.values())
+
+
+def test_the_options_of_one_method_are_shown_and_those_of_all_are_read() -> None:
+    text = facts_of("trainer", "train --preset study --method geom")["help"]
+    assert "--geom.depth" in text and "--svdd.width" not in text
+    assert "--geom.depth" not in facts_of("trainer", "train")["help"]
+    config = from_preset(Train, ["--preset", "demo"])
+    read = tyro.cli(config, args=["--preset", "demo", "--svdd.width", "8"])
+    assert read.config.flat().svdd.width == 8
 
 
 def test_an_old_spelling_is_not_shown() -> None:

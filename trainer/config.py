@@ -42,7 +42,7 @@ OPERATIONAL = (
     "patience",
 )
 """Options that say where and how a run runs, not what it computes."""
-METHOD_HELP = "What is trained; options of each, and what it is, are below. " + ", ".join(
+METHOD_HELP = "What is trained; --method NAME --help says what it is and shows its options. " + ", ".join(
     each.title if name == each.title else f"{name}: {each.title}" for name, each in METHODS.items()
 )
 SEPARATION = "separation"

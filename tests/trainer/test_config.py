@@ -12,7 +12,7 @@ import tyro
 
 from data_tools.errors import UserError
 from trainer.__main__ import main
-from trainer.commands.configured import HEADINGS, chosen_preset
+from trainer.commands.configured import HEADINGS, value_of
 from trainer.config import TrainConfig, differing_options
 from trainer.methods import METHODS
 from trainer.methods.base import Method
@@ -115,7 +115,7 @@ def test_every_option_can_be_set_on_the_command_line_and_leaves_the_others(name:
 @pytest.mark.parametrize("name", PRESETS)
 def test_options_override_the_preset_wherever_they_stand(name: str) -> None:
     for words in (["--seed", "7", "--preset", name], [f"--preset={name}", "--seed=7"]):
-        assert chosen_preset(words) == name
+        assert value_of("--preset", words) == name
         assert parsed(words, preset(name)) == dataclasses.replace(preset(name), seed=7)
 
 

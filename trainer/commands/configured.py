@@ -53,8 +53,11 @@ HEADINGS = (
 
 
 def from_preset(kind: type, words: Sequence[str]) -> type:
-    """`kind`, a command with a `config: TrainConfig`, whose defaults are those of the preset that the words name."""
-    name = chosen_preset(words)
+    """`kind`, a command with a `config: TrainConfig`, whose defaults are those of the preset that the words name.
+
+    --help shows the options of the method that the words name, and not those of all.
+    """
+    name = value_of("--preset", words)
     if name is None and not set(HELP) & set(words):
         raise UserError(f"--preset is missing - choose {' or '.join(', '.join(PRESETS).rsplit(', ', 1))}")
     marks = {
@@ -64,15 +67,18 @@ def from_preset(kind: type, words: Sequence[str]) -> type:
         ),
         "cache": USERS_CACHE,
     }
-    return configured(kind, preset(name or next(iter(PRESETS))), HEADINGS, marks)
+    default = preset(name or next(iter(PRESETS)))
+    method = value_of("--method", words) or default.method
+    others = {each for each in METHODS if each != method} if set(HELP) & set(words) else set()
+    return configured(kind, default, HEADINGS, marks, others)
 
 
-def chosen_preset(words: Sequence[str]) -> str | None:
-    """The value of --preset on a command line."""
+def value_of(option: str, words: Sequence[str]) -> str | None:
+    """The first value of an option on a command line."""
     for i, word in enumerate(words):
-        if word.startswith("--preset="):
-            return word.removeprefix("--preset=")
-        if word == "--preset" and i + 1 < len(words):
+        if word.startswith(f"{option}="):
+            return word.removeprefix(f"{option}=")
+        if word == option and i + 1 < len(words):
             return words[i + 1]
     return None
 
