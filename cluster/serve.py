@@ -72,7 +72,7 @@ class Settings(BaseModel):
     max_pixels: Annotated[int, Field(ge=1, description="of an image")] = 16 * 2**20
     max_images: Annotated[int, Field(ge=1, description="in a request")] = 64
     body_seconds: Annotated[float, Field(gt=0, description="seconds that a request's body may take to arrive")] = 30
-    data: Annotated[str, Field(description="where the run's dataset is now; empty: where it was for the training")] = ""
+    data: Annotated[str, Field(description="where the run's dataset is now; empty: where it was trained on")] = ""
 
     def criterion(self) -> Criterion:
         return Criterion(self.by, self.lam, self.false_alarms, self.contamination, self.threshold)

@@ -26,7 +26,7 @@ def cores() -> int:
 def in_processes(work: Callable[[Any, Any], T], shared: Any, jobs: Iterable[Any], processes: int) -> Iterator[T]:
     """Yield work(shared, job) for every job as each is done, in any order; the first error ends all.
 
-    work: a module's function, since processes start again. shared: sent to each process once, unlike the jobs.
+    work: a module's function, since processes are spawned. shared: sent to each process once, unlike the jobs.
     processes: 1 works in this process. At most two jobs a process are under way or waiting, so jobs may be many.
     On an error or Ctrl-C nothing goes on working. UserError when a process was killed.
     """

@@ -243,7 +243,10 @@ def test_a_method_and_a_term_are_one_file_and_one_line_each(tmp_path: Path) -> N
 
 def test_its_options_are_on_the_command_line(house: House) -> None:
     said_by_help = house.run("trainer", "train", "--method", "toy", "--help")
-    assert all(word in said_by_help for word in ("--toy.hidden", "Size of the code that an image is", "two layers"))
+    assert all(
+        word in said_by_help
+        for word in ("--toy.hidden", "Size of the code that an image is compressed to", "two layers")
+    )
 
 
 def test_it_trains(toy: Path) -> None:

@@ -93,7 +93,7 @@ class SweepConfig:
         """ValueError and the like for what `to_json` has not written."""
         words = tuple(values["set"])
         if not all(type(word) is str for word in words):
-            raise ValueError("set holds what is not a text")
+            raise ValueError("set holds what is not text")
         return SweepConfig(**typed(SweepConfig(), {**values, "set": words}))
 
 

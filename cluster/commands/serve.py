@@ -28,7 +28,7 @@ class Serve:
     replicas: int = 1
     """Processes that score."""
     body_seconds: float = 30
-    """Seconds seconds that a request's body may take to arrive."""
+    """Seconds that a request's body may take to arrive."""
     criterion: tyro.conf.OmitArgPrefixes[Criterion] = field(default_factory=Criterion)
     """The score, and the threshold above which an image is called anomalous."""
 

@@ -123,9 +123,8 @@ def _number(mark: str) -> int:
 def _given_up(storage: Storage, mark: str, follow: bool) -> bool:
     """Whether nobody can hold the turn; False when somebody gives no sign of life. BusyError for one who does."""
     sign = _read(storage, mark)
-    looks = int(
-        4 * LEASE / HEARTBEAT_SECONDS
-    )  # counted, not timed: while the storage is away, its holder cannot write either
+    # Counted, not timed: while the storage is away, its holder cannot write either.
+    looks = int(4 * LEASE / HEARTBEAT_SECONDS)
     while True:
         facts = _facts(sign)
         if sign is None or facts.get("over") or _dead_here(facts):

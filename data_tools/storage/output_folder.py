@@ -1,4 +1,4 @@
-"""Folders that a command makes again: they appear whole, and take nothing with them that the command did not make."""
+"""Folders that a command writes or replaces: they appear whole, and nothing goes that the command did not make."""
 
 from __future__ import annotations
 

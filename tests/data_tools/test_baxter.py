@@ -423,7 +423,10 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         replace_with(f"{RES}/res_track.txt", "L B E P\n1 0 1 0"),
         ["res_track.txt", "line 1", "L B E P"],
     ),
-    "track runs backwards": (replace_with(f"{RES}/res_track.txt", "1 3 1 0"), ["res_track.txt", "line 1", "a track"]),
+    "track runs backwards": (
+        replace_with(f"{RES}/res_track.txt", "1 3 1 0"),
+        ["res_track.txt", "line 1", "is not a track"],
+    ),
     "track twice": (replace_with(f"{RES}/res_track.txt", "1 0 1 0\n1 0 1 0"), ["res_track.txt", "line 2", "again"]),
     "no such parent": (replace_with(f"{RES}/res_track.txt", "1 0 1 9"), ["res_track.txt", "track 1", "parent 9"]),
     "parents in a ring": (replace_with(f"{RES}/res_track.txt", "1 0 1 2\n2 0 1 1"), ["res_track.txt", "ancestor"]),

@@ -154,5 +154,5 @@ def _follow(
         if lines:
             last_line = time.monotonic()
         elif workers and time.monotonic() - last_line > QUIET_SECONDS and not ray.get(supervisor.is_attended.remote()):
-            log(f"waiting until the cluster can place --workers {workers} on the cluster")
+            log(f"waiting until the cluster can place --workers {workers}")
             last_line = time.monotonic()

@@ -19,7 +19,7 @@ from trainer.on_ray.supervisor import ATTEMPTS, followed, new_supervisor
 from trainer.training.loop import Hooks, train
 
 RESIZED_EVERY = 30.0
-"""Seconds between two looks for placement_group for more workers, where their number is a range."""
+"""Seconds between two looks whether more workers can be placed, where their number is a range."""
 STOP_ASKED_EVERY = 4
 """Steps between two questions whether the program that started the workers has been told to end."""
 

@@ -34,7 +34,7 @@ class Row:
     note: str = ""
 
 
-PLAIN = {"minus_std": "the standard deviation of the image, negated", "minus_max": "the largest pixel, negated"}
+PLAIN = {"minus_std": "standard deviation of the image, negated", "minus_max": "largest pixel, negated"}
 
 
 def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
@@ -50,25 +50,25 @@ def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
         place = 1 + max(i for i, row in enumerate(rows) if row.name in WEIGHTED)
         rows = [*rows[:place], *mixed, *rows[place:]]
     plain = [
-        Row(name, auc(table.labels, column), f"{PLAIN[name].removeprefix('the ')}: no training")
-        for name, column in table.plain.items()
+        Row(name, auc(table.labels, column), f"{PLAIN[name]}: no training") for name, column in table.plain.items()
     ]
     first = [Row(FUSED, s[FUSED], "the trusted terms joined; needs no labels")] if FUSED in s else []
     return first + rows + plain
 
 
-def answer(rows: Sequence[Row], plain: int, labels: np.ndarray) -> str:
-    """What the table says, in a sentence or two: the first score, against the best of the last `plain` rows."""
-    first, best = rows[0], max(rows[-plain:], key=lambda row: row.auc)
+def answer(rows: Sequence[Row], labels: np.ndarray) -> str:
+    """What the table says, in a sentence or two: the first score against the best number that needs no training."""
+    first, best = rows[0], max((row for row in rows if row.name in PLAIN), key=lambda row: row.auc)
     found = (
         f"Given an anomalous and a normal test image, {first.name} ranks the anomalous one higher in {first.auc:.1%} of"
         f" all pairs ({labels.sum():,} anomalous, {(~labels).sum():,} normal images). "
     )
     number = PLAIN[best.name]
     if best.auc < first.auc:
-        return found + f"The best number that needs no training, {number}, does so in {best.auc:.1%}."
+        return found + f"The best number that needs no training, the {number}, does so in {best.auc:.1%}."
     return (
-        found + f"A number that needs no training does better: {number}, {best.auc:.1%}. Do not rely on this detector."
+        found
+        + f"A number that needs no training does better: the {number}, {best.auc:.1%}. Do not rely on this detector."
     )
 
 
@@ -111,7 +111,7 @@ def _write(
         run=run.rpartition("/")[2],
         info=info,
         config=info.config,
-        answer=answer(rows, len(PLAIN), table.labels),
+        answer=answer(rows, table.labels),
         rows=rows,
         kinds=kind_rows(info, table),
         first=next(iter(table.scores.terms)),

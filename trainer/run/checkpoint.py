@@ -107,14 +107,12 @@ def versions() -> dict[str, str]:
 
 def version_note(info: CheckpointInfo) -> str:
     """A line where a checkpoint was made with other versions of torch or numpy than are here; else ""."""
-    here = versions()
-    others = [
-        f"{name} {info.versions.get(name)}" for name in ("torch", "numpy") if info.versions.get(name) != here[name]
-    ]
-    if not others:
+    here = {name: version for name, version in versions().items() if name != "python"}
+    then = {name: info.versions.get(name) for name in here}
+    if then == here:
         return ""
-    ours = ", ".join(f"{name} {here[name]}" for name in ("torch", "numpy"))
-    return f"note: {info.url} was made with {', '.join(others)}, here are {ours}: the bits of the run may differ"
+    made, ours = (", ".join(f"{name} {version}" for name, version in each.items()) for each in (then, here))
+    return f"note: {info.url} was made with {made}, here are {ours}: the bits of the run may differ"
 
 
 def write_checkpoint(

@@ -64,7 +64,7 @@ class Judge:
     """Scores of synthetic anomalies made from training images, by kind."""
 
     @property
-    def verdict(self) -> str:
+    def threshold_note(self) -> str:
         """What is called anomalous, in a few words."""
         if self.above is None:
             return "no threshold"
@@ -155,7 +155,7 @@ class Detector(Judge):
         side = self.resolution
         return (
             f"<Detector: {self.inference.config.method}, images of {side}x{side}x{self.channels},"
-            f" score {self.criterion.by}{terms}{images}, {self.verdict}>"
+            f" score {self.criterion.by}{terms}{images}, {self.threshold_note}>"
         )
 
     @staticmethod

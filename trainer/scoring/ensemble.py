@@ -45,7 +45,7 @@ class Ensemble(Judge):
     made: Mapping[str, np.ndarray] = field(default_factory=dict)  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"<Ensemble of {', '.join(self.members)}: score {self.criterion.by}, {self.verdict}>"
+        return f"<Ensemble of {', '.join(self.members)}: score {self.criterion.by}, {self.threshold_note}>"
 
     @staticmethod
     def load(

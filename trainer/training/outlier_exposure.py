@@ -1,7 +1,7 @@
 """Latent outlier exposure (LOE, Qiu et al. 2022): a loss that takes part of each batch for anomalous.
 
 It needs two losses of an image: as a normal one and as an anomalous one. Which images count as anomalous follows from
-the losses themselves, again in each batch; how many is an assumption, alpha, that no label goes into.
+the losses themselves, in each batch for itself; how many is an assumption, alpha, that no label goes into.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Step:
         self.shown = torch.zeros((), dtype=torch.int64, device=device)
 
     def begin(self, phase: Phase) -> None:
-        """Set up for a phase, with optimisers whose moments start again."""
+        """Set up for a phase, with optimisers whose moments start from zero."""
         raise NotImplementedError
 
     def run(self, images_seen: int) -> dict[str, Tensor]:
