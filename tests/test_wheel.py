@@ -27,7 +27,7 @@ def test_every_module_and_page_is_in_the_wheel(tmp_path: Path) -> None:
     here = {
         path.relative_to(ROOT).as_posix()
         for program in PROGRAMS
-        for ending in ("py", "html", "typed")
+        for ending in ("py", "html", "js", "typed")
         for path in (ROOT / program).rglob(f"*.{ending}")
     }
     assert packed == here and {f"{program}/py.typed" for program in PROGRAMS} <= packed

@@ -41,6 +41,7 @@ PROGRAM = Program(
                 "score", "RUN IMAGES ...", "rank images, and say which are anomalous", "trainer.commands.score:Score"
             ),
             Command("audit", "RUN", "rank a run's own training images", "trainer.commands.audit:Audit"),
+            Command("review", "RUN", "decide in a browser which of them are junk", "trainer.commands.review:Review"),
             Command(
                 "export",
                 "RUN --format torch|onnx --out FOLDER",

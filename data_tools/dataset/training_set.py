@@ -46,7 +46,7 @@ def training_set(
     anomalies than there are, when nothing is left, and what `Dataset.images` raises.
     """
     excluded = excluded or {}
-    chosen = _chosen(dataset, gamma, seed, excluded, planted)
+    chosen = chosen_rows(dataset, gamma, seed, excluded, planted)
     check_some_left(dataset, excluded)
     anomalies = dataset.images("train-anomaly") if len(chosen) else dataset.decoded(())
     if window:
@@ -73,7 +73,7 @@ def all_images(
     for shards in groups(dataset.manifest.of(pool), window):
         rows = kept_rows(shards, excluded)
         yield from _blocks(pool, dataset.decoded(shards), dataset.origin_lines(shards), rows)
-    chosen = _chosen(dataset, gamma, seed, excluded, planted)
+    chosen = chosen_rows(dataset, gamma, seed, excluded, planted)
     if len(chosen):
         pool, shards = "train-anomaly", dataset.manifest.of("train-anomaly")
         yield from _blocks(pool, dataset.decoded(shards), dataset.origin_lines(shards), chosen)
@@ -85,7 +85,8 @@ def _blocks(pool: str, images: np.ndarray, origins: list[str], rows: np.ndarray)
         yield Block(images[some], [{"pool": pool, **json.loads(origins[row])} for row in some])
 
 
-def _chosen(dataset: Dataset, gamma: float, seed: int, excluded: Excluded, planted: str) -> np.ndarray:
+def chosen_rows(dataset: Dataset, gamma: float, seed: int, excluded: Excluded, planted: str) -> np.ndarray:
+    """Which rows of train-anomaly join a training set, in their order; int64."""
     chosen = chosen_anomalies(dataset, gamma, seed, planted)
     if not excluded or not len(chosen):
         return chosen

@@ -725,7 +725,7 @@ def test_latin1_audit(scored: Path, tmp_path: Path) -> None:
     worst = np.zeros((3, 8, 8, 1), np.uint8)
     files = ["gr\udcf6\udcdfe.png", "a\nb\r.png", "=1+1\ud800<script>.png"]
     origins = [f'{{"key": "k{i}", "pool": "train-normal", "file": {json.dumps(file)}}}' for i, file in enumerate(files)]
-    ranking = audit.Ranking(judge.score(worst), origins, worst)
+    ranking = audit.Ranking(judge.score(worst), origins, worst, np.arange(3))
     audit.write_table(tmp_path / "audit.csv", ranking, "fused")
     audit.write_exclusions(tmp_path / "exclude.txt", ranking, 3, judge.meaning)
     write_page(tmp_path / "index.html", ranking, judge)

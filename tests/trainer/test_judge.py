@@ -156,7 +156,8 @@ def test_an_audits_table_has_all_that_a_source_says_of_an_image(tmp_path: Path) 
         {"pool": "train-normal", "key": "a", "file": "plate 1/a.tif"},
         {"pool": "train-normal", "key": "b", "n": 7},
     ]
-    ranking = Ranking(scored, [json.dumps(origin) for origin in origins], np.zeros((0, 8, 8, 1), np.uint8))
+    worst = np.zeros((0, 8, 8, 1), np.uint8)
+    ranking = Ranking(scored, [json.dumps(origin) for origin in origins], worst, np.arange(2))
     write_table(tmp_path / "audit.csv", ranking, "fused")
     first, second = rows_of(tmp_path / "audit.csv")
     assert (first["key"], first["file"], first["n"]) == ("a", "plate 1/a.tif", "")

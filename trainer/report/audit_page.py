@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_tools.dataset.exclusion import written_key
 from data_tools.text import readable
 from trainer.report.overlay import overlaid
 from trainer.report.pages import rendered
@@ -36,6 +37,7 @@ def write_page(path: Path, ranking: Ranking, detector: Detector | Ensemble) -> N
     items = []
     for i, image in enumerate(worst):
         origin: dict[str, Any] = json.loads(ranking.origins[i])
+        key = origin.pop("key")
         surprise = {name: float(column[i]) for name, column in parts.items()}
         items.append(
             {
@@ -45,7 +47,8 @@ def write_page(path: Path, ranking: Ranking, detector: Detector | Ensemble) -> N
                 "score": float(scored.score[i]),
                 "p": float(scored.p_value[i]),
                 "excluded": bool(ranking.excluded[i]),
-                "key": readable(origin.pop("key")),
+                "key": readable(key),
+                "line": written_key(key),
                 "origin": readable(", ".join(f"{name} {x}" for name, x in origin.items() if x not in ("", None))),
                 "parts": [{"name": name, "p": 10**-s, "width": full * s} for name, s in surprise.items()],
             }

@@ -25,12 +25,13 @@ class Ranking:
     """All n training images, the most anomalous first.
 
     scored: terms, scores, p-values and verdicts; origins: pool, key and provenance of each as a line of JSON; worst:
-    the first images themselves, uint8 K x H x W x C.
+    the first images themselves, uint8 K x H x W x C; samples: which of the training set each is, int64 n.
     """
 
     scored: Scored
     origins: list[str]
     worst: np.ndarray
+    samples: np.ndarray
 
     @property
     def excluded(self) -> np.ndarray:
@@ -60,7 +61,7 @@ def ranked(run: str, detector: Detector | Ensemble, cache: Cache, shown: int, da
         first = np.argsort(-both, kind="stable")[:shown]
         worst, held = np.concatenate([worst, block.images])[first], both[first]
     order = np.argsort(-np.concatenate([each.score for each in parts]), kind="stable")
-    return Ranking(_in_order(parts, order), [origins[i] for i in order], worst)
+    return Ranking(_in_order(parts, order), [origins[i] for i in order], worst, order)
 
 
 def _in_order(parts: list[Scored], order: np.ndarray) -> Scored:

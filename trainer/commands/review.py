@@ -1,0 +1,125 @@
+"""python -m trainer review: the worst training images in a browser, decided one by one or in groups."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import os
+import secrets
+import signal
+import sys
+import threading
+import webbrowser
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from data_tools.commands.options import CacheOptions, Caching
+from data_tools.errors import UserError
+from trainer.commands.shared import Best, Data, Runs
+from trainer.scoring import PAPER_LAMBDA
+from trainer.scoring.criterion import Criterion
+
+if TYPE_CHECKING:
+    from trainer.scoring.detector import Detector
+    from trainer.scoring.ensemble import Ensemble
+
+
+@dataclass(frozen=True)
+class Review:
+    """Open a page on which a person decides which of a run's training images are junk, the most anomalous first.
+
+    Each decision is saved at once; exclude.txt, to train without the junk, and labels.csv follow. Several people may
+    review the same run: of two decisions about an image the later one counts.
+    """
+
+    run: Runs
+    out: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: RUN/review)")] = ""
+    """The folder of decisions and lists; it is gone on with where it exists."""
+    best: Best = False
+    data: Data = ""
+    by: str = "fused"
+    """The score that images are ordered by; see score."""
+    lam: Annotated[float, tyro.conf.arg(name="lambda")] = PAPER_LAMBDA
+    """lambda in a = lambda L_n + (1 - lambda) L_o."""
+    host: str = "127.0.0.1"
+    """Address to listen on; whoever can reach it and knows the page's address may decide."""
+    port: int = 8601
+    """Port to listen on; 0 takes one that is free."""
+    reviewer: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: the user's name)")] = ""
+    """Who decides."""
+    browser: bool = True
+    """Open the page in this machine's browser, where there is a screen."""
+    caching: Caching = field(default_factory=CacheOptions)
+
+    def __call__(self) -> None:
+        from data_tools.storage import absolute
+        from trainer.review.decisions import FOLDER, Decisions
+        from trainer.review.server import served
+        from trainer.review.session import Review as Open
+        from trainer.review.table import left_out, run_table
+        from trainer.run.folder import read_excluded, run_dataset
+        from trainer.scoring.calibration import run_of
+        from trainer.scoring.loading import absolute_runs, check_fits, chosen_checkpoints, load_detector, runs_in
+
+        if not 0 <= self.port <= 65535:
+            raise UserError(f"--port {self.port}: is outside 0 to 65535 - give e.g. 8601")
+        criterion = Criterion(self.by, self.lam)
+        criterion.check()
+        checkpoints = chosen_checkpoints(absolute_runs(self.run), self.best)
+        check_fits(checkpoints, criterion)
+        run = run_of(runs_in(checkpoints)[0])
+        if "," in checkpoints and not self.out:
+            raise UserError("--out is missing - give a folder, which is none of these runs' own")
+        place, cache = absolute(self.out) or f"{run}/{FOLDER}", self.caching.open()
+        decisions = Decisions(f"{place}/decisions", self.reviewer or _user())  # damaged ones are said before the work
+        with_false_alarms = Criterion(
+            self.by, self.lam, false_alarms=0.01
+        )  # any calibrated threshold: p-values come with it
+
+        @functools.cache
+        def load() -> Detector | Ensemble:
+            return load_detector(
+                checkpoints,
+                with_false_alarms,
+                cache=self.caching.cache,
+                cache_limit=self.caching.cache_limit,
+                data=self.data,
+            )
+
+        table = run_table(run, checkpoints, f"{self.by} {self.lam}", load, cache, self.data, place)
+        missing = left_out(run_dataset(run, self.data, cache), read_excluded(run))
+        review = Open(run.rstrip("/").rpartition("/")[2], place, table, decisions, missing)
+        signal.signal(signal.SIGTERM, _interrupt)
+        server = served(review, secrets.token_urlsafe(24), self.host, self.port)
+        review.begin()
+        print(f"{len(table):,} training images to review: {server.address}", flush=True)
+        if self.browser and (
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"
+        ):
+            webbrowser.open(server.address)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):  # the lists are written in a moment
+                signal.signal(number, signal.SIG_IGN)
+            server.shutdown()
+            review.end()
+        counts = review.counts()
+        said = ", ".join(f"{counts[name]:,} {name}" for name in ("junk", "fine", "unsure"))
+        print(f"{said}: {place}/exclude.txt, {place}/labels.csv")
+        print(f"next: python -m trainer train … --exclude {place}/exclude.txt --out ANOTHER")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}"
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
