@@ -52,7 +52,7 @@ class Settings(BaseModel):
 
     run: str = Field(description="URL of a run, or of one checkpoint; or of several, by commas")
     best: Annotated[bool, Field(description="the best checkpoint instead of the newest")] = False
-    by: Annotated[str, Field(description="fused, a, or one term by its name, as L_n")] = "fused"
+    by: Annotated[str, Field(description="fused, reviewed, a, or one term by its name, as L_n")] = "fused"
     lam: Annotated[
         float,
         Field(

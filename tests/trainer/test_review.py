@@ -26,12 +26,12 @@ from data_tools.errors import UserError
 from tests.support.checks import refuses
 from trainer.__main__ import main as trainer
 from trainer.review.alike import features, groups, nearest
-from trainer.review.decisions import CHOICES, Decisions
 from trainer.review.lists import write_lists
 from trainer.review.server import ReviewServer, served
 from trainer.review.session import Review
 from trainer.review.table import Table, origin_table
 from trainer.review.views import View
+from trainer.run.decisions import CHOICES, Decisions
 
 TOKEN = "a token"
 ODD = ['"quoted"', "<script>alert(1)</script>", "two\nlines", "x" * 300, "\udc80 no UTF-8", "=1+1", "# hash", "ключ"]

@@ -21,9 +21,9 @@ from tests.support.browser import needs_browser
 from tests.support.driven_browser import Browser, Page, driven_browser
 from tests.trainer.test_review import ODD, TOKEN, made_up
 from trainer.__main__ import main as trainer
-from trainer.review.decisions import Decisions
 from trainer.review.server import ReviewServer, served
 from trainer.review.session import Review
+from trainer.run.decisions import Decisions
 
 pytestmark = [needs_browser, pytest.mark.slow]
 CAPTIONS = (

@@ -30,13 +30,12 @@ if TYPE_CHECKING:
 class Review:
     """Open a page on which a person decides which of a run's training images are junk, the most anomalous first.
 
-    Each decision is saved at once; exclude.txt, to train without the junk, and labels.csv follow. Several people may
-    review the same run: of two decisions about an image the later one counts.
+    Each decision is saved at once in RUN/review, of several runs the first one's; exclude.txt, to train without the
+    junk, and labels.csv follow, and --by reviewed learns from them. Several people may review the same run: of two
+    decisions about an image the later one counts.
     """
 
     run: Runs
-    out: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: RUN/review)")] = ""
-    """The folder of decisions and lists; it is gone on with where it exists."""
     best: Best = False
     data: Data = ""
     by: str = "fused"
@@ -54,11 +53,10 @@ class Review:
     caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:
-        from data_tools.storage import absolute
-        from trainer.review.decisions import FOLDER, Decisions
         from trainer.review.server import served
         from trainer.review.session import Review as Open
         from trainer.review.table import left_out, run_table
+        from trainer.run.decisions import FOLDER, Decisions
         from trainer.run.folder import read_excluded, run_dataset
         from trainer.scoring.calibration import run_of
         from trainer.scoring.loading import absolute_runs, check_fits, chosen_checkpoints, load_detector, runs_in
@@ -70,9 +68,7 @@ class Review:
         checkpoints = chosen_checkpoints(absolute_runs(self.run), self.best)
         check_fits(checkpoints, criterion)
         run = run_of(runs_in(checkpoints)[0])
-        if "," in checkpoints and not self.out:
-            raise UserError("--out is missing - give a folder, which is none of these runs' own")
-        place, cache = absolute(self.out) or f"{run}/{FOLDER}", self.caching.open()
+        place, cache = f"{run}/{FOLDER}", self.caching.open()
         decisions = Decisions(f"{place}/decisions", self.reviewer or _user())  # damaged ones are said before the work
         with_false_alarms = Criterion(
             self.by, self.lam, false_alarms=0.01
@@ -88,7 +84,8 @@ class Review:
                 data=self.data,
             )
 
-        table = run_table(run, checkpoints, f"{self.by} {self.lam}", load, cache, self.data, place)
+        score = f"{self.by} {self.lam} {decisions.digest() if self.by == 'reviewed' else ''}"
+        table = run_table(run, checkpoints, score, load, cache, self.data, place)
         missing = left_out(run_dataset(run, self.data, cache), read_excluded(run))
         review = Open(run.rstrip("/").rpartition("/")[2], place, table, decisions, missing)
         signal.signal(signal.SIGTERM, _interrupt)

@@ -9,13 +9,14 @@ import numpy as np
 from data_tools.errors import UserError
 from trainer.scoring.detector import Detector
 from trainer.scoring.ensemble import Ensemble, own_name
-from trainer.scoring.join import FUSED, weights
+from trainer.scoring.join import FUSED, SUMMED, weights
 
 
 @dataclass(frozen=True)
 class Parts:
-    """by: `fused` for a sum of weights times -log p, else one of weights times terms. Of the terms, by name: meanings,
-    known: those of n training images.
+    """by: `fused` or `reviewed` for a sum of weights times -log p, else one of weights times terms.
+
+    Of the terms, by name: meanings, known: those of n training images.
     """
 
     by: str
@@ -28,7 +29,7 @@ def parts_of(detector: Detector | Ensemble) -> Parts:
     """Of a detector's score; UserError for one of several runs that a folder cannot join."""
     by = detector.criterion.by
     if isinstance(detector, Detector):
-        joined = detector.calibrated.weights if by == FUSED else weights(by, detector.criterion.lam)
+        joined = detector.calibrated.weights if by in SUMMED else weights(by, detector.criterion.lam)
         return Parts(by, joined, detector.meanings, detector.known_terms)
     if by == "a":
         raise UserError("--by a: of several runs a folder joins -log p of terms - give fused, or one term")
@@ -38,7 +39,7 @@ def parts_of(detector: Detector | Ensemble) -> Parts:
         raise UserError(f"RUN,RUN: were calibrated on {sorted(counts)} images - export runs on equally many")
     found = Parts(FUSED, {}, {}, {})
     for number, (name, member) in enumerate(members):
-        own = member.calibrated.weights if by == FUSED else {by: 1.0}
+        own = member.calibrated.weights if by in SUMMED else {by: 1.0}
         for term, known in member.known_terms.items():
             called = own_name(number, term)
             found.weights[called] = own.get(term, 0.0) / len(members)

@@ -92,7 +92,7 @@ class Detector:
     def joined(self, terms: dict[str, np.ndarray]) -> np.ndarray:
         """One score from the terms, as detector.json says."""
         weights = self.facts["weights"]
-        if self.facts["by"] == "fused":  # folders of earlier versions name no weights then
+        if self.facts["by"] in ("fused", "reviewed"):  # folders of earlier versions name no weights then
             weights = weights or dict.fromkeys(self.terms, 1.0)
             logs = [weight * np.log(_p_values(terms[name], self.known[name])) for name, weight in weights.items()]
             return -np.sum(logs, axis=0)

@@ -183,11 +183,11 @@ class Method:
         return tuple(sorted(found, key=lambda term: term.name != self.known_by))
 
     def scores(self) -> tuple[str, ...]:
-        """What --by may call the score: `fused`, `a` where there is one, and the terms that `fused` joins."""
-        from trainer.scoring.join import has_a
+        """What --by may call the score: the joined ones, `a` where there is one, and the terms that `fused` joins."""
+        from trainer.scoring.join import SUMMED, has_a
 
         names = [term.name for term in self.terms() if term.joined]
-        return ("fused", *(["a"] if has_a(names) else []), *names)
+        return (*SUMMED, *(["a"] if has_a(names) else []), *names)
 
     def check_reconstructs(self) -> None:
         """UserError for a method that makes no closest matches, and so no heat maps."""

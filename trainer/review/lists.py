@@ -7,7 +7,7 @@ import io
 from data_tools.dataset.exclusion import written_key
 from data_tools.storage import open_storage, write_bytes
 from data_tools.text import CsvWriter
-from trainer.review.decisions import JUNK, OPEN, Decisions
+from trainer.run.decisions import JUNK, OPEN, Decisions
 
 EXCLUDE, LABELS = "exclude.txt", "labels.csv"
 

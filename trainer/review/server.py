@@ -15,9 +15,9 @@ from urllib.parse import parse_qs, urlsplit
 from data_tools.errors import UserError
 from data_tools.untrusted import parse_json
 from trainer.report.pages import rendered
-from trainer.review.decisions import CHOICES
 from trainer.review.session import MAX_ROWS, GoneError, Review
 from trainer.review.views import View
+from trainer.run.decisions import CHOICES
 
 HERE = Path(__file__).parent
 BODY_BYTES = 2**17

@@ -15,11 +15,11 @@ import numpy as np
 from data_tools.errors import UserError
 from data_tools.text import readable
 from trainer.review.alike import GROUPED, features, groups, nearest
-from trainer.review.decisions import CHOICES, OPEN, Decisions
 from trainer.review.lists import write_lists
 from trainer.review.pictures import ACROSS, png, sheet, tile
 from trainer.review.table import Table
 from trainer.review.views import View
+from trainer.run.decisions import CHOICES, OPEN, Decisions
 
 MAX_VIEWS = 64
 MAX_ROWS = 1000

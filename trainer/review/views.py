@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_tools.errors import UserError
-from trainer.review.decisions import CHOICES, Decisions
 from trainer.review.table import Table
+from trainer.run.decisions import CHOICES, Decisions
 
 SCORE, ALL = "score", "all"
 

@@ -32,7 +32,7 @@ from trainer.scoring.heat import HeatScale, heat_maps
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.kept import keep, own_folder
 from trainer.scoring.synthetic import CORRUPTIONS
-from trainer.scoring.terms.base import Compared
+from trainer.scoring.terms.base import Compared, Term
 from trainer.scoring.trust import judged_of, synthetic_terms, trusted
 
 MAX_IMAGES = 20_000
@@ -69,6 +69,26 @@ class Calibration:
         places = np.minimum(np.searchsorted(self.samples[order], samples), len(order) - 1)
         found = order[places]
         return np.where(self.samples[found] == samples, found, -1)
+
+
+def joined_in(inference: Inference, calibration: Calibration) -> tuple[Term, ...]:
+    """The terms that `fused` joins here: those of the calibration, which in an old run are fewer."""
+    return tuple(term for term in inference.joined if term.name in calibration.terms)
+
+
+def terms_of(
+    inference: Inference, calibration: Calibration, images: np.ndarray, samples: np.ndarray | None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """These terms of N images, and which of the images are in the calibration, bool N; as of `Detector.score`."""
+    rows = np.full(len(images), -1) if samples is None else calibration.rows_of(samples)
+    known = rows >= 0
+    terms = {name: column[rows] for name, column in calibration.terms.items()}
+    if not known.all() or not len(rows):
+        joined = joined_in(inference, calibration)
+        values = inference.values(images[~known], joined)
+        for name, column in compared(joined, values, calibration.kept).items():
+            terms[name][~known] = column
+    return terms, known
 
 
 def calibrated(inference: Inference, data: TrainingSet) -> Calibration:

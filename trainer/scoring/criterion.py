@@ -25,7 +25,8 @@ class ShareCriterion:
     """By what images are judged, and which share of them is called anomalous."""
 
     by: str = "fused"
-    """fused: all terms, calibrated on the training images; a: the paper's score; or one term by its name, as L_n."""
+    """fused: all terms, calibrated on the training images; reviewed: the same, weighed by what was decided in a review;
+    a: the paper's score; or one term by its name, as L_n."""
     lam: Annotated[float, tyro.conf.arg(name="lambda")] = PAPER_LAMBDA
     """lambda in a = lambda L_n + (1 - lambda) L_o."""
     false_alarms: Number = None

@@ -13,14 +13,14 @@ from data_tools.dataset.cache import DEFAULT_LIMIT
 from data_tools.dataset.intensity import Intensity
 from data_tools.errors import UserError
 from trainer.run.checkpoint import chosen_checkpoint, read_info
-from trainer.scoring.calibration import HEAT, Calibration, calibration_of
-from trainer.scoring.comparison import compared
+from trainer.scoring.calibration import HEAT, Calibration, calibration_of, joined_in, run_of, terms_of
 from trainer.scoring.criterion import AUTO, Criterion
 from trainer.scoring.heat import full_size, heat_maps, strength
 from trainer.scoring.inference import Inference
-from trainer.scoring.join import fused, weights
+from trainer.scoring.join import REVIEWED, SUMMED, fused, weights
 from trainer.scoring.junk_share import JunkShare, junk_share
 from trainer.scoring.p_values import p_values
+from trainer.scoring.reviewed_run import decided, with_decisions
 from trainer.scoring.terms.base import Term
 from trainer.scoring.thresholds import Kind, Threshold, threshold
 
@@ -148,7 +148,7 @@ class Detector(Judge):
         known = self.calibration
         terms = (
             f" of {' + '.join(name for name, weight in known.weights.items() if weight)}"
-            if known and self.criterion.by == "fused"
+            if known and self.criterion.by in SUMMED
             else ""
         )
         images = f", calibrated on {len(known.samples):,} training images" if known else ""
@@ -179,7 +179,10 @@ class Detector(Judge):
         inference = Inference.from_checkpoint(info)
         if criterion.is_plain:
             return Detector(inference, criterion)
-        return Detector(inference, criterion, calibration_of(info, inference, cache, cache_limit, data))
+        known = calibration_of(info, inference, cache, cache_limit, data)
+        if criterion.by == REVIEWED:
+            known = with_decisions(info, inference, known, decided([run_of(info.url)]), cache, cache_limit, data)
+        return Detector(inference, criterion, known)
 
     @property
     def resolution(self) -> int:
@@ -204,8 +207,7 @@ class Detector(Judge):
     @property
     def joined(self) -> tuple[Term, ...]:
         """The terms that `fused` joins here: those of the calibration, which in an old run are fewer."""
-        known = self.calibration.terms if self.calibration else ()
-        return tuple(term for term in self.inference.joined if term.name in known)
+        return joined_in(self.inference, self.calibration) if self.calibration else ()
 
     def score(self, images: np.ndarray, samples: np.ndarray | None = None) -> Scored:
         """images: uint8, N x H x W x C; H = W = a whole multiple of the detector's resolution.
@@ -216,19 +218,13 @@ class Detector(Judge):
         if self.calibration is None:
             terms = self.inference.values(images, self.inference.quick).terms
             return self.verdicts(self.score_of(terms), terms)
-        rows = np.full(len(images), -1) if samples is None else self.calibration.rows_of(samples)
-        known = rows >= 0
-        terms = {name: column[rows] for name, column in self.calibration.terms.items()}
-        if not known.all() or not len(rows):
-            values = self.inference.values(images[~known], self.joined)
-            for name, column in compared(self.joined, values, self.calibration.kept).items():
-                terms[name][~known] = column
+        terms, known = terms_of(self.inference, self.calibration, images, samples)
         score = self.score_of(terms, known)
         return self.verdicts(score, terms, p_values(score, self.known, known))
 
     def score_of(self, terms: Mapping[str, np.ndarray], is_known: np.ndarray | None = None) -> np.ndarray:
         """One score from terms, N; is_known (bool N): those of an image that is in the calibration."""
-        if self.criterion.by == "fused":
+        if self.criterion.by in SUMMED:
             assert self.calibration
             return fused(terms, self.calibration.terms, self.calibration.weights, is_known)
         parts = [weight * terms[name] for name, weight in weights(self.criterion.by, self.criterion.lam).items()]

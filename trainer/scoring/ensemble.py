@@ -23,8 +23,9 @@ from trainer.scoring.calibration import calibration_of, run_of
 from trainer.scoring.criterion import AUTO, Criterion
 from trainer.scoring.detector import Detector, Judge, Scored
 from trainer.scoring.inference import Inference
-from trainer.scoring.join import FUSED
+from trainer.scoring.join import REVIEWED, SUMMED
 from trainer.scoring.p_values import p_values
+from trainer.scoring.reviewed_run import decided, with_decisions
 from trainer.scoring.synthetic import of_each_kind
 from trainer.scoring.trust import judged_of
 
@@ -69,10 +70,13 @@ class Ensemble(Judge):
         for url, excluded in zip(urls, left_out):
             if excluded != left_out[0]:
                 raise UserError(f"{url}: leaves out other images than {urls[0]} - give runs on the same images")
+        is_junk = decided(urls) if criterion.by == REVIEWED else {}
         members = []
         for info in infos:
             inference = Inference.from_checkpoint(info)
             made = calibration_of(info, inference, cache, cache_limit, data)
+            if criterion.by == REVIEWED:
+                made = with_decisions(info, inference, made, is_junk, cache, cache_limit, data)
             members.append(Detector(inference, Criterion(criterion.by, criterion.lam), made))
         dataset = run_dataset(urls[0], data, opened)
         images = run_images(urls[0], configs[0], dataset)
@@ -180,8 +184,8 @@ def own_name(number: int, term: str) -> str:
 
 
 def _nats(member: Detector, score: np.ndarray, p_value: np.ndarray | None) -> np.ndarray:
-    """A run's score on a scale that runs share: `fused` has it, any other score becomes -log p."""
-    if member.criterion.by == FUSED:
+    """A run's score on a scale that runs share: a sum of -log p has it, any other score becomes -log p."""
+    if member.criterion.by in SUMMED:
         return score
     p_value = p_values(score, member.known, np.full(len(score), True)) if p_value is None else p_value
     return -np.log(p_value)

@@ -12,6 +12,9 @@ from trainer.scoring.p_values import p_values
 
 FUSED = "fused"
 """What `fused` is called in tables, and by --by."""
+REVIEWED = "reviewed"
+"""The same sum with weights that decisions gave, see reviewed.py."""
+SUMMED = (FUSED, REVIEWED)
 WEIGHTED = ("L_n", "L_o")
 """The terms of a."""
 
@@ -33,7 +36,7 @@ def has_a(names: Collection[str]) -> bool:
 
 
 def weights(by: str, lam: float) -> dict[str, float]:
-    """The score `by`, which is not `fused`, as weights of terms."""
+    """The score `by`, which is none of `SUMMED`, as weights of terms."""
     return {"L_n": anomaly(1.0, 0.0, lam), "L_o": anomaly(0.0, 1.0, lam)} if by == "a" else {by: 1.0}
 
 

@@ -6,6 +6,7 @@ decision counts, whoever took it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -96,6 +97,12 @@ class Decisions:
         """The decision about an image that counts."""
         known = self.latest.get(key)
         return known.choice if known else OPEN
+
+    def digest(self) -> str:
+        """Changes with what is decided about any image."""
+        with self.lock:
+            known = sorted((key, each.choice) for key, each in self.latest.items() if each.choice != OPEN)
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
     def keys(self, choice: str) -> list[str]:
         """The images of which this was decided."""

@@ -1,0 +1,100 @@
+"""What people decided about a run's training images, as weights for its terms; kept beside the decisions."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from data_tools.dataset.by_sample import ImagesBySample
+from data_tools.dataset.cache import open_cache
+from data_tools.errors import UserError
+from data_tools.storage import open_storage, read_bytes, write_bytes
+from data_tools.untrusted import JSON_BYTES, parse_json
+from trainer.run.checkpoint import CheckpointInfo
+from trainer.run.decisions import FINE, FOLDER, JUNK, Decisions
+from trainer.run.folder import read_config, read_excluded, run_dataset
+from trainer.scoring.calibration import Calibration, run_of, terms_of
+from trainer.scoring.inference import Inference
+from trainer.scoring.p_values import p_values
+from trainer.scoring.reviewed import MIN_DECISIONS, MIN_EACH, learned_weights
+
+WEIGHTS = "weights.json"
+
+
+def decided(runs: Sequence[str]) -> dict[str, bool]:
+    """Of the keys that people called junk or fine in the reviews of some runs whether they are junk.
+
+    UserError where these are too few to learn from.
+    """
+    found: dict[str, bool] = {}
+    for run in runs:
+        reviewed = Decisions(f"{run}/{FOLDER}/decisions", "")
+        found |= {key: each.choice == JUNK for key, each in reviewed.latest.items() if each.choice in (JUNK, FINE)}
+    junk = sum(found.values())
+    if len(found) < MIN_DECISIONS or min(junk, len(found) - junk) < MIN_EACH:
+        raise UserError(
+            f"--by reviewed: {runs[0]} has {junk} images that were called junk and {len(found) - junk} called fine -"
+            f" decide on {MIN_DECISIONS} at least, {MIN_EACH} of each: python -m trainer review {runs[0]}"
+        )
+    return found
+
+
+def with_decisions(
+    info: CheckpointInfo,
+    inference: Inference,
+    calibration: Calibration,
+    is_junk: Mapping[str, bool],
+    cache: str,
+    cache_limit: str,
+    data: str,
+) -> Calibration:
+    """The calibration with weights learned from decisions, by key; the others as of `calibration_of`.
+
+    The weights are kept in the run, since to learn them takes the dataset.
+    """
+    run = run_of(info.url)
+    text = json.dumps([info.sha256, calibration.weights, sorted(is_junk.items())], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    weights = _kept(run, digest, calibration)
+    if weights is None:
+        weights = _learned(run, inference, calibration, is_junk, cache, cache_limit, data)
+        content = json.dumps({"digest": digest, "weights": weights, "decisions": len(is_junk)}, indent=2) + "\n"
+        with contextlib.suppress(UserError, OSError):  # learned again each time then
+            write_bytes(open_storage(f"{run}/{FOLDER}"), WEIGHTS, content.encode())
+    return replace(calibration, weights=weights)
+
+
+def _learned(
+    run: str,
+    inference: Inference,
+    calibration: Calibration,
+    is_junk: Mapping[str, bool],
+    cache: str,
+    cache_limit: str,
+    data: str,
+) -> dict[str, float]:
+    config, _ = read_config(run)
+    dataset = run_dataset(run, data, open_cache(cache, cache_limit))
+    images = ImagesBySample(dataset, config.gamma, config.seed, config.window, read_excluded(run), config.planted)
+    keys = [json.loads(line)["key"] for line in images.lines]
+    samples = np.array([i for i, key in enumerate(keys) if key in is_junk], np.int64)
+    terms, known = terms_of(inference, calibration, images.gather(samples), samples)
+    surprise = {name: -np.log(p_values(terms[name], calibration.terms[name], known)) for name in calibration.terms}
+    return learned_weights(surprise, np.array([is_junk[keys[i]] for i in samples]), calibration.weights)
+
+
+def _kept(run: str, digest: str, calibration: Calibration) -> dict[str, float] | None:
+    """None where there are none, or such as were learned from other decisions or of another checkpoint."""
+    try:
+        values = parse_json(read_bytes(open_storage(f"{run}/{FOLDER}"), WEIGHTS, JSON_BYTES))
+        weights = {name: float(values["weights"][name]) for name in calibration.terms}
+        sound = all(0 <= weight < math.inf for weight in weights.values()) and any(weights.values())
+        return weights if values["digest"] == digest and sound else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
