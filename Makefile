@@ -9,7 +9,7 @@ MICROBATCH ?= 8
 SEED ?= 0
 SHARDS := s3://stratagan/demo
 
-.PHONY: demo demo-through-s3 scale chaos cost speed memory label-free bf16 equality fuzz test test-slow lab clean
+.PHONY: demo demo-through-s3 scale chaos cost speed memory label-free bf16 gpu reviewed equality fuzz test test-slow lab clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "StrataGAN needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -57,6 +57,14 @@ label-free: .venv/ready
 # A command of the trainer with bf16 as hardware rounds it, on a CPU without: make bf16 DO="train --precision bf16 ...".
 bf16: .venv/ready
 	$(BIN)/python -m tests.benchmarks.hardware_bf16 $(DO)
+
+# The paper's networks on a GPU, nine minutes at most; torch and this repository are enough: make gpu PYTHON=python3.
+gpu:
+	$(PYTHON) -m tests.benchmarks.gpu gpu.json
+
+# What decisions about training images teach the score: make reviewed DO="OUT.csv RUN ...", runs on labelled data.
+reviewed: .venv/ready
+	$(BIN)/python -m tests.benchmarks.reviewed $(DO)
 
 # Whether this tree computes what the commit REV did, to the bit: half an hour; ONLY="'score-*'" for some cases.
 equality: .venv/ready

@@ -124,7 +124,9 @@ def test_terms_that_do_not_fit_are_named() -> None:
         known_by = "none"
 
     refuses(Blind().check_reconstructs, "heat maps")
-    refuses(lambda: Criterion("L_r").check_fits(METHODS["search"]), "--by L_r", "--method search", "fused, a, L_n")
+    refuses(
+        lambda: Criterion("L_r").check_fits(METHODS["search"]), "--by L_r", "--method search", "fused, reviewed, a, L_n"
+    )
     refuses(Unknown().terms, "known by none", "L_n")
     refuses(Twice().terms, "two terms L_n")
 

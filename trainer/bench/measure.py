@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -54,19 +54,14 @@ def measure(
     peak: float,
 ) -> Measured:
     """Take steps of this phase for about `seconds` a measurement. Every worker of the group calls it."""
+    flop = _operations(config, phase, data, channels, device, group)
     forget_peak_memory(device)
-    method = method_of(config)
-    step = method.step(config, method.networks(config, channels, len(data)).to(device), data, device, group)
-    step.begin(phase)
-    steps = _Steps(step, phase, device)
+    step, steps = _begun(config, phase, data, channels, device, group)
     steps.take(WARM_UP)
     count = max(int(broadcast_from_first(group, seconds / steps.take(1))), BLOCKS)
     blocks = np.array([steps.take(count // BLOCKS) for _ in range(BLOCKS)]) / (count // BLOCKS)
     memory = peak_memory(device)
     each = float(np.median(blocks))
-    with Operations() as counted:
-        steps.take(1)
-    flop = counted.flop
     return Measured(
         phase.name,
         phase.resolution,
@@ -98,6 +93,25 @@ class _Steps:
             self.images_seen += self.phase.images_a_step
         settle(self.device)
         return time.perf_counter() - begun
+
+
+def _begun(
+    config: TrainConfig, phase: Phase, data: TrainingSet, channels: int, device: torch.device, group: Group
+) -> tuple[Step, _Steps]:
+    method = method_of(config)
+    step = method.step(config, method.networks(config, channels, len(data)).to(device), data, device, group)
+    step.begin(phase)
+    return step, _Steps(step, phase, device)
+
+
+def _operations(
+    config: TrainConfig, phase: Phase, data: TrainingSet, channels: int, device: torch.device, group: Group
+) -> int:
+    """Of a step by one worker; counted in an eager one, since what counts cannot look into a compiled one."""
+    _, steps = _begun(replace(config, compile=False), phase, data, channels, device, group)
+    with Operations() as counted:
+        steps.take(1)
+    return counted.flop
 
 
 def _shares(steps: _Steps, step: Step, count: int, each: float) -> dict[str, float]:

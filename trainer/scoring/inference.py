@@ -18,6 +18,7 @@ from trainer.contrast import FULL, Contrast
 from trainer.methods import method_of
 from trainer.methods.base import Trained
 from trainer.run.checkpoint import CheckpointInfo, Snapshot, check_finite, load_weights, newest_checkpoint, read_info
+from trainer.scoring.allocator import keep_freed_memory
 from trainer.scoring.join import PAPER_LAMBDA, anomaly
 from trainer.scoring.terms.base import Compared, Response, Term
 from trainer.scoring.terms.normalised_residual import residual_map
@@ -112,7 +113,9 @@ class Inference:
         contrast: Contrast = FULL,
     ) -> Inference:
         """Has networks, just loaded, to itself; on the GPU where there is one."""
-        device = device or best_device()
+        device = torch.device(device or best_device())
+        if device.type == "cpu":
+            keep_freed_memory()
         for network in networks.values():
             network.to(device).requires_grad_(False).eval()
         return Inference(config, networks, resolution, channels, alpha, device, intensity, contrast)
