@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit
 
 MIN_DECISIONS = 20
 MIN_EACH = 4
@@ -46,6 +44,9 @@ def learned_weights(
 
 def _fitted(x: np.ndarray, junk: np.ndarray, start: np.ndarray, freedom: float) -> tuple[np.ndarray, float, float]:
     """Weights of terms, slope and intercept: the chance of junk is expit(slope x @ weights + intercept)."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
     y = junk.astype(np.float64)
     free = freedom > 0
 

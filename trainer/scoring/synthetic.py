@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
-from sklearn.metrics import roc_auc_score
 
 from data_tools.errors import UserError
 
@@ -46,6 +44,8 @@ def _blot(image: np.ndarray, draw: np.random.Generator) -> None:
 
 
 def _faint(image: np.ndarray, draw: np.random.Generator) -> None:
+    from scipy.ndimage import gaussian_filter  # takes longer to import than it is used
+
     sigma, left = min(image.shape[:2]) / 16, draw.uniform(0.2, 0.6)
     pixels = image.astype(np.float64)
     structure = gaussian_filter(pixels, (sigma, sigma, 0))
@@ -94,5 +94,7 @@ def median_separation(separations: Sequence[float]) -> float:
 
 def separation(scores: np.ndarray, corrupted_scores: np.ndarray) -> float:
     """AUC of the corrupted images' scores against the originals', greater = more anomalous; 0.5 tells nothing."""
+    from sklearn.metrics import roc_auc_score  # a second, which scoring with a kept calibration does without
+
     labels = np.arange(len(scores) + len(corrupted_scores)) >= len(scores)
     return float(roc_auc_score(labels, np.concatenate([scores, corrupted_scores])))
