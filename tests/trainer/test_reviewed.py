@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from data_tools.dataset.reader import open_dataset
 from tests.support.checks import refuses
 from trainer.__main__ import main as trainer
+from trainer.methods import METHODS
 from trainer.run.decisions import Decisions
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector
@@ -39,12 +42,18 @@ def auc(weights: dict[str, float], says: tuple[float, ...], seed: int = 1000) ->
     return float(roc_auc_score(junk, np.sum([weights[name] * surprise[name] for name in PRIOR], axis=0)))
 
 
-def test_a_term_that_says_it_all_gets_the_say_and_one_that_has_none_may_get_it() -> None:
-    for says, winner in (((3.0, 0.0, 0.0), "good"), ((0.0, 0.0, 3.0), "unused")):
-        surprise, junk = drawn(200, 0, says)
-        weights = learned_weights(surprise, junk, PRIOR)
-        assert max(weights, key=lambda name: weights[name]) == winner
-        assert auc(weights, says) > auc(PRIOR, says) + 0.05
+def test_a_term_that_says_it_all_gets_the_say_and_one_that_has_none_gets_none() -> None:
+    says = (3.0, 0.0, 3.0)
+    surprise, junk = drawn(200, 0, says)
+    weights = learned_weights(surprise, junk, PRIOR)
+    assert weights["good"] > 1.5 and weights["unused"] == 0
+    assert auc(weights, says) > auc(PRIOR, says) + 0.03
+
+
+def test_of_a_single_term_there_is_nothing_to_learn() -> None:
+    surprise, junk = drawn(50, 0)
+    prior = {"good": 2.0, "bad": 0.0, "unused": 0.0}
+    assert learned_weights(surprise, junk, prior) == prior
 
 
 def test_decisions_that_say_nothing_change_little() -> None:
@@ -105,10 +114,23 @@ def test_the_fit_is_the_least_of_its_loss() -> None:
 # ---- through every door ------------------------------------------------------------------------------------------
 
 
+def give_say(run: Path, names: tuple[str, ...]) -> None:
+    """In a run so short that terms tell nothing: which of them `fused` joins."""
+    (kept,) = (run / "calibration").glob("*.safetensors")
+    with safe_open(kept, "np") as file:
+        facts = file.metadata()
+    tensors = safetensors.numpy.load(kept.read_bytes())
+    terms = [term.name for term in METHODS["proposed"].terms() if f"terms.{term.name}" in tensors]
+    tensors["weights"] = np.array([float(name in names) for name in terms])
+    kept.write_bytes(safetensors.numpy.save(tensors, facts))
+
+
 @pytest.fixture(scope="module")
 def reviewed(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run and what was decided about thirty of its images: those of which L_n finds much are junk."""
     run = Path(shutil.copytree(scored, tmp_path_factory.mktemp("reviewed") / "run"))
+    Detector.load(str(run), cache=str(scored.parent / "cache"))
+    give_say(run, ("L_n", "L_m"))
     detector = Detector.load(str(run), cache=str(scored.parent / "cache"))
     lines = open_dataset(str(scored.parent / "shards")).provenance("train-normal")
     known = detector.calibrated
@@ -162,7 +184,8 @@ def test_too_few_decisions_are_refused(scored: Path, tmp_path: Path, junk: int, 
 
 
 def test_several_runs_share_what_was_decided(reviewed: Path, scored: Path, tmp_path: Path) -> None:
-    other = Path(shutil.copytree(scored, tmp_path / "other"))
+    other = Path(shutil.copytree(reviewed, tmp_path / "other"))
+    shutil.rmtree(other / "review")
     both = Ensemble.load([str(reviewed), str(other)], Criterion("reviewed"), cache=str(scored.parent / "cache"))
     weights = [member.calibrated.weights for member in both.members.values()]
     assert weights[0] == pytest.approx(weights[1]), "the same networks, the same decisions"

@@ -24,10 +24,10 @@ def learned_weights(
 ) -> dict[str, float]:
     """The weight of each term, whose sum is that of `prior`.
 
-    surprise: -log p of each term, float64 n; junk: bool n; prior: the label-free weights, at least 0. A function of
-    these alone.
+    surprise: -log p of each term, float64 n; junk: bool n; prior: the label-free weights, at least 0; terms that
+    have no say there get none. A function of these alone.
     """
-    names = list(prior)
+    names = [name for name, weight in prior.items() if weight > 0]
     x = np.stack([surprise[name] for name in names], axis=1)
     start = np.array([prior[name] for name in names])
     start = start / start.sum()
@@ -39,7 +39,7 @@ def learned_weights(
     chosen = next(i for i in range(len(FREEDOMS)) if mean[i] - mean[best] <= error[i])  # the least within one error
     weights, _, _ = _fitted(x, junk, start, FREEDOMS[chosen])
     weights = weights / weights.sum() * sum(prior.values())
-    return dict(zip(names, weights.tolist()))
+    return dict.fromkeys(prior, 0.0) | dict(zip(names, weights.tolist()))
 
 
 def _fitted(x: np.ndarray, junk: np.ndarray, start: np.ndarray, freedom: float) -> tuple[np.ndarray, float, float]:
