@@ -28,6 +28,7 @@ from data_tools.storage.s3_settings import CONFIG, KEYS
 from tests.data_tools.test_odd_stores import ACCESS, EMPTY, SECRET, credential, serving
 from tests.support.checks import refuses
 from tests.support.runs import TINY
+from trainer.run.monitor import PAGES
 
 ROOT = Path(__file__).parents[2]
 CLI = [sys.executable, "-m", "cluster"]
@@ -174,13 +175,12 @@ def test_a_job_is_followed_and_its_curves_are_read_from_the_store(up: Up, datase
     expected = [(line["images_seen"], line["critic/wasserstein"]) for line in metrics if "critic/wasserstein" in line]
     assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in expected] and len(found) > 2
     wait_until(lambda: "first/events" in requests.get(f"{up.state['tensorboard']}/data/runs", timeout=10).json())
-    wait_until(lambda: layout(up, "first/events")["category"][0]["title"] == "training")
+    wait_until(lambda: [page["title"] for page in layout(up)["category"]] == list(PAGES))
     failed = up.submit("python", "-m", "trainer", "train", "--data", f"{up.state['store']}/none", *places[2:], *TINY)
     assert failed.returncode == 2 and "runs/first" in failed.stdout + failed.stderr
 
 
-def layout(up: Up, run: str) -> dict[str, Any]:
-    del run
+def layout(up: Up) -> dict[str, Any]:
     return requests.get(f"{up.state['tensorboard']}/data/plugin/custom_scalars/layout", timeout=10).json()
 
 
