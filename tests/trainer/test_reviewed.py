@@ -24,6 +24,7 @@ from trainer.run.decisions import Decisions
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector
 from trainer.scoring.ensemble import Ensemble
+from trainer.scoring.loading import chosen_checkpoints, learned_by, rebuilt
 from trainer.scoring.reviewed import MIN_DECISIONS, _fitted, learned_weights
 
 PRIOR = {"good": 1.0, "bad": 1.0, "unused": 0.0}
@@ -191,6 +192,14 @@ def test_several_runs_share_what_was_decided(reviewed: Path, scored: Path, tmp_p
     assert weights[0] == pytest.approx(weights[1]), "the same networks, the same decisions"
     alone = loaded(reviewed, scored)
     assert np.allclose(both.known, alone.known)
+
+
+def test_what_was_learned_travels_to_other_processes(reviewed: Path, scored: Path) -> None:
+    """As batch scoring on a cluster has it, whose workers see neither decisions nor dataset."""
+    ours = loaded(reviewed, scored)
+    theirs = rebuilt(chosen_checkpoints(str(reviewed), False), ours.criterion, learned_by(ours))
+    images = open_dataset(str(scored.parent / "shards")).images("test-anomaly")
+    assert np.array_equal(theirs.score(images).score, ours.score(images).score) and theirs.above == ours.above
 
 
 def test_score_and_audit_from_the_command_line(reviewed: Path, scored: Path, tmp_path: Path) -> None:
