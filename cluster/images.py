@@ -141,8 +141,8 @@ def _bounded(file: IO[bytes]) -> bytes:
 
 def _of_tar(path: Path, name: str, scratch: Path) -> Iterator[Item]:
     """A WebDataset tar, or any other: every image in it; keys as of `tar_keys`."""
-    with tars.opened(path, scratch) as (file, found):
-        members = [member for member in found.files if not has_left_behind(member.name)]
+    with tars.opened(path, scratch) as (file, contents):
+        members = [member for member in contents.files if not has_left_behind(member.name)]
         wanted = [member for member in members if _ending(member.name) in IMAGE_ENDINGS]
         keys = tar_keys([member.name for member in members])
         for member, key in zip(wanted, keys, strict=True):
@@ -158,9 +158,9 @@ def _of_tar(path: Path, name: str, scratch: Path) -> Iterator[Item]:
         for member in members:
             if _is_unread(member.name):
                 yield Item(readable(member.name), b"", kind="unread")
-        for trouble in found.troubles:
+        for trouble in contents.troubles:
             yield Item(name, b"", f"{name}: {trouble}", "end")
-        if not wanted and not found.troubles:
+        if not wanted and not contents.troubles:
             yield Item(name, b"", f"{name}: holds no images")
 
 
@@ -195,12 +195,12 @@ class _Different:
         self.taken = Counter[str]()
 
     def __call__(self, key: str) -> str:
-        found = key
-        while found in self.taken:
+        result = key
+        while result in self.taken:
             self.taken[key] += 1
-            found = f"{key} ({self.taken[key]})"
-        self.taken[found] = 1
-        return found
+            result = f"{key} ({self.taken[key]})"
+        self.taken[result] = 1
+        return result
 
 
 def _base(path: str) -> str:

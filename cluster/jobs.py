@@ -25,8 +25,8 @@ def find_cluster(address: str | None, folder: Path) -> str:
 
     Errors: UserError where there is none.
     """
-    if found := address or os.environ.get("RAY_API_SERVER_ADDRESS"):
-        return found
+    if result := address or os.environ.get("RAY_API_SERVER_ADDRESS"):
+        return result
     state = running(folder)
     if state is None:
         raise UserError("no cluster - start one with python -m cluster up, or give --address http://HOST:8265 of yours")
@@ -120,9 +120,9 @@ def overview(address: str) -> tuple[list[str], list[str]]:
 
     with client_of(address) as client:
         known: list[Any] = list_nodes(address)
-        found = sorted((job for job in client.list_jobs() if job.submission_id), key=lambda job: job.start_time or 0)
+        result = sorted((job for job in client.list_jobs() if job.submission_id), key=lambda job: job.start_time or 0)
     nodes = [node.node_ip for node in known if node.state == "ALIVE"]
-    return nodes, [f"job {job.submission_id}  {job.status:9}  {job.entrypoint}" for job in found]
+    return nodes, [f"job {job.submission_id}  {job.status:9}  {job.entrypoint}" for job in result]
 
 
 async def _show(client: Any, job: str) -> None:

@@ -254,8 +254,8 @@ def score_unit(storage: Storage, unit: Unit, detector: Detector | Ensemble, heat
             if item.kind in ("image", "end"):
                 yield item
 
-    found = shown()
-    while rows := _rows(islice(found, BATCH), detector, heatmaps):
+    images = shown()
+    while rows := _rows(islice(images, BATCH), detector, heatmaps):
         tables.append(pyarrow.Table.from_pylist([{"source": source, **row} for row in rows], schema))
     table = pyarrow.concat_tables(tables) if tables else schema.empty_table()
     return ScoredUnit(table, kinds["mask"], kinds["unread"], " ".join(early))
@@ -277,11 +277,11 @@ def _rows(part: Iterable[Item], detector: Detector | Ensemble, heatmaps: bool) -
     if not images:
         return rows
     stacked = np.stack(images)
-    found = detector.score(stacked)
+    scored = detector.score(stacked)
     for i, row in enumerate(whole):
-        row |= {"score": found.score[i], **{name: column[i] for name, column in found.columns.items()}}
-        if found.anomalous is not None:
-            row["anomalous"] = bool(found.anomalous[i])
+        row |= {"score": scored.score[i], **{name: column[i] for name, column in scored.columns.items()}}
+        if scored.anomalous is not None:
+            row["anomalous"] = bool(scored.anomalous[i])
     if heatmaps:
         for row, heat in zip(whole, detector.heat_shares(stacked)):
             row["heatmap"] = png_of(heat)

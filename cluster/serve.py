@@ -200,22 +200,22 @@ class DetectorService:
     def _score(self, wanted: list[tuple[np.ndarray, bool]]) -> list[Verdict]:
         images = self._black(BATCH)
         images[: len(wanted)] = [image for image, _ in wanted]
-        found = self.detector.score(images)
+        scored = self.detector.score(images)
         heat = self.detector.heat_shares(images) if any(with_map for _, with_map in wanted) else None
         return [
-            self._verdict(found, i, heat[i] if heat is not None and with_map else None)
+            self._verdict(scored, i, heat[i] if heat is not None and with_map else None)
             for i, (_, with_map) in enumerate(wanted)
         ]
 
-    def _verdict(self, found: Scored, i: int, heat: np.ndarray | None) -> Verdict:
-        terms = {name: float(column[i]) for name, column in found.columns.items()}
+    def _verdict(self, scored: Scored, i: int, heat: np.ndarray | None) -> Verdict:
+        terms = {name: float(column[i]) for name, column in scored.columns.items()}
         return Verdict(
             name="",
-            score=float(found.score[i]),
+            score=float(scored.score[i]),
             p_value=terms.pop("p_value", None),
             terms=terms,
             threshold=self.detector.above,
-            anomalous=None if found.anomalous is None else bool(found.anomalous[i]),
+            anomalous=None if scored.anomalous is None else bool(scored.anomalous[i]),
             heatmap=None if heat is None else base64.b64encode(png_of(heat)).decode(),
         )
 

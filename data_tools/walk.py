@@ -64,24 +64,24 @@ def walk(folder: Path, hidden: bool = False) -> Walk:
     A folder that can be reached by its own path and by a link has its own. hidden: with all that is else passed over.
     Raises OSError when the folder itself may not be listed.
     """
-    found = Walk()
+    result = Walk()
     os.listdir(folder)
     # A link to what lies around the folder is a way out of it, not a part of it.
     seen = {_identity(place) for place in (folder, *folder.resolve().parents)}
-    links = _walk_plain(folder, found, seen, hidden)
+    links = _walk_plain(folder, result, seen, hidden)
     while links:
         more: list[Path] = []
         for link in sorted(links, key=_order):
             if _identity(link) not in seen:
                 seen.add(_identity(link))
-                more += _walk_plain(link, found, seen, hidden)
+                more += _walk_plain(link, result, seen, hidden)
         links = more
-    for paths in (found.files, found.closed, found.odd):
+    for paths in (result.files, result.closed, result.odd):
         paths.sort(key=lambda path: path.relative_to(folder).as_posix())
-    return found
+    return result
 
 
-def _walk_plain(folder: Path, found: Walk, seen: set[tuple[int, int]], hidden: bool) -> list[Path]:
+def _walk_plain(folder: Path, gathered: Walk, seen: set[tuple[int, int]], hidden: bool) -> list[Path]:
     """Gather what can be reached without a link; returns the links to folders that were met."""
     waiting, links = [folder], list[Path]()
     while waiting:
@@ -89,13 +89,13 @@ def _walk_plain(folder: Path, found: Walk, seen: set[tuple[int, int]], hidden: b
         try:
             entries = list(_entries(place, hidden))
         except OSError:
-            found.closed.append(place)
+            gathered.closed.append(place)
             continue
         for path in entries:
             try:
                 mode = path.stat().st_mode
             except OSError:
-                found.odd.append(path)
+                gathered.odd.append(path)
                 continue
             if stat.S_ISDIR(mode) and path.is_symlink():
                 links.append(path)
@@ -104,7 +104,7 @@ def _walk_plain(folder: Path, found: Walk, seen: set[tuple[int, int]], hidden: b
                     seen.add(_identity(path))
                     waiting.append(path)
             else:
-                (found.files if stat.S_ISREG(mode) else found.odd).append(path)
+                (gathered.files if stat.S_ISREG(mode) else gathered.odd).append(path)
     return links
 
 

@@ -3,9 +3,9 @@
 from trainer import Detector, preset, train
 
 train(preset("cells-small", data="data/mine", out="runs/mine"))
-found = Detector.load("runs/mine").score(images)  # uint8, N x H x W x C
-found.score, found.p_value, found.terms["L_n"]
-found.frame()  # the same as a pandas.DataFrame
+scored = Detector.load("runs/mine").score(images)  # uint8, N x H x W x C
+scored.score, scored.p_value, scored.terms["L_n"]
+scored.frame()  # the same as a pandas.DataFrame
 """
 
 from __future__ import annotations

@@ -107,15 +107,15 @@ def run_rounds(
     """
     done: list[Done] = []
     for number in range(1, rounds.rounds + 1):
-        found = _read(rounds, number)
-        if found is None:
+        left_out = _read(rounds, number)
+        if left_out is None:
             log(f"round {number} of {rounds.rounds}")
             _write_list(rounds.place(number), "exclude.txt", done)
             train(rounds.training(number))
-            found = audit(rounds, number)
-            write_bytes(open_storage(rounds.place(number)), LEFT_OUT, json.dumps(dataclasses.asdict(found)).encode())
-        done.append(found)
-        log(f"round {number} left out {len(found.images):,} of {found.ranked:,} images")
+            left_out = audit(rounds, number)
+            write_bytes(open_storage(rounds.place(number)), LEFT_OUT, json.dumps(dataclasses.asdict(left_out)).encode())
+        done.append(left_out)
+        log(f"round {number} left out {len(left_out.images):,} of {left_out.ranked:,} images")
     _write_list(rounds.out, JUNK, done)
     train(rounds.cleaned)
     return done

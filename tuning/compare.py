@@ -155,16 +155,16 @@ def compare(candidates: Candidates) -> list[Row]:
     options = {name: value for name, value in dataclasses.asdict(candidates).items() if name not in own}
     begin_or_resume(candidates.out, PLAN, options, "comparison")
     write_held_out(open_dataset(candidates.data, open_cache(candidates.cache, candidates.cache_limit)), candidates.out)
-    found: dict[str, list[Measured]] = {}
+    result: dict[str, list[Measured]] = {}
     for method in candidates.methods:
         for seed in candidates.seeds:
-            found.setdefault(method, []).append(_measured(candidates, method, seed))
-    return ranked(found)
+            result.setdefault(method, []).append(_measured(candidates, method, seed))
+    return ranked(result)
 
 
-def ranked(found: Mapping[str, Sequence[Measured]]) -> list[Row]:
+def ranked(measured: Mapping[str, Sequence[Measured]]) -> list[Row]:
     """Rows of methods, the greatest merit first."""
-    firsts = _firsts(found)
+    firsts = _firsts(measured)
     rows = [
         Row(
             method,
@@ -175,7 +175,7 @@ def ranked(found: Mapping[str, Sequence[Measured]]) -> list[Row]:
             float(np.sum([each.minutes for each in runs])),
             firsts[method],
         )
-        for method, runs in found.items()
+        for method, runs in measured.items()
     ]
     return sorted(rows, key=lambda row: -row.merit)
 
@@ -186,17 +186,17 @@ def agreement(runs: Sequence[Measured]) -> float:
     return min(float(np.nan_to_num(np.corrcoef(one, other)[0, 1])) for one, other in pairs)
 
 
-def _firsts(found: Mapping[str, Sequence[Measured]]) -> dict[str, float]:
+def _firsts(measured: Mapping[str, Sequence[Measured]]) -> dict[str, float]:
     """How often each method is best when kinds of synthetic anomalies and seeds are drawn again, with replacement."""
     draw = np.random.default_rng(0)
-    kinds = list(next(iter(found.values()))[0].separations)
+    kinds = list(next(iter(measured.values()))[0].separations)
     if not kinds:
-        return dict.fromkeys(found, 1 / len(found))
+        return dict.fromkeys(measured, 1 / len(measured))
     table = {
-        name: np.array([[run.separations[kind] for kind in kinds] for run in runs]) for name, runs in found.items()
+        name: np.array([[run.separations[kind] for kind in kinds] for run in runs]) for name, runs in measured.items()
     }
-    agreed = {name: agreement(runs) for name, runs in found.items()}
-    wins = dict.fromkeys(found, 0)
+    agreed = {name: agreement(runs) for name, runs in measured.items()}
+    wins = dict.fromkeys(measured, 0)
     for _ in range(RESAMPLES):
         chosen = draw.integers(len(kinds), size=len(kinds))
         merits = {}
@@ -227,9 +227,9 @@ def _measured(candidates: Candidates, method: str, seed: int) -> Measured:
     print(f"{method}, seed {seed}", flush=True)
     begun = time.monotonic()
     train(candidates.training(method, seed))
-    found = _measure(candidates, place, (time.monotonic() - begun) / 60)
-    write_bytes(storage, MEASURED, (json.dumps(dataclasses.asdict(found)) + "\n").encode())
-    return found
+    result = _measure(candidates, place, (time.monotonic() - begun) / 60)
+    write_bytes(storage, MEASURED, (json.dumps(dataclasses.asdict(result)) + "\n").encode())
+    return result
 
 
 def _measure(candidates: Candidates, place: str, minutes: float) -> Measured:
@@ -255,5 +255,5 @@ def _own_task(run: str) -> float | None:
     from data_tools.storage import read_bytes
 
     lines = read_bytes(open_storage(run), "metrics.jsonl").decode().splitlines()
-    found = [json.loads(line).get("classifier/accuracy") for line in lines]
-    return next((value for value in reversed(found) if value is not None), None)
+    result = [json.loads(line).get("classifier/accuracy") for line in lines]
+    return next((value for value in reversed(result) if value is not None), None)

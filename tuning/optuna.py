@@ -25,11 +25,11 @@ def check_optuna() -> None:
 
 def known_trials(plan: Plan) -> Plan:
     """The plan with the trials that Optuna has proposed so far."""
-    storage, found = open_storage(f"{plan.sweep.out}/trials"), []
+    storage, result = open_storage(f"{plan.sweep.out}/trials"), []
     for name, _ in storage.tree():
         if name.endswith(f"/{TRIAL}"):
-            found.append(read_json(storage, name, lambda place: _proposed(plan, place)))
-    return dataclasses.replace(plan, trials=tuple(found))
+            result.append(read_json(storage, name, lambda place: _proposed(plan, place)))
+    return dataclasses.replace(plan, trials=tuple(result))
 
 
 def _proposed(plan: Plan, place: Any) -> Trial:

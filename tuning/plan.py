@@ -197,15 +197,15 @@ def introduce(plan: Plan, finished: int) -> Iterable[str]:
 
 def lambda_values(text: str) -> np.ndarray:
     """The values that words separated by commas stand for, ascending, each once: paper, grid, numbers in [0, 1]."""
-    found: list[float] = []
+    result: list[float] = []
     for word in text.split(","):
         if word == "paper":
-            found.append(PAPER_LAMBDA)
+            result.append(PAPER_LAMBDA)
         elif word == "grid":
-            found += lambda_grid().tolist()
+            result += lambda_grid().tolist()
         else:
-            found.append(_lambda(word))
-    return np.unique(found)
+            result.append(_lambda(word))
+    return np.unique(result)
 
 
 def _lambda(word: str) -> float:

@@ -35,7 +35,7 @@ def write_results(url: str) -> None:
     for variant in sweep.variants:
         for gamma in sweep.gammas:
             trials = sweep.of(variant, gamma)
-            probes = [found for trial in trials if (found := read_probes(storage, trial.name))]
+            probes = [probe for trial in trials if (probe := read_probes(storage, trial.name))]
             mixed = [trial for trial in trials if trial.labelled and trial.scores.has("a")]
             curves = [trial.scores.lambda_aucs(sweep.plan.lambdas) for trial in mixed]
             aucs = np.mean(curves, axis=0) if curves else None
@@ -78,13 +78,13 @@ def read_probes(storage: Storage, trial: str) -> Probes | None:
     def parse(content: bytes) -> Probes:
         rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
         kinds = dict.fromkeys(row["kind"] for row in rows)
-        found = {
+        result = {
             kind: np.array([[float(row[name]) for row in rows if row["kind"] == kind] for name in WEIGHTED])
             for kind in kinds
         }
-        if missing := {"reference", "uniform", *LOCAL} - set(found):
+        if missing := {"reference", "uniform", *LOCAL} - set(result):
             raise ValueError(f"has no {min(missing)}")
-        return found
+        return result
 
     try:
         return checked(storage, f"trials/{trial}/{PROBES}", parse)
@@ -95,14 +95,14 @@ def read_probes(storage: Storage, trial: str) -> Probes | None:
 def label_free_figures(probes: Sequence[Probes], lam: float) -> dict[str, float]:
     """What can be said of a at one lambda without labels, means over seeds: one `Probes` a seed."""
     scores = [{kind: anomaly(parts[0], parts[1], lam) for kind, parts in each.items()} for each in probes]
-    found = {
+    result = {
         f"separation_{kind}": float(np.mean([separation(each["reference"], each[kind]) for each in scores]))
         for kind in LOCAL
     }
     pairs = [np.stack([each["reference"], each["before"]]) for each in scores if "before" in each]
     return {
-        "separation": float(np.mean(list(found.values()))),
-        **found,
+        "separation": float(np.mean(list(result.values()))),
+        **result,
         "agreement_seeds": rank_agreement(np.stack([each["reference"] for each in scores])),
         "agreement_checkpoints": float(np.mean([rank_agreement(pair) for pair in pairs])) if pairs else float("nan"),
         "mass_volume": float(np.mean([mass_volume(each["reference"], each["uniform"]) for each in scores])),

@@ -22,7 +22,7 @@ def begin_or_resume(out: str, file: str, options: Mapping[str, Any], what: str) 
     """
     wanted, storage = json.loads(json.dumps(options)), open_storage(out)
     try:
-        found = read_document(storage, file)
+        begun = read_document(storage, file)
     except FileNotFoundError:
         if any(True for _ in storage.tree()):
             raise UserError(f"--out {out}: exists and holds no {what} - give a new or an empty folder") from None
@@ -31,6 +31,6 @@ def begin_or_resume(out: str, file: str, options: Mapping[str, Any], what: str) 
     except ValueError as error:
         raise UserError(f"{out}/{file}: damaged ({error!r:.200}) - give another --out") from None
     for name, value in wanted.items():
-        if found.get(name) != value:
+        if begun.get(name) != value:
             said = f"--{OPTIONS.get(name, name)} {value}"
-            raise UserError(f"{said}: {out} was begun with {found.get(name)} - give that, or another --out")
+            raise UserError(f"{said}: {out} was begun with {begun.get(name)} - give that, or another --out")

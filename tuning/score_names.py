@@ -56,8 +56,8 @@ def score_columns() -> list[str]:
 def meanings(names: Collection[str]) -> dict[str, str]:
     """What these scores are, and a and `fused` where they follow from them, in the order of tables."""
     said = known_terms() | {FUSED: "the trusted terms, each calibrated on the training images, joined by Fisher's sum"}
-    found = {name: said.get(name, "") for name in in_order(names)}
-    return {A: "λ L_n + (1 − λ) L_o", **found} if has_a(names) else found
+    result = {name: said.get(name, "") for name in in_order(names)}
+    return {A: "λ L_n + (1 − λ) L_o", **result} if has_a(names) else result
 
 
 def headline_scores() -> list[str]:

@@ -85,8 +85,8 @@ class Sweep:
     @property
     def variants(self) -> list[Variant]:
         """In the methods' order, then in the plan's."""
-        found = dict.fromkeys(trial.variant for trial in self.trials)
-        return sorted(found, key=lambda variant: list(METHODS).index(variant.method))
+        result = dict.fromkeys(trial.variant for trial in self.trials)
+        return sorted(result, key=lambda variant: list(METHODS).index(variant.method))
 
     @property
     def labelled(self) -> bool:
@@ -94,8 +94,8 @@ class Sweep:
 
     def of(self, variant: Variant, gamma: float) -> list[Trial]:
         """A variant's finished trials at one contamination, in their seeds' order."""
-        found = [trial for trial in self.trials if trial.variant == variant and trial.gamma == gamma]
-        return sorted(found, key=lambda trial: trial.seed)
+        result = [trial for trial in self.trials if trial.variant == variant and trial.gamma == gamma]
+        return sorted(result, key=lambda trial: trial.seed)
 
     def scored(self, variant: Variant, gamma: float, score: str = "a") -> list[tuple[int, ScoreFile]]:
         """Seeds and score files with labels that have a score, in the seeds' order."""

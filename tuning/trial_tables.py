@@ -76,11 +76,11 @@ def _by_kind(
     scores: dict[str, np.ndarray], labels: np.ndarray, provenance: list[dict[str, Any]], config: TrainConfig
 ) -> dict[str, dict[str, float]]:
     """AUCs by score, of anomalies of planted classes and of others; empty where the training names none."""
-    found: dict[str, dict[str, float]] = {}
+    result: dict[str, dict[str, float]] = {}
     for name, score in scores.items():
         for kind in auc_by_planted(score, labels, provenance, config):
-            found.setdefault(kind.name, {})[name] = kind.auc
-    return found
+            result.setdefault(kind.name, {})[name] = kind.auc
+    return result
 
 
 def _score(

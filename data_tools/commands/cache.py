@@ -22,13 +22,13 @@ class List:
         from rich.table import Table
 
         folder = open_cache(self.cache).folder
-        found = sorted(entries(folder), key=lambda entry: -entry.used)
-        table = Table(title=f"{folder}: {readable_size(sum(entry.bytes for entry in found))}")
+        listed = sorted(entries(folder), key=lambda entry: -entry.used)
+        table = Table(title=f"{folder}: {readable_size(sum(entry.bytes for entry in listed))}")
         table.add_column("dataset", overflow="fold")
         table.add_column("pool")
         for heading in ("images", "bytes", "last used"):
             table.add_column(heading, justify="right")
-        for entry in found:
+        for entry in listed:
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
             images = f"{entry.origin['images']:,}" if entry.origin else ""
             pool, url = entry.origin.get("pool", ""), entry.origin.get("url", "(unfinished)")

@@ -37,11 +37,11 @@ class ImagesBySample:
     @cached_property
     def lines(self) -> list[str]:
         """Pool, key and provenance of each as a line of JSON."""
-        found = list[str]()
+        result = list[str]()
         for shards, rows in self.parts:
             lines, pool = self.dataset.origin_lines(shards), f'{{"pool": "{shards[0].pool}", '
-            found += [pool + lines[row][1:] for row in rows]
-        return found
+            result += [pool + lines[row][1:] for row in rows]
+        return result
 
     def gather(self, samples: np.ndarray) -> np.ndarray:
         """Images of some numbers (int64 K), uint8 K x H x W x C."""

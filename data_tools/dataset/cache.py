@@ -69,7 +69,7 @@ class Cache:
                 os.utime(final / FACTS)  # when it was last used
             return read(final)
 
-    def found(self, name: str, read: Callable[[Path], T]) -> T | None:
+    def existing(self, name: str, read: Callable[[Path], T]) -> T | None:
         """What `read` makes of an entry's folder where it is there and whole; None elsewhere, and nothing is made."""
         final = self.folder / name
         if not final.is_dir():
@@ -157,15 +157,15 @@ def entries(folder: Path) -> list[Entry]:
     What is a link or somebody else's is not an entry.
     """
     check_closed(folder)
-    found = []
+    result = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not re.fullmatch(r"[0-9a-f]{32}(\.partial)?", path.name):
             continue
         with contextlib.suppress(FileNotFoundError, UserError):  # another process removes or finishes it meanwhile
             check_own(path)
             check_own(folder / f"{path.name.removesuffix('.partial')}.lock")
-            found.append(_entry(path))
-    return found
+            result.append(_entry(path))
+    return result
 
 
 def _entry(path: Path) -> Entry:

@@ -71,7 +71,7 @@ def find_excluded(dataset: Dataset, keys: Iterable[str]) -> dict[str, list[int]]
 
     No image is decoded; shards are read for their keys, in the order of `TRAINED_ON` until all are found.
     """
-    wanted, found = frozenset(keys), dict[str, list[int]]()
+    wanted, result = frozenset(keys), dict[str, list[int]]()
     left = set(wanted)
     for pool in TRAINED_ON:
         for shard, names in dataset.keys(pool).items() if left else ():
@@ -82,14 +82,14 @@ def find_excluded(dataset: Dataset, keys: Iterable[str]) -> dict[str, list[int]]
                             f"{dataset.storage.url}/{shard}: the key {key} is in another shard as well"
                             " - write the dataset again"
                         )
-                    found.setdefault(shard, []).append(row)
+                    result.setdefault(shard, []).append(row)
                     left.discard(key)
     if left:
         raise UserError(
             f"--exclude: {min(left)!r:.120} is no training image of {dataset.storage.url} ({len(left)} keys are not)"
             " - give a list that was made for this dataset"
         )
-    return found
+    return result
 
 
 def check_some_left(dataset: Dataset, excluded: Excluded) -> None:

@@ -89,10 +89,10 @@ def _in_parts(values: np.ndarray, line: Callable[[np.ndarray], np.ndarray]) -> n
     if values.dtype in (np.uint16, np.int16) and values.size > 1 << 16:
         every = np.arange(1 << 16, dtype=np.uint16).view(values.dtype).astype(np.float64)
         return np.rint(np.clip(line(every), 0, 255)).astype(np.uint8)[values.view(np.uint16)]
-    found = np.empty(values.shape, np.uint8)
+    result = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), ROWS):
         part = values[start : start + ROWS].astype(np.float64)
         if not np.isfinite(part).all():
             raise ValueError("holds NaN or infinite values")
-        found[start : start + ROWS] = np.rint(line(part))
-    return found
+        result[start : start + ROWS] = np.rint(line(part))
+    return result

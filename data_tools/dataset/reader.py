@@ -85,7 +85,7 @@ class Dataset:
         shards = self.manifest.of(pool)
         if not shards:
             return {}
-        cached = self.cache.found(self._entry_name(shards), _lines_of)
+        cached = self.cache.existing(self._entry_name(shards), _lines_of)
         if cached is None:
             return _read_keys(self.storage.url, pool, shards)
         keys = (json.loads(line)["key"] for line in cached)
@@ -126,8 +126,8 @@ def _read_keys(url: str, pool: str, shards: Sequence[Shard]) -> dict[str, list[s
     """In parallel processes when they are many."""
     processes = 1 if sum(shard.samples for shard in shards) < FEW_KEYS else min(cores(), len(shards))
     done = in_processes(_keys_of, url, shards, processes)
-    found = dict(progress(done, f"reading the keys of {pool}", "shards", len(shards)))
-    return {shard.name: found[shard.name] for shard in shards}
+    result = dict(progress(done, f"reading the keys of {pool}", "shards", len(shards)))
+    return {shard.name: result[shard.name] for shard in shards}
 
 
 def _keys_of(url: str, shard: Shard) -> tuple[str, list[str]]:

@@ -142,7 +142,7 @@ def _make(shared: tuple[str, Any, StillOurs], job: Job) -> Shard:
 
 def _reusable(storage: Storage, jobs: list[Job]) -> dict[str, Shard]:
     """The shards of a killed writer that are what these jobs would make, byte for byte."""
-    there, found = set(storage.names()), dict[str, Shard]()
+    there, result = set(storage.names()), dict[str, Shard]()
     candidates = [job for job in jobs if {job.name, job.name + RECEIPT} <= there]
     for job in progress(candidates, "checking what an earlier writer left", "shards", len(candidates)):
         with contextlib.suppress(UserError, ValueError, KeyError, TypeError, FileNotFoundError):
@@ -150,8 +150,8 @@ def _reusable(storage: Storage, jobs: list[Job]) -> dict[str, Shard]:
             shard = Shard(**receipt["shard"])
             if receipt["made_from"] == job.made_from and (shard.name, shard.pool) == (job.name, job.pool):
                 check_shard(storage, shard)
-                found[job.name] = shard
-    return found
+                result[job.name] = shard
+    return result
 
 
 def _tidy(storage: Guarded, shards: Iterable[str]) -> None:

@@ -120,20 +120,20 @@ class Ctc:
     def _find_masks(self, videos: list[Video]) -> tuple[str, dict[str, dict[int, Path]]]:
         """Return the kind of masks and, by sequence, the masks by the number of their frame."""
         kinds = list(PLACES) if self.masks == "auto" else [self.masks]
-        found: dict[str, dict[str, dict[int, Path]]] = {}
+        result: dict[str, dict[str, dict[int, Path]]] = {}
         for kind in kinds:
             ending, pattern = PLACES[kind]
-            found[kind] = {
+            result[kind] = {
                 video.name: numbered_files(self.dataset / f"{video.name}{ending}", pattern) for video in videos
             }
-            if all(video.frames.keys() <= found[kind][video.name].keys() for video in videos):
-                return kind, found[kind]
-        counts = {kind: sum(map(len, masks.values())) for kind, masks in found.items()}
+            if all(video.frames.keys() <= result[kind][video.name].keys() for video in videos):
+                return kind, result[kind]
+        counts = {kind: sum(map(len, masks.values())) for kind, masks in result.items()}
         kind = max(kinds, key=lambda kind: counts[kind])  # the first of equals
         if not counts[kind]:
             missing = " or ".join(f"{videos[0].name}{PLACES[kind][0]}" for kind in kinds)
             raise UserError(f"{self.dataset}: holds no masks in {missing} - add them or give other --masks")
-        return kind, found[kind]
+        return kind, result[kind]
 
 
 def _find_tracks(dataset: Path, video: Video, masks: dict[int, Path]) -> Tracks | None:

@@ -25,19 +25,19 @@ def find_images(folder_or_file: Path) -> list[Path]:
         what = "is not a regular file" if folder_or_file.exists() else "no such file or folder"
         raise UserError(f"{folder_or_file}: {what} - give an image or a folder of images")
     there = walk(folder_or_file)
-    found = [path for path in there.files if path.suffix.lower() in IMAGE_ENDINGS]
+    result = [path for path in there.files if path.suffix.lower() in IMAGE_ENDINGS]
     endings = Counter(path.suffix.lower() for path in there.files if path.suffix.lower() in UNREAD_ENDINGS)
     left = [f"{count} {ending}, which is not read" for ending, count in sorted(endings.items())]
     left += _shown(there.closed, folder_or_file, "closed folder")
     odd = [path for path in there.odd if path.suffix.lower() in IMAGE_ENDINGS]
     left += _shown(odd, folder_or_file, "pipe, device or dangling link")
     said = f"left out in {readable(str(folder_or_file))}: {'; '.join(left)}" if left else ""
-    if not found:
+    if not result:
         reason = f"; {said}" if said else ""
         raise UserError(f"{folder_or_file}: holds no images{reason} - add some ({' '.join(sorted(IMAGE_ENDINGS))})")
     if said:
         print(said, file=sys.stderr)
-    return found
+    return result
 
 
 def _shown(paths: list[Path], folder: Path, what: str) -> list[str]:

@@ -113,16 +113,16 @@ class Images:
                     f"{paths[0].parent}: only {len(indices)} of {len(paths)} {label} images can be read"
                     " - fix or add images, or lower --test-size"
                 )
-            found = [(index, paths[index].relative_to(self.folder).as_posix()) for index in indices]
+            labelled = [(index, paths[index].relative_to(self.folder).as_posix()) for index in indices]
             if layout.is_split:
                 sides = {path: pool for pool in pools for path in layout.pools[pool]}
-                for index, file in found:
+                for index, file in labelled:
                     drafts.setdefault(sides[paths[index]], []).append((index, file))
             else:
-                drafts |= {f"test-{label}": found[:size], f"train-{label}": found[size:]}
+                drafts |= {f"test-{label}": labelled[:size], f"train-{label}": labelled[size:]}
         if skipped:
             print(f"warning: skipped {skipped} broken image{'s' if skipped > 1 else ''}", file=sys.stderr)
-        drafts = {pool: found for pool, found in drafts.items() if found}
+        drafts = {pool: labelled for pool, labelled in drafts.items() if labelled}
         training = drafts.get("train-normal") or drafts.get("train-unlabelled") or []
         stacks: list[str] = []
         look = partial(_deep_values, stacks)
@@ -202,12 +202,12 @@ def _without_alpha(image: Image.Image, mode: str) -> Image.Image:
     """Grey or colour, transparent parts laid on black: where nothing is, no light comes from."""
     if not image.has_transparency_data:
         return image.convert(mode)
-    found = Image.new(mode, image.size)
+    result = Image.new(mode, image.size)
     for top in range(0, image.height, BAND):  # three copies of a large image would be too many
         part = image.crop((0, top, image.width, min(top + BAND, image.height))).convert("RGBA")
         black = Image.new("RGBA", part.size, (0, 0, 0, 255))
-        found.paste(Image.alpha_composite(black, part).convert(mode), (0, top))
-    return found
+        result.paste(Image.alpha_composite(black, part).convert(mode), (0, top))
+    return result
 
 
 def _deep_values(stacks: list[str], path: Path) -> np.ndarray | None:

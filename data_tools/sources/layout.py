@@ -39,10 +39,10 @@ class Layout:
 
     def labels(self) -> dict[str, list[str]]:
         """label -> the names of its `pools`."""
-        found: dict[str, list[str]] = {}
+        result: dict[str, list[str]] = {}
         for pool in self.pools:
-            found.setdefault(pool.rpartition("-")[2], []).append(pool)
-        return found
+            result.setdefault(pool.rpartition("-")[2], []).append(pool)
+        return result
 
 
 def laid_out(folder: Path, images: Sequence[Path]) -> Layout:
@@ -55,21 +55,21 @@ def laid_out(folder: Path, images: Sequence[Path]) -> Layout:
     lower = {name.lower(): name for name in tops}
     sides = [tops.get(lower.get(side, ""), []) for side in (TRAIN, TEST)]
     if sides[0] and any(name.lower() in NORMAL | ANOMALY for side in sides for name in _by_part(folder, side, 1)):
-        found = Layout(_split_by_itself(folder, *sides), True)
+        result = Layout(_split_by_itself(folder, *sides), True)
     else:
-        found = Layout(_labelled(folder, tops))
-        if not found.pools:
+        result = Layout(_labelled(folder, tops))
+        if not result.pools:
             _check_unlabelled(folder, kept)
-            found = Layout({"unlabelled": kept})
-    taken = {path for paths in found.pools.values() for path in paths}
+            result = Layout({"unlabelled": kept})
+    taken = {path for paths in result.pools.values() for path in paths}
     _say(folder, masks, "masks, which are no images to learn from")
     _say(folder, [path for path in kept if path not in taken], "images beside those that folders' names label")
-    return found
+    return result
 
 
 def _labelled(folder: Path, tops: dict[str, list[Path]]) -> dict[str, list[Path]]:
     """normal/ and anomaly/, by whatever names they go; {} where there are neither."""
-    found: dict[str, list[Path]] = {}
+    result: dict[str, list[Path]] = {}
     anomalous = next((name for name in tops if name.lower() in ANOMALY), "")
     if anomalous and not any(name.lower() in NORMAL for name in tops):
         raise UserError(f"{folder}: has {anomalous}/ but no normal/ - add normal/ with images to learn from")
@@ -78,21 +78,21 @@ def _labelled(folder: Path, tops: dict[str, list[Path]]) -> dict[str, list[Path]
             if name.lower() in names:
                 if not tops[name]:
                     raise UserError(f"{folder / name}: holds no images - add some, or remove the folder")
-                found.setdefault(label, []).extend(tops[name])
-    return found
+                result.setdefault(label, []).extend(tops[name])
+    return result
 
 
 def _split_by_itself(folder: Path, train: list[Path], test: list[Path]) -> dict[str, list[Path]]:
     """MVTec's layout: train/good, test/good, and in test/ a folder for each defect."""
     pools: dict[str, list[Path]] = {"train-normal": [], "train-anomaly": [], "test-normal": [], "test-anomaly": []}
     for side, paths in ((TRAIN, train), (TEST, test)):
-        for name, found in _by_part(folder, paths, 1).items():
+        for name, some in _by_part(folder, paths, 1).items():
             if name.lower() in NORMAL:
-                pools[f"{side}-normal"] += found
+                pools[f"{side}-normal"] += some
             elif name.lower() in ANOMALY or (side == TEST and name):
-                pools[f"{side}-anomaly"] += found
+                pools[f"{side}-anomaly"] += some
             else:
-                place = found[0].relative_to(folder).parent.as_posix()
+                place = some[0].relative_to(folder).parent.as_posix()
                 raise UserError(
                     f"{folder / place}: normal or anomalous? Its name does not say"
                     f" - rename it to good or defect, or give {folder / TRAIN} by itself"
@@ -146,11 +146,11 @@ def _bare(stem: str) -> str:
 
 def _by_part(folder: Path, images: Sequence[Path], depth: int) -> dict[str, list[Path]]:
     """Images by the name of the folder `depth` levels down; "" for those that lie above it."""
-    found: dict[str, list[Path]] = {}
+    result: dict[str, list[Path]] = {}
     for path in images:
         parts = path.relative_to(folder).parts
-        found.setdefault(parts[depth] if len(parts) > depth + 1 else "", []).append(path)
-    return found
+        result.setdefault(parts[depth] if len(parts) > depth + 1 else "", []).append(path)
+    return result
 
 
 def _say(folder: Path, left: Sequence[Path], what: str) -> None:

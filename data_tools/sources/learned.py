@@ -55,7 +55,7 @@ def learned(option: str, paths: Sequence[Path], values_of: Callable[[Path], np.n
     """
     fixed = asked(option)
     places = np.linspace(0, len(paths) - 1, min(len(paths), SAMPLED)).round().astype(int)
-    found: list[tuple[Path, np.ndarray]] = []
+    result: list[tuple[Path, np.ndarray]] = []
     shallow: list[Path] = []
     for path in (paths[place] for place in places.tolist()):
         with contextlib.suppress(UserError):
@@ -64,26 +64,26 @@ def learned(option: str, paths: Sequence[Path], values_of: Callable[[Path], np.n
                 shallow.append(path)
             elif values.dtype.kind != "f" or np.isfinite(values).all():
                 flat = values.ravel()
-                found.append((path, flat[:: -(-len(flat) // VALUES)]))
-    if shallow and (found or fixed):
+                result.append((path, flat[:: -(-len(flat) // VALUES)]))
+    if shallow and (result or fixed):
         print(
-            f"intensity: {len(shallow)} of {len(shallow) + len(found)} images that were looked at have 8 bits and stay"
+            f"intensity: {len(shallow)} of {len(shallow) + len(result)} images that were looked at have 8 bits and stay"
             " as they are",
             file=sys.stderr,
         )
-    if not found:
+    if not result:
         return Rule(fixed)
     if fixed is None:
-        _check_alike(found, shallow)
-    made = fixed or _percentiles(np.concatenate([values for _, values in found]))
+        _check_alike(result, shallow)
+    made = fixed or _percentiles(np.concatenate([values for _, values in result]))
     if fixed is None:
         print(
-            f"intensity: {made.low:.9g} becomes 0 and {made.high:.9g} becomes 255, learned from {len(found)} of the"
+            f"intensity: {made.low:.9g} becomes 0 and {made.high:.9g} becomes 255, learned from {len(result)} of the"
             " images; --intensity LOW,HIGH sets it",
             file=sys.stderr,
         )
-    _warn_of_few_levels(made, found)
-    return Rule(made, "" if fixed else _kind(found[0][1]))
+    _warn_of_few_levels(made, result)
+    return Rule(made, "" if fixed else _kind(result[0][1]))
 
 
 def _percentiles(values: np.ndarray) -> Intensity:
@@ -97,9 +97,9 @@ def _kind(values: np.ndarray) -> str:
     return KINDS.get(values.dtype.kind, str(values.dtype))
 
 
-def _check_alike(found: list[tuple[Path, np.ndarray]], shallow: list[Path]) -> None:
-    first, values = found[0]
-    others = [(path, str(other.dtype)) for path, other in found if _kind(other) != _kind(values)]
+def _check_alike(samples: list[tuple[Path, np.ndarray]], shallow: list[Path]) -> None:
+    first, values = samples[0]
+    others = [(path, str(other.dtype)) for path, other in samples if _kind(other) != _kind(values)]
     # 8 bits beside 16 are usual: some of the images were saved by another program.
     if values.dtype != np.uint16 and shallow:
         others.append((shallow[0], "8-bit"))
@@ -110,16 +110,16 @@ def _check_alike(found: list[tuple[Path, np.ndarray]], shallow: list[Path]) -> N
         )
 
 
-def _warn_of_few_levels(intensity: Intensity, found: list[tuple[Path, np.ndarray]]) -> None:
+def _warn_of_few_levels(intensity: Intensity, samples: list[tuple[Path, np.ndarray]]) -> None:
     few = []
-    for path, values in found:
+    for path, values in samples:
         own, left = len(np.unique(values)), len(np.unique(intensity.eight_bit(values)))
         if left < ENOUGH_LEVELS <= own:
             few.append((path, own, left))
     if few:
         path, own, left = few[0]
         print(
-            f"warning: {len(few)} of {len(found)} images that were looked at keep fewer than {ENOUGH_LEVELS} grey"
+            f"warning: {len(few)} of {len(samples)} images that were looked at keep fewer than {ENOUGH_LEVELS} grey"
             f" levels ({readable(path.name)}: {left} of {own}) - --intensity LOW,HIGH says which values to keep apart",
             file=sys.stderr,
         )

@@ -75,14 +75,14 @@ def numbered_files(folder: Path, pattern: str) -> dict[int, Path]:
 
     Raises UserError when two files have the same number.
     """
-    found: dict[int, Path] = {}
+    result: dict[int, Path] = {}
     for path in files_in(folder):
         match = re.fullmatch(pattern, path.name, re.IGNORECASE)
         if match:
-            other = found.setdefault(int(match[1]), path)
+            other = result.setdefault(int(match[1]), path)
             if other != path:
                 raise UserError(f"{path}: has the same number as {other.name} - remove one of them")
-    return dict(sorted(found.items()))
+    return dict(sorted(result.items()))
 
 
 def index_masks(video: Video, masks: Mapping[int, Path], kind: Kind, tracks: Tracks | None) -> list[Object]:

@@ -234,11 +234,11 @@ def _without_ink(page: tifffile.TiffPage, inks: np.ndarray, bits: int) -> np.nda
         raise UnfitError(f"inks that are not cyan, magenta, yellow and black as integers - {TO_GREY}")
     if inks.dtype == np.uint8:
         return np.asarray(Image.fromarray(np.ascontiguousarray(inks), "CMYK").convert("RGB"))
-    full, found = 2.0**bits - 1, np.empty((*inks.shape[:2], 3), inks.dtype)
-    for row, colours in zip(inks, found):
+    full, result = 2.0**bits - 1, np.empty((*inks.shape[:2], 3), inks.dtype)
+    for row, colours in zip(inks, result):
         light = full - row[:, 3:]
         colours[:] = light - np.rint(row[:, :3] * light / full)
-    return found
+    return result
 
 
 def _from_ycbcr(page: tifffile.TiffPage, values: np.ndarray) -> Image.Image:

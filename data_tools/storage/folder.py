@@ -42,7 +42,7 @@ class Folder:
     def tree(self) -> list[tuple[str, float]]:
         if not self.path.is_dir():
             return []
-        there, found = walk(self.path, hidden=True), list[tuple[str, float]]()
+        there, result = walk(self.path, hidden=True), list[tuple[str, float]]()
         if there.closed:
             more = f" and {len(there.closed) - 1} more" if len(there.closed) > 1 else ""
             print(f"left out, may not be listed: {os.fsdecode(there.closed[0])}{more}", file=sys.stderr)
@@ -50,8 +50,8 @@ class Folder:
             name = path.relative_to(self.path).as_posix()
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                 if is_object(name):
-                    found.append((name, path.stat().st_mtime))
-        return sorted(found)
+                    result.append((name, path.stat().st_mtime))
+        return sorted(result)
 
     def open(self, name: str) -> BinaryIO:
         self._regular(name)  # to open a FIFO would wait for somebody to write into it

@@ -146,8 +146,8 @@ class S3:
             still_ours()
             pages = self.client.get_paginator("list_multipart_uploads")
             options = dict(Bucket=self.bucket, Prefix=self.prefix)
-            found = with_retries(self.url, lambda: list(pages.paginate(**options).search("Uploads")))
-            for upload in filter(None, found):
+            match = with_retries(self.url, lambda: list(pages.paginate(**options).search("Uploads")))
+            for upload in filter(None, match):
                 if not own(upload["Key"].removeprefix(self.prefix)):
                     continue
                 still_ours()

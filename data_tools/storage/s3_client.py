@@ -69,17 +69,17 @@ def keys(session: boto3.Session) -> tuple[Any, Any]:
 
     UserError for keys that no request can carry: they come from a file or a paste with a line break.
     """
-    found = session.get_credentials()
-    if found is None:
+    result = session.get_credentials()
+    if result is None:
         return None, None
-    frozen = found.get_frozen_credentials()
+    frozen = result.get_frozen_credentials()
     parts = {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
     for name, value in {**parts, "AWS_SESSION_TOKEN": frozen.token}.items():
         if wrong := _wrong(value or ""):
             raise UserError(
-                f"{name if found.method == 'env' else name.lower()}: the AWS key {wrong} - set it again without that"
+                f"{name if result.method == 'env' else name.lower()}: the AWS key {wrong} - set it again without that"
             )
-    return found, frozen
+    return result, frozen
 
 
 def _wrong(key: str) -> str:

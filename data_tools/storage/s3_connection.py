@@ -15,34 +15,34 @@ from botocore.exceptions import ProxyConnectionError
 
 def unknown_host(error: Exception) -> str:
     """The host that no name server knows, or "": such a name may come back with its store, or be a slip."""
-    for found in chained(error):
-        if isinstance(found, urllib3.exceptions.NameResolutionError):
-            causes = [cause for cause in chained(found) if isinstance(cause, socket.gaierror)]
+    for each in chained(error):
+        if isinstance(each, urllib3.exceptions.NameResolutionError):
+            causes = [cause for cause in chained(each) if isinstance(cause, socket.gaierror)]
             if any(cause.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)) for cause in causes):
-                host = re.search(r"resolve '([^']*)'", str(found))
+                host = re.search(r"resolve '([^']*)'", str(each))
                 return host[1] if host else "its host"
     return ""
 
 
 def tls_reason(error: Exception) -> str:
     """Why no secure connection comes about, and what helps."""
-    for found in chained(error):
-        if isinstance(found, ssl.SSLCertVerificationError):
-            said = found.verify_message.rstrip(".")
+    for each in chained(error):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            said = each.verify_message.rstrip(".")
             return f"its certificate is not trusted ({said}) - set AWS_CA_BUNDLE to the file of who signed it"
-        if isinstance(found, ssl.SSLError) and found.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        if isinstance(each, ssl.SSLError) and each.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
             return "it speaks no TLS - write http:// instead of https:// in AWS_ENDPOINT_URL"
-        if isinstance(found, OSError) and not isinstance(found, ssl.SSLError) and found.errno:
-            return f"the certificates of AWS_CA_BUNDLE cannot be read ({found.strerror}) - fix the path"
-    names = [found.reason for found in chained(error) if isinstance(found, ssl.SSLError) and found.reason]
+        if isinstance(each, OSError) and not isinstance(each, ssl.SSLError) and each.errno:
+            return f"the certificates of AWS_CA_BUNDLE cannot be read ({each.strerror}) - fix the path"
+    names = [each.reason for each in chained(error) if isinstance(each, ssl.SSLError) and each.reason]
     return f"no secure connection ({next(iter(names), 'TLS')}) - check AWS_ENDPOINT_URL and AWS_CA_BUNDLE"
 
 
 def is_not_http(error: Exception) -> bool:
     """Whether something answered that is no HTTP; an answer that broke off before its first line is another thing."""
     return any(
-        isinstance(found, http.client.BadStatusLine) and not isinstance(found, http.client.RemoteDisconnected)
-        for found in chained(error)
+        isinstance(each, http.client.BadStatusLine) and not isinstance(each, http.client.RemoteDisconnected)
+        for each in chained(error)
     )
 
 
@@ -50,12 +50,12 @@ def refused_by_proxy(error: Exception) -> str:
     """The status with which a proxy refuses the way, or ""; 5xx of a proxy pass."""
     if not isinstance(error, ProxyConnectionError):
         return ""
-    found = re.search(r"Tunnel connection failed: (4\d\d)", " ".join(map(str, chained(error))))
-    return found[1] if found else ""
+    match = re.search(r"Tunnel connection failed: (4\d\d)", " ".join(map(str, chained(error))))
+    return match[1] if match else ""
 
 
 def within(error: BaseException, *kinds: type[BaseException]) -> bool:
-    return any(isinstance(found, kinds) for found in chained(error))
+    return any(isinstance(each, kinds) for each in chained(error))
 
 
 def chained(error: BaseException) -> Iterator[BaseException]:
@@ -63,8 +63,8 @@ def chained(error: BaseException) -> Iterator[BaseException]:
     seen: list[BaseException] = []
     left: list[Any] = [error]
     while left:
-        found = left.pop(0)
-        if isinstance(found, BaseException) and not any(found is each for each in seen):
-            seen.append(found)
-            left += [getattr(found, "kwargs", {}).get("error"), *found.args, found.__cause__]
+        cause = left.pop(0)
+        if isinstance(cause, BaseException) and not any(cause is each for each in seen):
+            seen.append(cause)
+            left += [getattr(cause, "kwargs", {}).get("error"), *cause.args, cause.__cause__]
     return iter(seen)

@@ -99,7 +99,7 @@ def is_transient(error: Exception) -> bool:
         status = _status(error)
         return (status >= 500 and status not in LASTING_STATUS) or status == 429 or _code(error) in BUSY
     if isinstance(error, SSLError) or within(error, ssl.SSLError):  # a connection that broke, or one that is refused
-        reasons = {found.reason for found in chained(error) if isinstance(found, ssl.SSLError)}
+        reasons = {each.reason for each in chained(error) if isinstance(each, ssl.SSLError)}
         return bool(reasons & {"UNEXPECTED_EOF_WHILE_READING", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"})
     if is_not_http(error) or refused_by_proxy(error):
         return False

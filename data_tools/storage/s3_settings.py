@@ -55,14 +55,14 @@ def _settings(session: boto3.Session) -> Settings:
     if unsigned():
         variables[UNSIGNED] = "1"
     else:
-        found, frozen = s3_client.keys(session)
-        if found is None:  # the cluster may have keys and files of its own, and a store that they are for
+        keys, frozen = s3_client.keys(session)
+        if keys is None:  # the cluster may have keys and files of its own, and a store that they are for
             return Settings(variables, files, tuple(notes)) if "AWS_ENDPOINT_URL_S3" in variables else Settings()
         variables |= {**dict.fromkeys(EARLIER, ""), UNSIGNED: "", "AWS_SHARED_CREDENTIALS_FILE": KEYS}
         token = {"aws_session_token": frozen.token}
         pair = {"aws_access_key_id": frozen.access_key, "aws_secret_access_key": frozen.secret_key}
         files[KEYS] = _section(pair | token)
-        notes += [_note(found)] if frozen.token else []
+        notes += [_note(keys)] if frozen.token else []
     files[CONFIG] = _section(config)
     variables |= {"AWS_CONFIG_FILE": CONFIG, "AWS_PROFILE": "default", "AWS_DEFAULT_PROFILE": "default"}
     return Settings(variables, files, tuple(notes))
@@ -92,8 +92,8 @@ def _places(session: boto3.Session) -> dict[str, str]:
 def _options(session: boto3.Session) -> dict[str, str]:
     """The section s3: addressing style and the like, which no variable says."""
     profile: Any = session._session.get_scoped_config().get("s3") or {}
-    found = {**profile, **(session._session.get_config_variable("s3") or {})}
-    plain = {name: value for name, value in found.items() if isinstance(value, (str, bool, int))}
+    options = {**profile, **(session._session.get_config_variable("s3") or {})}
+    plain = {name: value for name, value in options.items() if isinstance(value, (str, bool, int))}
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in plain.items()}
 
 

@@ -47,16 +47,16 @@ def downloaded(place: Path) -> Iterator[Path]:
     if not url:
         yield place
         return
-    found = open_storage(url).tree()
-    if not found:
+    files = open_storage(url).tree()
+    if not files:
         raise UserError(f"{url}: nothing is there - fix the URL")
-    _check_names(url, [name for name, _ in found])
+    _check_names(url, [name for name, _ in files])
     with _scratch("stratagan-downloaded-", url) as scratch:
         folder = scratch / (url.rstrip("/").rpartition("/")[2] or "bucket")
         with _named(folder, url):
-            jobs = [found[i : i + FILES_A_JOB] for i in range(0, len(found), FILES_A_JOB)]
+            jobs = [files[i : i + FILES_A_JOB] for i in range(0, len(files), FILES_A_JOB)]
             done = in_processes(_download, (url, folder), jobs, min(cores(), len(jobs)))
-            for _ in progress(done, f"downloading {len(found):,} files", "portions", len(jobs)):
+            for _ in progress(done, f"downloading {len(files):,} files", "portions", len(jobs)):
                 pass
             yield folder
 
@@ -134,7 +134,7 @@ def _check_names(url: str, names: list[str]) -> None:
             above = above.rpartition("/")[0]
 
 
-def _download(shared: tuple[str, Path], found: list[tuple[str, float]]) -> None:
+def _download(shared: tuple[str, Path], files: list[tuple[str, float]]) -> None:
     url, folder = shared
     storage = open_storage(url)
 
@@ -147,4 +147,4 @@ def _download(shared: tuple[str, Path], found: list[tuple[str, float]]) -> None:
         os.utime(path, (changed, changed))
 
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(download, found))
+        list(pool.map(download, files))

@@ -214,7 +214,7 @@ def test_all_differing_options_are_named() -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["trian"], r"trian: .*did you mean train\? .*bench, evaluate, score, audit and export"),
+        (["trian"], r"trian: .*did you mean train\? .*bench, evaluate, score, audit, review and export"),
         (["--preset", "demo"], r"--preset: .*train"),
         (["train", "--preset", "kht"], r"--preset kht .*kth, cifar-car, cells-small, cifar-small, study, demo"),
         (["train", "--preset=kht"], r"--preset kht "),

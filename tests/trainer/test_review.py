@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -300,8 +301,9 @@ def started(run: Path, cache: Path, *options: str) -> tuple[subprocess.Popen, st
 
 
 def test_a_killed_server_loses_nothing_and_its_list_can_be_trained_without(scored: Path, tmp_path: Path) -> None:
-    cache, out = scored.parent / "cache", tmp_path / "review"
-    process, address = started(scored, cache, "--out", str(out), "--reviewer", "ann")
+    cache, run = scored.parent / "cache", Path(shutil.copytree(scored, tmp_path / "run"))
+    out = run / "review"
+    process, address = started(run, cache, "--reviewer", "ann")
     place, _, token = address.partition("/?token=")
     view = json.loads(urllib.request.urlopen(f"{place}/view?token={token}").read())
     rows = json.loads(urllib.request.urlopen(f"{place}/rows?token={token}&view={view['view']}&first=0&count=9").read())
@@ -310,7 +312,7 @@ def test_a_killed_server_loses_nothing_and_its_list_can_be_trained_without(score
     urllib.request.urlopen(request).read()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    again, address = started(scored, cache, "--out", str(out))
+    again, address = started(run, cache)
     assert read_keys(str(out / "exclude.txt")) == {row["key"] for row in rows[:3]}
     again.send_signal(signal.SIGTERM)
     assert again.wait(30) == 0 and again.stdout and "3 junk, 0 fine, 0 unsure" in again.stdout.read()
@@ -319,8 +321,8 @@ def test_a_killed_server_loses_nothing_and_its_list_can_be_trained_without(score
 
 
 def test_what_cannot_be_is_said_in_a_line(scored: Path, tmp_path: Path, server: ReviewServer) -> None:
-    cache = ["--cache", str(scored.parent / "cache"), "--out", str(tmp_path / "out"), "--no-browser"]
+    cache, run = ["--cache", str(scored.parent / "cache"), "--no-browser"], shutil.copytree(scored, tmp_path / "run")
     refuses(lambda: trainer(["review", str(tmp_path / "nothing"), *cache]), "holds no checkpoint")
-    refuses(lambda: trainer(["review", str(scored), "--by", "L_x", *cache]), "--by L_x is unknown")
-    refuses(lambda: trainer(["review", str(scored), "--port", str(server.server_port), *cache]), "give another --port")
-    refuses(lambda: trainer(["review", f"{scored},{scored}", "--no-browser"]), "--out is missing")
+    refuses(lambda: trainer(["review", str(run), "--by", "L_x", *cache]), "--by L_x is unknown")
+    refuses(lambda: trainer(["review", str(run), "--by", "reviewed", *cache]), "decide on 20 at least")
+    refuses(lambda: trainer(["review", str(run), "--port", str(server.server_port), *cache]), "give another --port")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,16 +152,17 @@ def test_on_a_phone_by_buttons_alone(browser: Browser, server: ReviewServer, tmp
     page.screenshot(tmp_path / "phone.png")
 
 
-def start(run: Path, cache: Path, out: Path, port: int) -> tuple[subprocess.Popen, str]:
-    words = [sys.executable, "-m", "trainer", "review", str(run), "--cache", str(cache), "--out", str(out)]
+def start(run: Path, cache: Path, port: int) -> tuple[subprocess.Popen, str]:
+    words = [sys.executable, "-m", "trainer", "review", str(run), "--cache", str(cache)]
     process = subprocess.Popen([*words, "--port", str(port), "--no-browser"], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     return process, process.stdout.readline().split()[-1]
 
 
 def test_thirty_decisions_and_a_killed_server_lose_nothing(browser: Browser, scored: Path, tmp_path: Path) -> None:
-    cache, out = scored.parent / "cache", tmp_path / "review"
-    process, address = start(scored, cache, out, 0)
+    cache, run = scored.parent / "cache", Path(shutil.copytree(scored, tmp_path / "run"))
+    out = run / "review"
+    process, address = start(run, cache, 0)
     port = int(address.split(":")[2].split("/")[0])
     page = ready(browser.page(address))
     page.press(*"jfujfujfuj")
@@ -169,7 +171,7 @@ def test_thirty_decisions_and_a_killed_server_lose_nothing(browser: Browser, sco
     process.wait()
     page.press(*"jjjjjffffffuuuuujjjj")
     page.until("document.getElementById('saved').textContent == '20 not saved yet: the server does not answer'")
-    process, address = start(scored, cache, out, port)
+    process, address = start(run, cache, port)
     page.until("document.getElementById('saved').textContent.includes('open the address that the program printed')")
     page = ready(browser.page(address))  # the browser itself kept what was not saved
     page.until(SAVED + " && document.getElementById('counts').textContent.startsWith('13 junk, 9 fine, 8 unsure')")

@@ -91,7 +91,7 @@ def _read(url: str) -> dict[str, Any]:
     """An earlier measurement; UserError when it is none."""
     folder, name = _split(url)
     try:
-        found = read_document(open_storage(folder), name)
-        return {"machine": found["machine"], "config": found["config"], "phases": found["phases"]}
+        result = read_document(open_storage(folder), name)
+        return {"machine": result["machine"], "config": result["config"], "phases": result["phases"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--against {url}: no measurement ({error}) - give a file that --json wrote") from None

@@ -92,12 +92,12 @@ class Evaluate:
         if not has_labels(dataset):
             raise UserError(f"{url}: has no labelled test images of both kinds, so no AUC - score images by it")
         images, labels = test_images(dataset)
-        found = detector.score(images)
+        scored = detector.score(images)
         lines = Table(title=f"AUC of {len(runs)} runs as one detector")
         for heading in ("score", "AUC", ""):
             lines.add_column(heading)
-        lines.add_row("fused", f"{auc(labels, found.score):.3f}", "all runs, each calibrated by itself")
-        for name, score in found.terms.items():
+        lines.add_row("fused", f"{auc(labels, scored.score):.3f}", "all runs, each calibrated by itself")
+        for name, score in scored.terms.items():
             lines.add_row(name, f"{auc(labels, score):.3f}", "fused of this run alone")
         Console(width=None if os.isatty(1) else 100).print(lines)
 

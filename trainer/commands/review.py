@@ -88,23 +88,21 @@ class Review:
         table = run_table(run, checkpoints, score, load, cache, self.data, place)
         missing = left_out(run_dataset(run, self.data, cache), read_excluded(run))
         review = Open(run.rstrip("/").rpartition("/")[2], place, table, decisions, missing)
-        signal.signal(signal.SIGTERM, _interrupt)
         server = served(review, secrets.token_urlsafe(24), self.host, self.port)
-        review.begin()
-        print(f"{len(table):,} training images to review: {server.address}", flush=True)
-        if self.browser and (
-            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"
-        ):
-            webbrowser.open(server.address)
+        ended = threading.Event()
+        former = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            pass
+            review.begin()
+            print(f"{len(table):,} training images to review: {server.address}", flush=True)
+            screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"
+            if self.browser and screen:
+                webbrowser.open(server.address)
+            ended.wait()
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):  # the lists are written in a moment
-                signal.signal(number, signal.SIG_IGN)
             server.shutdown()
             review.end()
+            for number, handler in former.items():
+                signal.signal(number, handler)
         counts = review.counts()
         said = ", ".join(f"{counts[name]:,} {name}" for name in ("junk", "fine", "unsure"))
         print(f"{said}: {place}/exclude.txt, {place}/labels.csv")
@@ -116,7 +114,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         return f"user {os.getuid()}"
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt

@@ -46,13 +46,13 @@ class ScoringGraph(nn.Module):
         """images: float32 N x r x r x C in [0, 255]. Returns a term of length N each, then heat maps N x r x r."""
         queries = faded(self.contrast.seen(images.permute(0, 3, 1, 2)), self.alpha)
         response = Response(self.method, self.trained, queries)
-        found = []
+        result = []
         for term in self.terms:
             value = term.of(response)
-            found.append(term.distance(value, self.kept[term.kept_as], None) if isinstance(term, Compared) else value)
+            result.append(term.distance(value, self.kept[term.kept_as], None) if isinstance(term, Compared) else value)
         if self.has_heat:
-            found.append((blurred(difference_map(queries, response.matches)) - self.middle) / self.spread)
-        return tuple(found)
+            result.append((blurred(difference_map(queries, response.matches)) - self.middle) / self.spread)
+        return tuple(result)
 
 
 class EnsembleGraph(nn.Module):
@@ -74,15 +74,15 @@ class EnsembleGraph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """images: float32 N x r x r x C in [0, 255], r the greatest side of the runs."""
-        found, maps = list[Tensor](), list[Tensor]()
+        result, maps = list[Tensor](), list[Tensor]()
         for graph, terms, factor in zip(self.graphs, self.terms, self.factors):
             small = at_resolution(images.permute(0, 3, 1, 2), images.shape[1] // factor).permute(0, 2, 3, 1)
             outputs = graph(small)
-            found += outputs[: len(terms)]
+            result += outputs[: len(terms)]
             maps += outputs[len(terms) :]
         if self.has_heat:
-            found.append(torch.stack(maps).mean(0))
-        return tuple(found)
+            result.append(torch.stack(maps).mean(0))
+        return tuple(result)
 
 
 def graph_of(detector: Detector | Ensemble) -> ScoringGraph | EnsembleGraph:

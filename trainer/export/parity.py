@@ -18,12 +18,12 @@ def difference(detector: Ours | Ensemble, folder: Path, images: np.ndarray) -> f
     difference in the last digit.
     """
     carried = Detector(folder)
-    found, ours, terms = carried.score(images), detector.score(images), detector.all_terms(images)
-    pairs = [(found[name], terms[name]) for name in terms]
+    scored, ours, terms = carried.score(images), detector.score(images), detector.all_terms(images)
+    pairs = [(scored[name], terms[name]) for name in terms]
     pairs += [(carried.joined(terms), ours.score)]
     return max(_relative(a, b) for a, b in pairs)
 
 
-def _relative(found: np.ndarray, ours: np.ndarray) -> float:
+def _relative(theirs: np.ndarray, ours: np.ndarray) -> float:
     size = np.maximum(np.abs(ours), np.median(np.abs(ours)))
-    return float(np.max(np.abs(found - ours) / np.maximum(size, np.finfo(np.float32).tiny)))
+    return float(np.max(np.abs(theirs - ours) / np.maximum(size, np.finfo(np.float32).tiny)))

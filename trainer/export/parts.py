@@ -37,12 +37,12 @@ def parts_of(detector: Detector | Ensemble) -> Parts:
     counts = {len(member.known) for _, member in members}
     if len(counts) > 1:
         raise UserError(f"RUN,RUN: were calibrated on {sorted(counts)} images - export runs on equally many")
-    found = Parts(FUSED, {}, {}, {})
+    result = Parts(FUSED, {}, {}, {})
     for number, (name, member) in enumerate(members):
         own = member.calibrated.weights if by in SUMMED else {by: 1.0}
         for term, known in member.known_terms.items():
             called = own_name(number, term)
-            found.weights[called] = own.get(term, 0.0) / len(members)
-            found.meanings[called] = f"{member.meanings[term]} (run {name})"
-            found.known[called] = known
-    return found
+            result.weights[called] = own.get(term, 0.0) / len(members)
+            result.meanings[called] = f"{member.meanings[term]} (run {name})"
+            result.known[called] = known
+    return result

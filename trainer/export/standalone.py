@@ -8,7 +8,7 @@ was with the images that the detector learned from. H = W is the detector's side
 averaged down. From Python:
 
     detector = Detector("this folder")
-    found = detector.score(images)  # score, p_value, anomalous, the terms that detector.json names, heat
+    scored = detector.score(images)  # score, p_value, anomalous, the terms that detector.json names, heat
 
 A constant image counts as one without contrast: its min-max scaled self is 0 everywhere.
 
@@ -68,13 +68,13 @@ class Detector:
         side = self.facts["resolution"]
         empty = [np.zeros(0, np.float32)] * len(self.terms) + [np.zeros((0, side, side), np.float32)] * self.heat
         columns = [np.concatenate(column) for column in zip(*parts)] if parts else empty
-        found = {name: term.astype(np.float64) for name, term in zip(self.terms, columns)}
+        result = {name: term.astype(np.float64) for name, term in zip(self.terms, columns)}
         heat = {"heat": columns[-1]} if self.heat else {}
-        if not all(np.isfinite(term).all() for term in found.values()):
+        if not all(np.isfinite(term).all() for term in result.values()):
             raise ValueError(f"{self.folder}: the model gave NaN or infinite numbers - export the detector again")
-        score = self.joined(found)
+        score = self.joined(result)
         p_value = _p_values(score, self.known_scores)
-        return {"score": score, "p_value": p_value, "anomalous": score > self.facts["threshold"], **found, **heat}
+        return {"score": score, "p_value": p_value, "anomalous": score > self.facts["threshold"], **result, **heat}
 
     def _computed(self, pixels: np.ndarray) -> list[np.ndarray]:
         """What the model makes of a batch, if it is such as detector.json says."""
@@ -110,9 +110,9 @@ class Detector:
             images = images[..., None]
         if images.ndim != 4:
             raise ValueError(f"images of shape {images.shape} - {wanted}")
-        n, height, width, found = images.shape
-        if found != channels:
-            raise ValueError(f"images with {found} channels for a detector of {channels} - {wanted}")
+        n, height, width, depth = images.shape
+        if depth != channels:
+            raise ValueError(f"images with {depth} channels for a detector of {channels} - {wanted}")
         if height != width or height < side or height % side:
             raise ValueError(f"images of {height}x{width} for a detector of {side}x{side} - {wanted}")
         factor = height // side
@@ -129,13 +129,13 @@ class Detector:
         ):
             return images
         low, high = line
-        found = np.empty(images.shape, np.uint8)
+        result = np.empty(images.shape, np.uint8)
         for i, image in enumerate(images):
             values = image.astype(np.float64)
             if not np.isfinite(values).all():
                 raise ValueError(f"image {i} holds NaN or infinite values - leave it out")
-            found[i] = np.rint((np.clip(values, low, high) - low) * (255 / (high - low)))
-        return found
+            result[i] = np.rint((np.clip(values, low, high) - low) * (255 / (high - low)))
+        return result
 
 
 def _p_values(scores: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -205,22 +205,22 @@ def main() -> None:
     options = parser.parse_args()
     try:
         detector = Detector()
-        found = detector.score(np.load(options.images, allow_pickle=False))
+        scored = detector.score(np.load(options.images, allow_pickle=False))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    heat, count = found.pop("heat", None), len(found["score"])
+    heat, count = scored.pop("heat", None), len(scored["score"])
     if options.heat and heat is None:
         sys.exit("error: --heat: this detector has no heat maps - leave it out")
     staged = f"{options.out}.partial"
     with open(staged, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", *found])
-        writer.writerows([i, *row] for i, row in enumerate(zip(*(column.tolist() for column in found.values()))))
+        writer.writerow(["image", *scored])
+        writer.writerows([i, *row] for i, row in enumerate(zip(*(column.tolist() for column in scored.values()))))
     os.replace(staged, options.out)
     if options.heat and heat is not None:
         np.save(options.heat, heat)
     print(detector.facts["meaning"])
-    print(f"wrote {options.out}: {count} images, {int(found['anomalous'].sum())} of them anomalous")
+    print(f"wrote {options.out}: {count} images, {int(scored['anomalous'].sum())} of them anomalous")
 
 
 if __name__ == "__main__":

@@ -174,13 +174,13 @@ class Method:
         from trainer.scoring.join import has_a
         from trainer.scoring.terms import TERMS
 
-        found = (*self.own_terms(), *(term for term in TERMS if set(term.needs) <= self.offers()))
-        names = [term.name for term in found]
+        result = (*self.own_terms(), *(term for term in TERMS if set(term.needs) <= self.offers()))
+        names = [term.name for term in result]
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"--method {self.name()} has two terms {twice[0]} - give its own one another name")
         if not (has_a(names) if self.known_by == "a" else self.known_by in names):
             raise UserError(f"--method {self.name()} is known by {self.known_by}, and has {', '.join(names)} - fix it")
-        return tuple(sorted(found, key=lambda term: term.name != self.known_by))
+        return tuple(sorted(result, key=lambda term: term.name != self.known_by))
 
     def scores(self) -> tuple[str, ...]:
         """What --by may call the score: the joined ones, `a` where there is one, and the terms that `fused` joins."""

@@ -44,8 +44,8 @@ def cluster_address() -> str:
             " python -m cluster submit, or run it on a machine of the cluster with RAY_ADDRESS=auto"
         )
     # Ray itself takes no ports below 1024.
-    found = re.fullmatch(r"(?:[^\s/@\[\]:]+|\[[0-9a-fA-F:.]+\]):([0-9]{4,5})", value)
-    if not found or not 1024 <= int(found[1]) <= 65535:
+    match = re.fullmatch(r"(?:[^\s/@\[\]:]+|\[[0-9a-fA-F:.]+\]):([0-9]{4,5})", value)
+    if not match or not 1024 <= int(match[1]) <= 65535:
         raise UserError(f"RAY_ADDRESS={value!r}: is not an address of a Ray cluster - {FORM}")
     return value
 
@@ -110,7 +110,7 @@ def refused(value: str, reason: str) -> UserError:
             f"RAY_ADDRESS={value}: the cluster refuses our token - set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
             " to the cluster's file"
         )
-    if found := re.search(r"Ray: (\S+) Python: (\S+) This process .*?Ray: (\S+) Python: (\S+)", text):
-        theirs, ours = (f"Ray {found[i]} with Python {found[i + 1]}" for i in (1, 3))
+    if match := re.search(r"Ray: (\S+) Python: (\S+) This process .*?Ray: (\S+) Python: (\S+)", text):
+        theirs, ours = (f"Ray {match[i]} with Python {match[i + 1]}" for i in (1, 3))
         return UserError(f"RAY_ADDRESS={value}: the cluster has {theirs}, here is {ours} - use the same versions")
     return UserError(f"RAY_ADDRESS={value}: no Ray cluster answers there ({text[:200]}) - {FORM}")

@@ -58,10 +58,10 @@ def temporary_folder() -> str:
 def _free_bytes(place: str) -> int:
     """Bytes that we may still write there; 0 without the folder, or where its file system takes no more files."""
     try:
-        found = os.statvfs(place)
+        result = os.statvfs(place)
     except OSError:
         return 0
-    return 0 if found.f_files and not found.f_favail else found.f_bavail * found.f_frsize
+    return 0 if result.f_files and not result.f_favail else result.f_bavail * result.f_frsize
 
 
 @contextlib.contextmanager

@@ -59,15 +59,15 @@ def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
 def answer(rows: Sequence[Row], labels: np.ndarray) -> str:
     """What the table says, in a sentence or two: the first score against the best number that needs no training."""
     first, best = rows[0], max((row for row in rows if row.name in PLAIN), key=lambda row: row.auc)
-    found = (
+    result = (
         f"Given an anomalous and a normal test image, {first.name} ranks the anomalous one higher in {first.auc:.1%} of"
         f" all pairs ({labels.sum():,} anomalous, {(~labels).sum():,} normal images). "
     )
     number = PLAIN[best.name]
     if best.auc < first.auc:
-        return found + f"The best number that needs no training, the {number}, does so in {best.auc:.1%}."
+        return result + f"The best number that needs no training, the {number}, does so in {best.auc:.1%}."
     return (
-        found
+        result
         + f"A number that needs no training does better: the {number}, {best.auc:.1%}. Do not rely on this detector."
     )
 

@@ -93,13 +93,13 @@ class Review:
 
     def view(self, view: View) -> dict[str, int]:
         """Fix what a page is going to look at; UserError as of `View.of`."""
-        found = view.of(self.table, self.decisions, self.groups)
+        result = view.of(self.table, self.decisions, self.groups)
         with self.lock:
             number = next(self.numbers)
-            self.views[number] = found
+            self.views[number] = result
             while len(self.views) > MAX_VIEWS:
                 self.views.popitem(last=False)
-        return {"view": number, "count": len(found)}
+        return {"view": number, "count": len(result)}
 
     def rows(self, view: int, first: int, count: int) -> list[dict[str, Any]]:
         """Some images of a view; GoneError for one that is not known any more."""
@@ -188,9 +188,9 @@ class Review:
             if view not in self.views:
                 raise GoneError
             self.views.move_to_end(view)
-            found = self.views[view]
+            result = self.views[view]
         first = max(first, 0)
-        return found[first : first + min(max(count, 0), MAX_ROWS)]
+        return result[first : first + min(max(count, 0), MAX_ROWS)]
 
     def _check(self, images: Sequence[int]) -> None:
         if not 0 < len(images) <= MAX_ROWS or not all(type(i) is int and 0 <= i < len(self.table) for i in images):

@@ -55,6 +55,6 @@ class View:
             is_open = np.ones(len(table), bool)
             is_open[[i for i, choice in known.items() if choice != self.decided]] = False
             return is_open
-        found = np.zeros(len(table), bool)
-        found[[i for i, choice in known.items() if choice == self.decided]] = True
-        return found
+        result = np.zeros(len(table), bool)
+        result[[i for i, choice in known.items() if choice == self.decided]] = True
+        return result

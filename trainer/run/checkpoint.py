@@ -172,8 +172,8 @@ def remove_checkpoint(run: str, name: str, still_ours: StillOurs = always_ours) 
 
 def checkpoint_names(run: str | Path, whole: bool = True) -> list[str]:
     """The names of a run's checkpoints, the oldest first; with whole=False of those without checkpoint.json too."""
-    found = re.compile(f"({NAME})/" + (re.escape(FACTS) if whole else ".+"))
-    matches = [found.fullmatch(name) for name, _ in open_storage(f"{run}/checkpoints").tree()]
+    pattern = re.compile(f"({NAME})/" + (re.escape(FACTS) if whole else ".+"))
+    matches = [pattern.fullmatch(name) for name, _ in open_storage(f"{run}/checkpoints").tree()]
     return sorted({match[1] for match in matches if match}, key=images_of)
 
 

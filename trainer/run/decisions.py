@@ -129,13 +129,13 @@ class Decisions:
 
 def read_decisions(name: str, content: bytes) -> list[Decision]:
     """The decisions in a file; UserError for a line that `Decision.line` has not written."""
-    found = []
+    result = []
     for number, line in enumerate(content.splitlines(), 1):
         try:
-            found.append(_decision(parse_json(line)))
+            result.append(_decision(parse_json(line)))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{name}: line {number} is not a decision ({error!r:.80}) - remove the line") from None
-    return found
+    return result
 
 
 def _decision(values: Any) -> Decision:

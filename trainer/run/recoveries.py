@@ -77,10 +77,10 @@ def read_recoveries(run: str) -> Recoveries:
 
 def check_not_given_up(run: str) -> Recoveries:
     """A run's recoveries; UserError where it is given up."""
-    found = read_recoveries(run)
-    if found.given_up:
-        raise UserError(found.given_up)
-    return found
+    result = read_recoveries(run)
+    if result.given_up:
+        raise UserError(result.given_up)
+    return result
 
 
 def warn_of_given_up(url: str) -> None:

@@ -179,8 +179,8 @@ class Saver:
             write_bytes(Guarded(open_storage(run), self.still_ours), BEST, (json.dumps(said, indent=2) + "\n").encode())
         if ends_a_phase(self.config.schedule(), newest.images_seen) and not newest.ailing:
             self.refuge = newest.name
-        elif self.refuge is None and (found := rollback_target(run)):
-            self.refuge = found.name
+        elif self.refuge is None and (target := rollback_target(run)):
+            self.refuge = target.name
         kept.add(self.refuge or "")
         for name in checkpoint_names(run, whole=False):
             if name not in kept and images_of(name) <= newest.images_seen:

@@ -54,10 +54,10 @@ def ranked(run: str, detector: Detector | Ensemble, cache: Cache, shown: int, da
     held = np.zeros(0)  # their scores
     blocks = all_images(dataset, config.gamma, config.seed, config.window, read_excluded(run), config.planted)
     for block in progress(blocks, "auditing", "blocks", -(-count // BLOCK)):
-        found = detector.score(block.images, np.arange(len(origins), len(origins) + len(block.images)))
-        parts.append(found)
+        scored = detector.score(block.images, np.arange(len(origins), len(origins) + len(block.images)))
+        parts.append(scored)
         origins += [json.dumps(origin) for origin in block.origins]
-        both = np.concatenate([held, found.score])
+        both = np.concatenate([held, scored.score])
         first = np.argsort(-both, kind="stable")[:shown]
         worst, held = np.concatenate([worst, block.images])[first], both[first]
     order = np.argsort(-np.concatenate([each.score for each in parts]), kind="stable")

@@ -67,8 +67,8 @@ class Calibration:
         """Which rows here samples of the training set are, -1 where they are none: int64."""
         order = np.argsort(self.samples)
         places = np.minimum(np.searchsorted(self.samples[order], samples), len(order) - 1)
-        found = order[places]
-        return np.where(self.samples[found] == samples, found, -1)
+        result = order[places]
+        return np.where(self.samples[result] == samples, result, -1)
 
 
 def joined_in(inference: Inference, calibration: Calibration) -> tuple[Term, ...]:
@@ -197,35 +197,35 @@ def _read(content: bytes, url: str, digest: str, inference: Inference) -> Calibr
             for kind in CORRUPTIONS
             if any(key.startswith(f"made.{kind}.") for key in tensors)
         }
-        found = Calibration(terms, kept, tensors["samples"], heat, weights, made)
+        result = Calibration(terms, kept, tensors["samples"], heat, weights, made)
         row_each = {term.kept_as for term in compare if term.row_each}
-        _check(found, inference.resolution, row_each)
-        return found
+        _check(result, inference.resolution, row_each)
+        return result
     except (SafetensorError, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
         reason = " ".join(repr(error).split())[:200]
         raise UserError(f"{url}: damaged ({reason}) - delete {PurePosixPath(url).name}, it is made again") from None
 
 
-def _check(found: Calibration, side: int, row_each: Collection[str]) -> None:
+def _check(calibration: Calibration, side: int, row_each: Collection[str]) -> None:
     """ValueError for numbers that no calibration gives. row_each: what is kept that has a row for each sample."""
-    samples = found.samples
+    samples = calibration.samples
     if samples.ndim != 1 or samples.dtype != np.int64 or not 0 < len(samples) <= MAX_IMAGES:
         raise ValueError(f"samples of type {samples.dtype} and shape {samples.shape}")
     if samples.min() < 0 or len(np.unique(samples)) < len(samples):
         raise ValueError("samples that are below 0, or twice the same")
-    heat = {"heat.middle": found.heat.middle, "heat.spread": found.heat.spread} if found.heat else {}
-    shapes = dict.fromkeys(found.terms, (len(samples),)) | dict.fromkeys(heat, (side, side))
-    for name, values in (found.terms | found.kept | heat).items():
+    heat = {"heat.middle": calibration.heat.middle, "heat.spread": calibration.heat.spread} if calibration.heat else {}
+    shapes = dict.fromkeys(calibration.terms, (len(samples),)) | dict.fromkeys(heat, (side, side))
+    for name, values in (calibration.terms | calibration.kept | heat).items():
         rows = len(samples) if name in row_each else values.shape[:1]
         wanted = shapes.get(name, (*np.atleast_1d(rows), *values.shape[1:2]))
         if values.dtype.kind != "f" or values.ndim != len(wanted) or values.shape != wanted:
             raise ValueError(f"{name} of type {values.dtype} and shape {values.shape}")
         if not np.isfinite(values).all():
             raise ValueError(f"{name} holds NaN or infinite numbers")
-    if not all(type(weight) is float and 0 <= weight < math.inf for weight in found.weights.values()):
+    if not all(type(weight) is float and 0 <= weight < math.inf for weight in calibration.weights.values()):
         raise ValueError("weights that are below 0 or NaN or infinite")
-    made = [column for terms in found.made.values() for column in terms.values()]
+    made = [column for terms in calibration.made.values() for column in terms.values()]
     if any(each.dtype.kind != "f" or each.shape != made[0].shape[:1] or not np.isfinite(each).all() for each in made):
         raise ValueError("terms of synthetic anomalies that are NaN or infinite, as many each")
-    if found.heat and not (found.heat.spread > 0).all():
+    if calibration.heat and not (calibration.heat.spread > 0).all():
         raise ValueError("heat.spread is not above 0")

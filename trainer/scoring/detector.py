@@ -115,8 +115,8 @@ class Judge:
     @property
     def meaning(self) -> str:
         """What the threshold means, for a person; empty where the user chose it, or where there is none."""
-        found = [self.junk.sentence()] if self.criterion.contamination == AUTO else []
-        return " ".join([*found, self.limit.sentences()]) if self.limit else ""
+        result = [self.junk.sentence()] if self.criterion.contamination == AUTO else []
+        return " ".join([*result, self.limit.sentences()]) if self.limit else ""
 
     def heat_shares(self, images: np.ndarray) -> np.ndarray:
         """The same as shares of the fullest colour: 0 is usual there, 1 is as rare as colour shows."""

@@ -128,8 +128,8 @@ class Ensemble(Judge):
 
     def all_terms(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """All terms of all runs, as an exported folder names them."""
-        found = [member.score(images).terms for member in self.members.values()]
-        return {own_name(i, name): column for i, terms in enumerate(found) for name, column in terms.items()}
+        scored = [member.score(images).terms for member in self.members.values()]
+        return {own_name(i, name): column for i, terms in enumerate(scored) for name, column in terms.items()}
 
     def known_scores(self, images: TrainingSet) -> np.ndarray:
         """The scores of the first run's calibrating images."""
@@ -149,12 +149,12 @@ class Ensemble(Judge):
         return np.mean(list(self._parts(images, samples).values()), axis=0)
 
     def _parts(self, images: np.ndarray, samples: np.ndarray | None) -> dict[str, np.ndarray]:
-        found = {}
+        result = {}
         for name, member in self.members.items():
             own = None if samples is None else np.where(samples < self.shared[name], samples, -1)
             scored = member.score(images, own)
-            found[name] = _nats(member, scored.score, scored.p_value)
-        return found
+            result[name] = _nats(member, scored.score, scored.p_value)
+        return result
 
     @property
     def reconstructs(self) -> bool:

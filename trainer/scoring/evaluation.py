@@ -119,13 +119,13 @@ def summary(scores: Values, labels: np.ndarray) -> dict[str, float]:
 
     The best lambda is chosen on these very labels: an upper bound for a, not a result one could have had beforehand.
     """
-    found = {name: auc(labels, column) for name, column in scores.terms.items()}
+    result = {name: auc(labels, column) for name, column in scores.terms.items()}
     if has_a(scores.terms):
         grid, aucs = lambda_curve(scores, labels)
         best = int(aucs.argmax())
-        found |= {
+        result |= {
             "a_paper": auc(labels, scores.anomaly()),
             "a_best": float(aucs[best]),
             "best_lambda": float(grid[best]),
         }
-    return found
+    return result

@@ -201,8 +201,8 @@ class Inference:
     @torch.no_grad()
     def _values(self, queries: Tensor, terms: Sequence[Term]) -> dict[str, Tensor]:
         response = self.response(queries)
-        found = {term.name: term.of(response) for term in terms}
-        return found | ({"z_hat": response.z_hat} if response.is_encoded else {})
+        result = {term.name: term.of(response) for term in terms}
+        return result | ({"z_hat": response.z_hat} if response.is_encoded else {})
 
 
 def _unallocated(config: TrainConfig, channels: int) -> dict[str, nn.Module]:

@@ -40,12 +40,12 @@ class RankedList:
         self.size, self.waiting = 0, bytearray()
         self._put(self.heading)
 
-    def add(self, names: Sequence[str], found: Scored) -> None:
+    def add(self, names: Sequence[str], scored: Scored) -> None:
         """Rows of scored images; they, and what failed before them, are in the file then."""
         for i, name in enumerate(names):
-            numbers = [f"{column[i]:.9g}" for column in (found.score, *found.columns.values())]
-            called = [] if found.anomalous is None else ["yes" if found.anomalous[i] else "no"]
-            score = float(found.score[i])
+            numbers = [f"{column[i]:.9g}" for column in (scored.score, *scored.columns.values())]
+            called = [] if scored.anomalous is None else ["yes" if scored.anomalous[i] else "no"]
+            score = float(scored.score[i])
             self._record([name, *numbers, *called, *([""] if self.with_errors else [])], score)
             if score > self.highest:
                 self.first, self.highest = name, score

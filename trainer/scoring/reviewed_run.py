@@ -32,17 +32,17 @@ def decided(runs: Sequence[str]) -> dict[str, bool]:
 
     UserError where these are too few to learn from.
     """
-    found: dict[str, bool] = {}
+    result: dict[str, bool] = {}
     for run in runs:
         reviewed = Decisions(f"{run}/{FOLDER}/decisions", "")
-        found |= {key: each.choice == JUNK for key, each in reviewed.latest.items() if each.choice in (JUNK, FINE)}
-    junk = sum(found.values())
-    if len(found) < MIN_DECISIONS or min(junk, len(found) - junk) < MIN_EACH:
+        result |= {key: each.choice == JUNK for key, each in reviewed.latest.items() if each.choice in (JUNK, FINE)}
+    junk = sum(result.values())
+    if len(result) < MIN_DECISIONS or min(junk, len(result) - junk) < MIN_EACH:
         raise UserError(
-            f"--by reviewed: {runs[0]} has {junk} images that were called junk and {len(found) - junk} called fine -"
+            f"--by reviewed: {runs[0]} has {junk} images that were called junk and {len(result) - junk} called fine -"
             f" decide on {MIN_DECISIONS} at least, {MIN_EACH} of each: python -m trainer review {runs[0]}"
         )
-    return found
+    return result
 
 
 def with_decisions(

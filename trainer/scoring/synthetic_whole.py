@@ -17,8 +17,8 @@ def synthetic_of(images: np.ndarray) -> dict[str, np.ndarray]:
 
     The other image of "blended" and "stitched" is the one before. Of no kind where images are too small for it.
     """
-    found = of_each_kind(images)
-    if not found:
+    result = of_each_kind(images)
+    if not result:
         return {}
     pixels, side = images.astype(np.float64), images.shape[1]
     others = np.roll(pixels, 1, axis=0)
@@ -38,4 +38,4 @@ def synthetic_of(images: np.ndarray) -> dict[str, np.ndarray]:
         "inverted": 2 * middle - pixels,
         "turned": np.rot90(pixels, 1, (1, 2)),
     }
-    return found | {kind: made.round().clip(0, 255).astype(np.uint8) for kind, made in whole.items()}
+    return result | {kind: made.round().clip(0, 255).astype(np.uint8) for kind, made in whole.items()}

@@ -43,7 +43,7 @@ class Threshold:
     def sentences(self) -> str:
         """What it means, for a person."""
         percent = 100 * self.share
-        found = (
+        above = (
             f"Above {self.value:.4g} (95 % interval {self.low:.4g} to {self.high:.4g}, from {self.images:,} training "
             f"images) an image is called anomalous."
         )
@@ -53,12 +53,12 @@ class Threshold:
         )
         if self.kind == "contamination":
             return (
-                f"{found} That calls as many training images anomalous as are expected to be, {percent:.3g} %; whether "
+                f"{above} That calls as many training images anomalous as are expected to be, {percent:.3g} %; whether "
                 f"they are the right ones depends on the score. {alarms} Where fewer are anomalous than expected, the "
                 f"rest are false alarms."
             )
         return (
-            f"{found} {alarms} Normal images exceed it no more often than {percent:.3g} % / (1 - c), where c is the "
+            f"{above} {alarms} Normal images exceed it no more often than {percent:.3g} % / (1 - c), where c is the "
             f"unknown share of anomalies among the training images: at c = 5 %, {percent / 0.95:.3g} %. Anomalies that "
             f"score high among the training images raise it: fewer false alarms, and more is missed."
         )
@@ -82,9 +82,9 @@ def threshold(known: np.ndarray, kind: Kind, share: float, judged: int = 1000, s
     draw = np.random.default_rng(seed)
     # A resampling is n uniform draws of places; the m-th of them in order is a draw of Beta(m, n - m + 1).
     places = np.floor(count * draw.beta(above, count - above + 1, RESAMPLINGS)).astype(int)
-    found = ascending[count - 1 - np.minimum(places, count - 1)]
-    exceeding = 1 - np.searchsorted(ascending, found, side="right") / count
+    values = ascending[count - 1 - np.minimum(places, count - 1)]
+    exceeding = 1 - np.searchsorted(ascending, values, side="right") / count
     alarms = draw.binomial(judged, exceeding) / judged
     ends = [50 * (1 - COVERAGE), 50 * (1 + COVERAGE)]
-    (low, high), (fewest, most) = np.percentile(found, ends), np.percentile(alarms, ends)
+    (low, high), (fewest, most) = np.percentile(values, ends), np.percentile(alarms, ends)
     return Threshold(kind, share, value, float(low), float(high), len(known), judged, float(fewest), float(most))

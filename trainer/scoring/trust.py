@@ -49,10 +49,10 @@ def trusted(
     with_say = [term.name for term in terms if term.has_say and term.name in usual] or list(usual)
     if not made:
         return {name: float(name in with_say) for name in usual}
-    found = {
+    result = {
         name: median_separation([separation(usual[name], each[name]) for each in made.values()]) for name in with_say
     }
-    return dict.fromkeys(usual, 0.0) | weights_by(found)
+    return dict.fromkeys(usual, 0.0) | weights_by(result)
 
 
 def weights_by(separations: Mapping[str, float]) -> dict[str, float]:

@@ -92,21 +92,21 @@ def warnings(values: dict[str, float], latent_size: int) -> dict[str, str]:
 
     Lines of a method, or of a phase, without one of the networks say nothing of it.
     """
-    found = {}
+    result = {}
     if values.get("critic/slope", 1) < DEAD_SLOPE:
-        found["critic"] = (
+        result["critic"] = (
             f"the critic is dead: its slope is {values['critic/slope']:.2g} where 1 is aimed at"
             " - lower --learning-rate or raise --penalty"
         )
     if "generator/spread" in values and values["generator/spread"] < ALIKE * values["critic/spread_real"]:
-        found["generator"] = (
+        result["generator"] = (
             f"the generator has collapsed: its images differ by {values['generator/spread']:.2g} where real ones"
             f" differ by {values['critic/spread_real']:.2g} - lower --learning-rate"
         )
     norm = values["encoder/z_hat_norm"] / math.sqrt(latent_size) if "encoder/z_hat_norm" in values else 1.0
     if not 1 / DRIFT < norm < DRIFT:
-        found["encoder"] = (
+        result["encoder"] = (
             f"||z_hat|| drifts: {norm:.2g} sqrt(N_z), where latents have 1, so L_o loses its meaning"
             " - lower --learning-rate or raise --distance-weight"
         )
-    return found
+    return result

@@ -151,9 +151,11 @@ def _run_phases(run: Run) -> bool:
                 values = means.read(step.group) | {"fingerprint": step.fingerprint()} if trains else {}
                 values |= _progress(phase, images_seen, since, time.monotonic() - clock)
                 if mark:
-                    found = broadcast_from_first(step.group, first.examine(step, phase, images_seen) if first else None)
-                    values |= found.metrics()
-                    trouble = found.trouble
+                    vitals = broadcast_from_first(
+                        step.group, first.examine(step, phase, images_seen) if first else None
+                    )
+                    values |= vitals.metrics()
+                    trouble = vitals.trouble
                     ailing = ailing + 1 if trouble else 0
                 judged = first.log(images_seen, phase, values) if first else {}
                 hooks.report({"images_seen": images_seen, **values, **judged})

@@ -82,12 +82,12 @@ class Step:
             for parameter in optimiser.param_groups[0]["params"]:
                 where, state = names[id(parameter)], {}
                 for kind in MOMENTS[type(optimiser)]:
-                    found = saved.get(f"{where}.{kind}")
+                    tensor = saved.get(f"{where}.{kind}")
                     empty = torch.zeros((), device=self.device) if kind == "step" else torch.empty_like(parameter)
-                    if found is None or found.shape != empty.shape:
+                    if tensor is None or tensor.shape != empty.shape:
                         raise ValueError(f"{name}.safetensors: lacks {kind} of {where}")
                     with torch.no_grad():
-                        state[kind] = empty.copy_(found)  # laid out in memory as the parameter
+                        state[kind] = empty.copy_(tensor)  # laid out in memory as the parameter
                 optimiser.state[parameter] = state
 
     def _moments(self, optimiser: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

@@ -42,9 +42,9 @@ def swept(step: Step, phase: Phase, of: Callable[[Tensor], Tensor], most: int | 
     of: images as networks see them, n x C x r x r, each by itself, to n x anything. See `find_once`.
     """
     count = min(len(step.data), most or len(step.data))
-    found = []
+    result = []
     with step.networks.evaluating():
         for start in range(0, count, IMAGES):
             images = torch.from_numpy(step.data.at(np.arange(start, min(start + IMAGES, count)))).to(step.device)
-            found.append(of(at_resolution(to_float(images, step.contrast), phase.resolution)))
-    return torch.cat(found)
+            result.append(of(at_resolution(to_float(images, step.contrast), phase.resolution)))
+    return torch.cat(result)

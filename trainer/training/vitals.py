@@ -55,8 +55,8 @@ class Vitals:
 
     def metrics(self) -> Mapping[str, float]:
         """For a line of metrics."""
-        found = {"health/spread": self.spread, "health/slope": self.slope}
-        return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+        result = {"health/spread": self.spread, "health/slope": self.slope}
+        return {name: value for name, value in result.items() if value is not None and math.isfinite(value)}
 
 
 def vitals(inference: Inference, shown: np.ndarray) -> Vitals:

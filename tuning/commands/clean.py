@@ -73,7 +73,7 @@ class Clean:
         write_bytes(open_storage(rounds.out), "index.html", rounds_page(self.method, rounds, done, planted).encode())
         left = sum(len(each.images) for each in done)
         if planted:
-            found = sum(planted_among(each) for each in done)
-            print(f"{found:,} of {planted:,} planted anomalies are among the {left:,} images left out")
+            caught = sum(planted_among(each) for each in done)
+            print(f"{caught:,} of {planted:,} planted anomalies are among the {left:,} images left out")
         print(f"{left:,} of {done[0].ranked:,} training images left out: {rounds.out}/index.html")
         print(f"next: python -m trainer evaluate {rounds.out}/cleaned")

@@ -39,7 +39,7 @@ def auc_over_gamma(sweep: Sweep, name: str) -> Block | None:
     if not parts:
         return None
     plain = baseline_rows(sweep)
-    best = {gamma: found for gamma in sweep.gammas if (found := best_baseline(plain, gamma))}
+    best = {gamma: baseline for gamma in sweep.gammas if (baseline := best_baseline(plain, gamma))}
     if best:
         names = list(dict.fromkeys(title for title, _ in best.values()))
         title = f"best plain baseline ({', '.join(names)})"
@@ -123,16 +123,16 @@ def terms(sweep: Sweep, name: str) -> Block | None:
     if variant is None or not sweep.labelled:
         return None
     names = in_order({name for trial in sweep.trials for name in trial.scores.columns}, variant.method)
-    found = [score_row(sweep, variant, score, score_title(score)) for score in [A, *names]]
-    gammas = [gamma for gamma in sweep.gammas if any(gamma in row.cells for row in found)]
+    term_rows = [score_row(sweep, variant, score, score_title(score)) for score in [A, *names]]
+    gammas = [gamma for gamma in sweep.gammas if any(gamma in row.cells for row in term_rows)]
     plain = baseline_rows(sweep)
     parts, baselines = (
         {gamma_title(g): {row.title: row.cells[g].aucs for row in rows if g in row.cells} for g in gammas}
-        for rows in (found, plain)
+        for rows in (term_rows, plain)
     )
     lines = [
         (row.variant.method, row.title, gamma, value)
-        for row in found + plain
+        for row in term_rows + plain
         for gamma, cell in row.cells.items()
         for value in cell.aucs
     ]

@@ -31,23 +31,23 @@ class LatentMaps:
 
     def latents(self, trial: Trial) -> tuple[np.ndarray, np.ndarray] | None:
         """z_hat (N x N_z) and labels (N); None where the trial left none."""
-        found = self.sweep.latents(trial)
+        result = self.sweep.latents(trial)
         labels = trial.scores.labels
-        return None if found is None or labels is None else (found, labels)
+        return None if result is None or labels is None else (result, labels)
 
     def map(self, trial: Trial) -> tuple[np.ndarray, np.ndarray] | None:
         """The t-SNE map (M x 2) and labels (M); None where there are too few vectors."""
-        found = self.latents(trial)
-        if found is None or len(found[0]) < MIN_VECTORS or found[0].shape[1] < 2:
+        result = self.latents(trial)
+        if result is None or len(result[0]) < MIN_VECTORS or result[0].shape[1] < 2:
             return None
-        shown = subset(len(found[0]))
+        shown = subset(len(result[0]))
         if trial.name not in self.maps:
-            self.maps[trial.name] = embedding(found[0][shown])
-        return self.maps[trial.name], found[1][shown]
+            self.maps[trial.name] = embedding(result[0][shown])
+        return self.maps[trial.name], result[1][shown]
 
     def figure_2(self, name: str) -> Block | None:
         corners = _corners(self.sweep, list(METHODS))
-        maps = {place: found for place, trial in corners.items() if (found := self.map(trial))}
+        maps = {place: points for place, trial in corners.items() if (points := self.map(trial))}
         trials = {place: corners[place] for place in maps}
         if not maps:
             return None
@@ -57,7 +57,7 @@ class LatentMaps:
 
     def figure_3(self, name: str) -> Block | None:
         corners = _corners(self.sweep, list(METHODS))
-        values = {place: found for place, trial in corners.items() if (found := self.latents(trial))}
+        values = {place: vectors for place, trial in corners.items() if (vectors := self.latents(trial))}
         trials = {place: corners[place] for place in values}
         if not values:
             return None
@@ -73,7 +73,7 @@ class LatentMaps:
         subject = self.sweep.subject
         corners = _corners(self.sweep, siblings(subject.method) if subject else [])
         trials = {place: trial for place, trial in corners.items() if place[0] == gamma_title(gamma)}
-        maps = {place: found for place, trial in trials.items() if (found := self.map(trial))}
+        maps = {place: points for place, trial in trials.items() if (points := self.map(trial))}
         if len(maps) < 2:
             return None
         caption = f"t-SNE maps of z_hat of the test images{_most(maps)}; {_names(trials)}."
@@ -180,13 +180,13 @@ def _detector(sweep: Sweep, trial: Trial):
 def _corners(sweep: Sweep, methods: list[str], gammas: list[float] | None = None) -> dict[tuple[str, str], Trial]:
     """Trials of the first seed by row (the least and the greatest contamination, or all given) and column (method)."""
     ends = sorted({sweep.gammas[0], sweep.gammas[-1]}) if gammas is None else gammas
-    found = {}
+    result = {}
     for gamma in ends:
         for method in methods:
             variant = sweep.first(method)
             if variant and (trials := sweep.of(variant, gamma)):
-                found[gamma_title(gamma), title_of_method(method)] = trials[0]
-    return found
+                result[gamma_title(gamma), title_of_method(method)] = trials[0]
+    return result
 
 
 def _axes(places: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:

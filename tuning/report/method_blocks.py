@@ -47,7 +47,7 @@ def method_lines(rows: list[TrialRow]) -> dict[str, list[Line]]:
 
     Trials at several resolutions are as many datasets.
     """
-    found = {}
+    result = {}
     for name, side in dict.fromkeys((row.dataset, row.resolution) for row in rows):
         sides = {row.resolution for row in rows if row.dataset == name}
         dataset = name if len(sides) == 1 else f"{name}, {side}x{side}"
@@ -57,8 +57,8 @@ def method_lines(rows: list[TrialRow]) -> dict[str, list[Line]]:
         plain = dict.fromkeys(row.score for row in own if row.method == BASELINE)
         lines += [Line(name, {}, name, _aucs(own, Variant(BASELINE, ""), name), plain=True) for name in plain]
         lines = [line for line in lines if line.first]
-        found[dataset] = sorted(lines, key=lambda line: -_overall(line))
-    return found
+        result[dataset] = sorted(lines, key=lambda line: -_overall(line))
+    return result
 
 
 def _line(variant: Variant, rows: list[TrialRow]) -> Line:
@@ -109,12 +109,12 @@ def method_blocks(rows: list[TrialRow]) -> list[Block]:
     """The table, with every row behind it as CSV, and the figure; none where nothing has labels."""
     if not rows:
         return []
-    found = method_lines(rows)
+    by_dataset = method_lines(rows)
     gammas = sorted({row.gamma for row in rows})
     head = ["method", *(f"fused {gamma_title(g)}" for g in gammas), "own score", *map(gamma_title, gammas)]
     head += ["lost", "minutes", "parameters"]
     shown: list[list[str]] = []
-    for dataset, lines in found.items():
+    for dataset, lines in by_dataset.items():
         shown.append([dataset])
         bars = {gamma: max((_mean(line.own, gamma) for line in lines if line.plain), default=1.0) for gamma in gammas}
         for line in lines:
@@ -130,7 +130,7 @@ def method_blocks(rows: list[TrialRow]) -> list[Block]:
         "lost: from the least contamination to the greatest, of the first score. Minutes are of training, one trial."
     )
     table = Block("trials", "Every method in a line", caption, head, shown, data=text_of(rows))
-    several = {dataset: lines for dataset, lines in found.items() if len(lines) > 1}
+    several = {dataset: lines for dataset, lines in by_dataset.items() if len(lines) > 1}
     return [table, *([_figure(several, gammas)] if several else [])]
 
 
@@ -146,10 +146,10 @@ def _cell(aucs: dict[float, np.ndarray], gamma: float, bar: float) -> str:
     return f"{number(float(values.mean()))}{spread}{f' {BEATS}' if values.mean() > bar else ''}"
 
 
-def _figure(found: dict[str, list[Line]], gammas: list[float]) -> Block:
-    tallest = max(len(lines) for lines in found.values())
-    figure, axes = panels(len(found), 2, 0.9 + LINE * tallest)
-    for panel, (dataset, lines) in zip(axes, found.items()):
+def _figure(by_dataset: dict[str, list[Line]], gammas: list[float]) -> Block:
+    tallest = max(len(lines) for lines in by_dataset.values())
+    figure, axes = panels(len(by_dataset), 2, 0.9 + LINE * tallest)
+    for panel, (dataset, lines) in zip(axes, by_dataset.items()):
         _draw(panel, dataset, lines, gammas)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))

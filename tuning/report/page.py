@@ -71,13 +71,13 @@ def _dataset_names(sweeps: list[Sweep]) -> list[str]:
     known: dict[str, list[str]] = {}
     for sweep in sweeps:
         known.setdefault(sweep.plan.name, []).append(str(sweep.plan.dataset.get("digest", "")))
-    found = []
+    result = []
     for sweep in sweeps:
         others = list(dict.fromkeys(known[sweep.plan.name]))
         number = f" ({others.index(str(sweep.plan.dataset.get('digest', ''))) + 1})" if len(others) > 1 else ""
         planted = sweep.plan.facts.get("planted")
-        found.append(f"{sweep.plan.name}{number}{f', planted {planted}' if planted else ''}")
-    return found
+        result.append(f"{sweep.plan.name}{number}{f', planted {planted}' if planted else ''}")
+    return result
 
 
 def _write(folder: Path, said: list[str], shared: list[Block], sections: list[Section], scores: dict[str, str]) -> None:

@@ -51,9 +51,9 @@ def rows_of(sweep: Sweep, dataset: str) -> list[TrialRow]:
 
 
 def _of_trial(trial: Trial, dataset: str) -> list[TrialRow]:
-    found = {name: trial.scores.auc(name) for name in trial.scores.columns}
+    result = {name: trial.scores.auc(name) for name in trial.scores.columns}
     if trial.scores.has(A):
-        found[A] = trial.scores.auc(A, PAPER_LAMBDA)
+        result[A] = trial.scores.auc(A, PAPER_LAMBDA)
     planted, unseen = (trial.kinds.get(kind, {}) for kind in ("planted", "unseen"))
     return [
         TrialRow(
@@ -70,7 +70,7 @@ def _of_trial(trial: Trial, dataset: str) -> list[TrialRow]:
             trial.minutes,
             trial.parameters,
         )
-        for name, auc in found.items()
+        for name, auc in result.items()
     ]
 
 
@@ -108,8 +108,8 @@ def _value(name: str, word: str) -> Any:
 
 def joined(parts: list[list[TrialRow]]) -> list[TrialRow]:
     """All rows, each trial's score once: of the same trial in two parts the last counts."""
-    found: dict[tuple[Any, ...], TrialRow] = {}
+    result: dict[tuple[Any, ...], TrialRow] = {}
     for row in (row for part in parts for row in part):
         known = asdict(row)
-        found[tuple(known[name] for name in COLUMNS[:7])] = row
-    return list(found.values())
+        result[tuple(known[name] for name in COLUMNS[:7])] = row
+    return list(result.values())

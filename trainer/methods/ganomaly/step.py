@@ -34,8 +34,8 @@ class GanomalyLoss(nn.Module):
             again = self.encoder_again(matches)
             with torch.no_grad():
                 wanted, _ = frozen(discriminator, images)
-            found, _ = frozen(discriminator, matches)
-        features, pixels, both = F.mse_loss(found, wanted), F.l1_loss(matches, images), F.mse_loss(again, codes)
+            matched, _ = frozen(discriminator, matches)
+        features, pixels, both = F.mse_loss(matched, wanted), F.l1_loss(matches, images), F.mse_loss(again, codes)
         o = self.options
         loss = o.feature_weight * features + o.pixel_weight * pixels + o.code_weight * both
         parts = {"generator/loss": loss, "generator/pixels": pixels, "generator/codes": both}

@@ -26,8 +26,8 @@ def log_answers(trained: Trained, queries: Tensor) -> Tensor:
     maps = maps_on(options.transforms, trained.resolution, queries.device)
     classifier = trained.networks["classifier"]
     parts = [queries] if torch.compiler.is_exporting() else queries.split(QUERIES)
-    found = [classifier(all_views(some, maps)).log_softmax(dim=1).view(-1, len(maps), len(maps)) for some in parts]
-    return found[0] if len(found) == 1 else torch.cat(found)
+    result = [classifier(all_views(some, maps)).log_softmax(dim=1).view(-1, len(maps), len(maps)) for some in parts]
+    return result[0] if len(result) == 1 else torch.cat(result)
 
 
 def _answers(response: Response) -> Tensor:

@@ -27,11 +27,11 @@ def _shifted(places: np.ndarray, shift: int, axis: int) -> np.ndarray:
 def _maps(side: int, flips: int, shifts: tuple[int, ...], turns: int) -> np.ndarray:
     """flip left to right, shift rows, shift columns, turn by 90 degrees: the last one changes fastest; T x side^2."""
     places = np.arange(side * side).reshape(side, side)
-    found = []
+    result = []
     for flip, down, right, turn in product(range(flips), shifts, shifts, range(turns)):
         moved = _shifted(_shifted(places[:, ::-1] if flip else places, down, 0), right, 1)
-        found.append(np.rot90(moved, turn).ravel())
-    return np.stack(found)
+        result.append(np.rot90(moved, turn).ravel())
+    return np.stack(result)
 
 
 def _all(side: int) -> np.ndarray:

@@ -46,9 +46,9 @@ class ItsrStep(AaeStep):
 
     def _weigh(self, phase: Phase) -> None:
         options, weights = self.options, self.networks.weights_of_images.of_samples
-        found = swept(self, phase, self._codes_and_errors).double().cpu().numpy()
-        codes, errors = found[:, :-1], found[:, -1]
-        places = self.data.samples(np.arange(len(found)))
+        rows = swept(self, phase, self._codes_and_errors).double().cpu().numpy()
+        codes, errors = rows[:, :-1], rows[:, -1]
+        places = self.data.samples(np.arange(len(rows)))
         before = weights.cpu().numpy()[places] != 1
         if phase.kind == "last":
             new = negated(before, errors, options.error_quantile, options.negative_weight)

@@ -30,8 +30,8 @@ class SkipLoss(nn.Module):
             matches = self.generator(images)
             with torch.no_grad():
                 wanted, _ = frozen(discriminator, images)
-            found, logits = frozen(discriminator, matches)
-        features, pixels, fooled = F.mse_loss(found, wanted), F.l1_loss(matches, images), F.softplus(-logits).mean()
+            matched, logits = frozen(discriminator, matches)
+        features, pixels, fooled = F.mse_loss(matched, wanted), F.l1_loss(matches, images), F.softplus(-logits).mean()
         o = self.options
         loss = o.feature_weight * features + o.pixel_weight * pixels + o.fooling_weight * fooled
         parts = {"generator/loss": loss, "generator/pixels": pixels, "generator/fooled": fooled}
@@ -48,9 +48,9 @@ class SkipDiscriminatorLoss(nn.Module):
     def forward(self, images: Tensor, matches: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """images, matches: N x C x r x r. Returns the loss and its parts."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            (wanted, real), (found, fake) = self.discriminator(images), self.discriminator(matches)
+            (wanted, real), (matched, fake) = self.discriminator(images), self.discriminator(matches)
         told = F.softplus(-real).mean() + F.softplus(fake).mean()
-        loss = told + self.feature_weight * F.mse_loss(found, wanted)
+        loss = told + self.feature_weight * F.mse_loss(matched, wanted)
         return loss, {"discriminator/loss": loss.detach()}
 
 

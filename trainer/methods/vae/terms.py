@@ -24,8 +24,8 @@ def _unlikely(response: Response) -> Tensor:
     numbers = torch.arange(options.draws, device=queries.device)
     noise = random.latents(config.seed, random.NOISE_AT_TEST, numbers, latent[0].shape[1])
     decoder = response.trained.networks["decoder"]
-    found = [negative_log_likelihood(queries, decoder(drawn(latent, each))) for each in noise.unbind()]
-    return torch.stack(found).mean(dim=0)
+    result = [negative_log_likelihood(queries, decoder(drawn(latent, each))) for each in noise.unbind()]
+    return torch.stack(result).mean(dim=0)
 
 
 LIKELIHOOD = Term("nll", "negative log likelihood of an image, given latent vectors drawn for it, in nats", _unlikely)

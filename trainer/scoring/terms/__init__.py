@@ -22,10 +22,10 @@ NAMES = (
 
 def _loaded(name: str) -> Term:
     module, place = listed_module(__name__, name)
-    found = getattr(module, "TERM", None)
-    if not isinstance(found, Term):
+    result = getattr(module, "TERM", None)
+    if not isinstance(result, Term):
         raise UserError(f"{place}: has no TERM - write one, see base.py there")
-    return found
+    return result
 
 
 TERMS: tuple[Term, ...] = tuple(_loaded(name) for name in NAMES)
