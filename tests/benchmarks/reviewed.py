@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from data_tools.dataset.by_sample import ImagesBySample
 from data_tools.dataset.cache import open_cache
-from trainer.run.folder import read_config, read_excluded, run_dataset
+from trainer.run.folder import read_config, run_dataset, run_images_by_sample
 from trainer.scoring.detector import Detector
 from trainer.scoring.join import fused
 from trainer.scoring.p_values import p_values
@@ -31,7 +30,7 @@ def rows_of(run: str) -> list[dict[str, object]]:
     known = detector.calibrated
     config, _ = read_config(run)
     dataset = run_dataset(run, "", open_cache())
-    images = ImagesBySample(dataset, config.gamma, config.seed, config.window, read_excluded(run), config.planted)
+    images = run_images_by_sample(run, config, dataset)
     junk = np.array(["anomaly" in json.loads(line)["pool"] for line in images.lines])[known.samples]
     inside = np.full(len(junk), True)
     surprise = {name: -np.log(p_values(column, column, inside)) for name, column in known.terms.items()}
@@ -52,10 +51,8 @@ def rows_of(run: str) -> list[dict[str, object]]:
         if enough:
             weights = learned_weights({name: each[top] for name, each in surprise.items()}, junk[top], known.weights)
         scores = fused(known.terms, known.terms, weights, inside)
-        first = np.argsort(-scores, kind="stable")[: int(0.02 * len(scores))]
-        left = np.setdiff1d(np.flatnonzero(junk), top)  # what is still to be found
-        rest = np.setdiff1d(np.argsort(-scores, kind="stable"), top, assume_unique=True)
-        next_ones = rest[np.argsort(-scores[rest], kind="stable")][: max(count, 100)]
+        ranking = np.argsort(-scores, kind="stable")
+        first, undecided = ranking[: int(0.02 * len(scores))], ranking[~np.isin(ranking, top)]
         found.append(
             {
                 "run": Path(run).name,
@@ -64,8 +61,8 @@ def rows_of(run: str) -> list[dict[str, object]]:
                 "learned": "yes" if enough else "no",
                 "auc": round(float(roc_auc_score(labels, fused(terms, known.terms, weights))), 4),
                 "recall_2": round(float(junk[first].sum() / junk.sum()), 4),
-                "next_100": int(junk[next_ones[:100]].sum()),
-                "left": len(left),
+                "next_100": int(junk[undecided[:100]].sum()),
+                "left": int(junk[undecided].sum()),
                 **{f"w_{name}": round(weight, 3) for name, weight in weights.items()},
             }
         )

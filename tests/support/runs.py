@@ -33,6 +33,23 @@ COUNTS = [48, 64, 96, 128, 144, 192, 224]
 """Where a run of OFTEN saves: in and at the ends of 4x4 stable (to 64), 8x8 fade (to 128), 8x8 stable (to 224)."""
 
 
+SMALL_AE = (
+    "resolution=8",
+    "ae.width=4",
+    "ae.code-size=8",
+    "ae.images=64",
+    "ae.minibatch=16",
+    "log-images=32",
+    "precision=float32",
+)
+"""Settings of a tuning command whose trainings of an autoencoder take a second."""
+
+
+def placed(dataset: Path, out: Path) -> list[str]:
+    """Where a command reads and writes, with the cache that tests share."""
+    return ["--data", str(dataset), "--out", str(out), "--cache", str(dataset.parent / "cache")]
+
+
 def words_of(data: Path | str, out: Path | str, cache: Path, options: list[str] = OFTEN) -> list[str]:
     return ["train", "--data", str(data), "--out", str(out), "--cache", str(cache), *options]
 

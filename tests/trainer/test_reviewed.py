@@ -26,6 +26,7 @@ from trainer.scoring.detector import Detector
 from trainer.scoring.ensemble import Ensemble
 from trainer.scoring.loading import chosen_checkpoints, learned_by, rebuilt
 from trainer.scoring.reviewed import MIN_DECISIONS, _fitted, learned_weights
+from trainer.scoring.reviewed_run import decided
 
 PRIOR = {"good": 1.0, "bad": 1.0, "unused": 0.0}
 
@@ -200,6 +201,16 @@ def test_what_was_learned_travels_to_other_processes(reviewed: Path, scored: Pat
     theirs = rebuilt(chosen_checkpoints(str(reviewed), False), ours.criterion, learned_by(ours))
     images = open_dataset(str(scored.parent / "shards")).images("test-anomaly")
     assert np.array_equal(theirs.score(images).score, ours.score(images).score) and theirs.above == ours.above
+
+
+def test_of_two_runs_reviews_the_later_decision_counts(tmp_path: Path) -> None:
+    keys = [f"key {i}" for i in range(30)]
+    one, two = (Decisions(f"{tmp_path}/{run}/review/decisions", "me") for run in ("one", "two"))
+    two.decide(keys, "fine")
+    one.decide(keys[:10], "junk")
+    for runs in (("one", "two"), ("two", "one")):
+        is_junk = decided([f"{tmp_path}/{run}" for run in runs])
+        assert [key for key, junk in is_junk.items() if junk] == keys[:10] and len(is_junk) == 30
 
 
 def test_score_and_audit_from_the_command_line(reviewed: Path, scored: Path, tmp_path: Path) -> None:

@@ -9,27 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.checks import refuses
-from tests.support.runs import bits
+from tests.support.runs import SMALL_AE, bits, placed
 from trainer.run.folder import read_excluded
 from tuning.__main__ import main as tuning
 
-SETTINGS = (
-    "resolution=8",
-    "ae.width=4",
-    "ae.code-size=8",
-    "ae.images=64",
-    "ae.minibatch=16",
-    "log-images=32",
-    "checkpoint-images=1000",
-    "precision=float32",
-)
+SETTINGS = (*SMALL_AE, "checkpoint-images=1000")
 
 
 def words_of(dataset: Path, out: Path, *more: str) -> list[str]:
     sets = ["--set", *SETTINGS]
-    where = ["--data", str(dataset), "--out", str(out), "--cache", str(dataset.parent / "cache")]
     rounds = ["--rounds", "2", "--drop", "0.05", "--gamma", "0.1"]
-    return ["clean", *where, "--preset", "demo", "--method", "ae", *rounds, *sets, *more]
+    return ["clean", *placed(dataset, out), "--preset", "demo", "--method", "ae", *rounds, *sets, *more]
 
 
 @pytest.fixture(scope="module")

@@ -16,31 +16,19 @@ from data_tools.dataset.cache import open_cache
 from data_tools.dataset.exclusion import find_excluded, read_keys
 from data_tools.dataset.reader import open_dataset
 from tests.support.checks import refuses
+from tests.support.runs import SMALL_AE, placed
 from trainer.run.folder import read_excluded
 from trainer.scoring.synthetic_whole import synthetic_of
 from tuning.__main__ import main as tuning
 from tuning.compare import Measured, agreement, joined, merit, ranked
 from tuning.held_out import HELD_OUT, held_out_rows
 
-SETTINGS = (
-    "resolution=8",
-    "ae.width=4",
-    "ae.code-size=8",
-    "ae.images=64",
-    "ae.minibatch=16",
-    "geom.width=1",
-    "geom.transforms=turns",
-    "geom.views=64",
-    "geom.minibatch=16",
-    "log-images=32",
-    "precision=float32",
-)
+SETTINGS = (*SMALL_AE, "geom.width=1", "geom.transforms=turns", "geom.views=64", "geom.minibatch=16")
 
 
 def words_of(dataset: Path, out: Path, *more: str) -> list[str]:
     sets = ["--set", *SETTINGS]
-    where = ["--data", str(dataset), "--out", str(out), "--cache", str(dataset.parent / "cache")]
-    return ["compare", *where, "--preset", "demo", "--method", "ae,geom", *sets, *more]
+    return ["compare", *placed(dataset, out), "--preset", "demo", "--method", "ae,geom", *sets, *more]
 
 
 @pytest.fixture(scope="module")

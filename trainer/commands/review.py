@@ -53,9 +53,9 @@ class Review:
     caching: Caching = field(default_factory=CacheOptions)
 
     def __call__(self) -> None:
+        from trainer.review.run_table import left_out, run_table
         from trainer.review.server import served
         from trainer.review.session import Review as Open
-        from trainer.review.table import left_out, run_table
         from trainer.run.decisions import FOLDER, Decisions
         from trainer.run.folder import read_excluded, run_dataset
         from trainer.scoring.calibration import run_of
@@ -63,26 +63,18 @@ class Review:
 
         if not 0 <= self.port <= 65535:
             raise UserError(f"--port {self.port}: is outside 0 to 65535 - give e.g. 8601")
-        criterion = Criterion(self.by, self.lam)
+        criterion = Criterion(self.by, self.lam, false_alarms=0.01)  # with any threshold a has p-values too
         criterion.check()
         checkpoints = chosen_checkpoints(absolute_runs(self.run), self.best)
         check_fits(checkpoints, criterion)
         run = run_of(runs_in(checkpoints)[0])
         place, cache = f"{run}/{FOLDER}", self.caching.open()
         decisions = Decisions(f"{place}/decisions", self.reviewer or _user())  # damaged ones are said before the work
-        with_false_alarms = Criterion(
-            self.by, self.lam, false_alarms=0.01
-        )  # any calibrated threshold: p-values come with it
 
         @functools.cache
         def load() -> Detector | Ensemble:
-            return load_detector(
-                checkpoints,
-                with_false_alarms,
-                cache=self.caching.cache,
-                cache_limit=self.caching.cache_limit,
-                data=self.data,
-            )
+            caching = self.caching
+            return load_detector(checkpoints, criterion, False, caching.cache, caching.cache_limit, self.data)
 
         score = f"{self.by} {self.lam} {decisions.digest() if self.by == 'reviewed' else ''}"
         table = run_table(run, checkpoints, score, load, cache, self.data, place)

@@ -172,9 +172,9 @@ async function detail(i) {
     }
     return box;
   };
-  const facts_ = made("dl");
+  const about = made("dl");
   for (const [name, value] of Object.entries({ key: found.key, score: found.score.toPrecision(4), p: short(found.p), ...found.origin }))
-    facts_.append(made("dt", { textContent: name }), made("dd", { textContent: value }));
+    about.append(made("dt", { textContent: name }), made("dd", { textContent: value }));
   const large = made("div", { className: "large" }, picture({ i }, "the image"));
   if (facts.heat) large.append(picture({ i, heat: 1 }, "where it is unusual"));
   const parts = made("div");
@@ -184,7 +184,7 @@ async function detail(i) {
     parts.append(made("div", { className: "part" }, part.name, bar, `p ${short(part.p)}`));
   }
   const box = at("detail");
-  box.replaceChildren(large, facts_, made("h2", { textContent: "Terms: longer is more unusual" }), parts);
+  box.replaceChildren(large, about, made("h2", { textContent: "Terms: longer is more unusual" }), parts);
   if (found.alike.length) box.append(made("h2", { textContent: "Look most like it (L selects them)" }), few(found.alike));
   else if (found.looking) box.append(made("p", { className: "caption", textContent: "Look-alikes are still being found." }));
   if (found.object.length) box.append(made("h2", { textContent: "Other crops of its object (O selects them)" }), few(found.object));
@@ -256,11 +256,11 @@ function apply(images, decision) {
   send();
 }
 
-const place_ = () => `stratagan review ${facts.run} ${facts.count}`;
+const unsent = () => `stratagan review ${facts.run} ${facts.count}`;
 const isPending = (i) => pending.some((each) => each.images.includes(i));
 
 function keep() { // for a browser that is closed before the server has answered
-  try { localStorage.setItem(place_(), JSON.stringify(pending)); } catch { /* private windows have none */ }
+  try { localStorage.setItem(unsent(), JSON.stringify(pending)); } catch { /* private windows have none */ }
 }
 
 async function send() {
@@ -371,11 +371,11 @@ at("text").oninput = () => { clearTimeout(typing); typing = setTimeout(look, 300
   for (const name of ["score", ...facts.terms]) at("by").append(made("option", { value: name, textContent: name }));
   for (const name of Object.keys(facts.columns)) at("column").append(made("option", { value: name, textContent: name }));
   count(facts.counts);
-  try { pending = JSON.parse(localStorage.getItem(place_()) || "[]"); } catch { pending = []; }
+  try { pending = JSON.parse(localStorage.getItem(unsent()) || "[]"); } catch { pending = []; }
   for (const { images, decision } of pending) for (const i of images) decisions.set(i, decision);
   send();
   if (facts.groups.length) await groups();
   await look();
   at("grid").focus();
   poll();
-})().catch((error) => { document.body.dataset.error = error.message; at("saved").textContent = error.message; });
+})().catch((error) => { at("saved").textContent = error.message; });

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from data_tools.errors import UserError
+from data_tools.text import readable
 from data_tools.untrusted import parse_json
 from trainer.report.pages import rendered
 from trainer.review.session import MAX_ROWS, GoneError, Review
@@ -21,6 +22,7 @@ from trainer.run.decisions import CHOICES
 
 HERE = Path(__file__).parent
 BODY_BYTES = 2**17
+SCRIPT = "text/javascript; charset=utf-8"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
@@ -80,11 +82,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.server.host in LOOPBACK and (self.headers["Host"] or "").rpartition(":")[0] not in LOOPBACK:
                 status, kind, content = _error(HTTPStatus.FORBIDDEN, "another host's name leads here")
             elif url.path == "/review.js":
-                status, kind, content = (
-                    HTTPStatus.OK,
-                    "text/javascript; charset=utf-8",
-                    (HERE / "review.js").read_bytes(),
-                )
+                status, kind, content = HTTPStatus.OK, SCRIPT, (HERE / "review.js").read_bytes()
             elif url.path not in routes:
                 status, kind, content = _error(HTTPStatus.NOT_FOUND, "there is no such page")
             elif not hmac.compare_digest(words.get("token", "").encode(), self.server.token.encode()):
@@ -163,7 +161,7 @@ POST: dict[str, Callable[[Review, Words, Any], Answer]] = {"/decide": _decide}
 
 
 def _page(review: Review) -> bytes:
-    return rendered(HERE / "review.html", run=review.start()["run"]).encode("utf-8", "replace")
+    return rendered(HERE / "review.html", run=readable(review.name)).encode("utf-8", "replace")
 
 
 def served(review: Review, token: str, host: str = "127.0.0.1", port: int = 0) -> ReviewServer:

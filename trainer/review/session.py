@@ -71,10 +71,8 @@ class Review:
         """What a page needs once."""
         table = self.table
         columns = {str(name): column.cat.categories for name, column in table.origins.items()}
-        counted = {} if self.groups is None else dict(sorted(Counter(self.groups.tolist()).items()))
         return {
             "run": readable(self.name),
-            "by": self.decisions.by,
             "count": len(table),
             "terms": list(table.terms),
             "side": tile(table.pixels(np.zeros(1, np.int64)).shape[1]),
@@ -84,8 +82,7 @@ class Review:
                 for name, values in columns.items()
                 if 1 < len(values) <= min(MAX_VALUES, len(table) // MIN_IMAGES)
             },
-            "groups": [counted[group] for group in counted],
-            "grouped": min(GROUPED, len(table)),
+            "groups": [] if self.groups is None else np.bincount(self.groups).tolist(),
             "heat": table.heat is not None,
             "log": len(self.decisions.log),
             "counts": self.counts(),

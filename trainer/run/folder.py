@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from data_tools.dataset.by_sample import ImagesBySample
 from data_tools.dataset.cache import Cache, open_cache
 from data_tools.dataset.contamination import check_gamma
 from data_tools.dataset.exclusion import (
@@ -184,12 +185,24 @@ def run_dataset(run: str, data: str, cache: Cache) -> Dataset:
 
 def run_images(run: str, config: TrainConfig, dataset: Dataset) -> TrainingSet:
     """The images that a run trains on."""
+    excluded = _checked_exclusions(run, dataset)
+    return training_set(dataset, config.gamma, config.seed, config.window, excluded, config.planted)
+
+
+def run_images_by_sample(run: str, config: TrainConfig, dataset: Dataset) -> ImagesBySample:
+    """The same images by their number, for those who look at some of them."""
+    excluded = _checked_exclusions(run, dataset)
+    return ImagesBySample(dataset, config.gamma, config.seed, config.window, excluded, config.planted)
+
+
+def _checked_exclusions(run: str, dataset: Dataset) -> Excluded:
+    """What a run leaves out; UserError where the dataset has no such images."""
     excluded = read_excluded(run)
     try:
         check_excluded(dataset, excluded)
     except ValueError as error:
         raise UserError(f"{run}/{EXCLUDED}: {error} - train again into another --out") from None
-    return training_set(dataset, config.gamma, config.seed, config.window, excluded, config.planted)
+    return excluded
 
 
 def as_begun(config: TrainConfig) -> TrainConfig:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_tools.dataset.cache import DEFAULT_LIMIT
+from data_tools.dataset.cache import DEFAULT_LIMIT, open_cache
 from data_tools.dataset.intensity import Intensity
 from data_tools.errors import UserError
 from trainer.run.checkpoint import chosen_checkpoint, read_info
@@ -181,7 +181,8 @@ class Detector(Judge):
             return Detector(inference, criterion)
         known = calibration_of(info, inference, cache, cache_limit, data)
         if criterion.by == REVIEWED:
-            known = with_decisions(info, inference, known, decided([run_of(info.url)]), cache, cache_limit, data)
+            is_junk = decided([run_of(info.url)])
+            known = with_decisions(info, inference, known, is_junk, open_cache(cache, cache_limit), data)
         return Detector(inference, criterion, known)
 
     @property

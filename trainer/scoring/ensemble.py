@@ -76,7 +76,7 @@ class Ensemble(Judge):
             inference = Inference.from_checkpoint(info)
             made = calibration_of(info, inference, cache, cache_limit, data)
             if criterion.by == REVIEWED:
-                made = with_decisions(info, inference, made, is_junk, cache, cache_limit, data)
+                made = with_decisions(info, inference, made, is_junk, opened, data)
             members.append(Detector(inference, Criterion(criterion.by, criterion.lam), made))
         dataset = run_dataset(urls[0], data, opened)
         images = run_images(urls[0], configs[0], dataset)

@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from data_tools.dataset.by_sample import ImagesBySample
-from data_tools.dataset.cache import open_cache
+from data_tools.dataset.cache import Cache
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from data_tools.untrusted import JSON_BYTES, parse_json
 from trainer.run.checkpoint import CheckpointInfo
-from trainer.run.decisions import FINE, FOLDER, JUNK, Decisions
-from trainer.run.folder import read_config, read_excluded, run_dataset
+from trainer.run.decisions import FINE, FOLDER, JUNK, Decision, Decisions
+from trainer.run.folder import run_dataset, run_images_by_sample
 from trainer.scoring.calibration import Calibration, run_of, terms_of
 from trainer.scoring.inference import Inference
 from trainer.scoring.p_values import p_values
@@ -32,10 +32,11 @@ def decided(runs: Sequence[str]) -> dict[str, bool]:
 
     UserError where these are too few to learn from.
     """
-    result: dict[str, bool] = {}
+    latest: dict[str, Decision] = {}
     for run in runs:
-        reviewed = Decisions(f"{run}/{FOLDER}/decisions", "")
-        result |= {key: each.choice == JUNK for key, each in reviewed.latest.items() if each.choice in (JUNK, FINE)}
+        for key, each in Decisions(f"{run}/{FOLDER}/decisions", "").latest.items():
+            latest[key] = max(each, latest.get(key, each))
+    result = {key: each.choice == JUNK for key, each in latest.items() if each.choice in (JUNK, FINE)}
     junk = sum(result.values())
     if len(result) < MIN_DECISIONS or min(junk, len(result) - junk) < MIN_EACH:
         raise UserError(
@@ -50,11 +51,10 @@ def with_decisions(
     inference: Inference,
     calibration: Calibration,
     is_junk: Mapping[str, bool],
-    cache: str,
-    cache_limit: str,
+    cache: Cache,
     data: str,
 ) -> Calibration:
-    """The calibration with weights learned from decisions, by key; the others as of `calibration_of`.
+    """The calibration with weights learned from decisions, by key; data: where the run's dataset lies now.
 
     The weights are kept in the run, since to learn them takes the dataset.
     """
@@ -63,7 +63,8 @@ def with_decisions(
     digest = hashlib.sha256(text.encode()).hexdigest()
     weights = _kept(run, digest, calibration)
     if weights is None:
-        weights = _learned(run, inference, calibration, is_junk, cache, cache_limit, data)
+        images = run_images_by_sample(run, info.config, run_dataset(run, data, cache))
+        weights = _learned(inference, calibration, is_junk, images)
         content = json.dumps({"digest": digest, "weights": weights, "decisions": len(is_junk)}, indent=2) + "\n"
         with contextlib.suppress(UserError, OSError):  # learned again each time then
             write_bytes(open_storage(f"{run}/{FOLDER}"), WEIGHTS, content.encode())
@@ -71,17 +72,8 @@ def with_decisions(
 
 
 def _learned(
-    run: str,
-    inference: Inference,
-    calibration: Calibration,
-    is_junk: Mapping[str, bool],
-    cache: str,
-    cache_limit: str,
-    data: str,
+    inference: Inference, calibration: Calibration, is_junk: Mapping[str, bool], images: ImagesBySample
 ) -> dict[str, float]:
-    config, _ = read_config(run)
-    dataset = run_dataset(run, data, open_cache(cache, cache_limit))
-    images = ImagesBySample(dataset, config.gamma, config.seed, config.window, read_excluded(run), config.planted)
     keys = [json.loads(line)["key"] for line in images.lines]
     samples = np.array([i for i, key in enumerate(keys) if key in is_junk], np.int64)
     terms, known = terms_of(inference, calibration, images.gather(samples), samples)
