@@ -14,6 +14,7 @@ import base64
 import io
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse
 
+from cluster.batching import Together
 from cluster.docs_page import POLICY, docs_page
 from cluster.scoring import png_of
 from data_tools.errors import UserError
@@ -35,7 +37,8 @@ from trainer.scoring.criterion import PAPER_LAMBDA, Criterion
 from trainer.scoring.detector import Scored
 from trainer.scoring.loading import chosen_checkpoints, load_detector
 
-BATCH, WAIT_SECONDS = 16, 0.005
+BATCH = 16
+"""Images that pass the networks together."""
 ONGOING, READING = 1024, 512
 """Requests that are taken at once, and of these those whose bodies are being read."""
 CLOSE, LATER = {"Connection": "close"}, {"Retry-After": "1"}
@@ -137,6 +140,7 @@ class DetectorService:
         self.detector = load_detector(self.run, self.settings.criterion(), data=self.settings.data)
         self.reading = self.held = 0  # bodies that are being read, and their bytes so far
         self.detector.score(self._black(BATCH))  # the first images take longest
+        self.scored = Together(self._score, BATCH)
         self.images = Counter("stratagan_images", "Images scored.")
         self.refused = Counter("stratagan_refused", "Requests refused.", tag_keys=("status",))
         self.seconds = Histogram("stratagan_request_seconds", "From a request to its answer.", boundaries=LATENCIES)
@@ -188,16 +192,12 @@ class DetectorService:
         except HTTPException as error:
             self.refused.inc(tags={"status": str(error.status_code)})
             raise
-        scored = await asyncio.gather(*(self._scored((image, heatmap)) for image in decoded))
+        scored = await asyncio.gather(*(self.scored((image, heatmap)) for image in decoded))
         self.images.inc(len(scored))
         self.seconds.observe(time.monotonic() - begun)
         return Answer(images=[verdict.model_copy(update={"name": name}) for (name, _), verdict in zip(named, scored)])
 
-    @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=WAIT_SECONDS)
-    async def _scored(self, wanted: list[tuple[np.ndarray, bool]]) -> list[Verdict]:
-        return await asyncio.to_thread(self._score, wanted)
-
-    def _score(self, wanted: list[tuple[np.ndarray, bool]]) -> list[Verdict]:
+    def _score(self, wanted: Sequence[tuple[np.ndarray, bool]]) -> list[Verdict]:
         images = self._black(BATCH)
         images[: len(wanted)] = [image for image, _ in wanted]
         scored = self.detector.score(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from dataclasses import asdict, dataclass, field
@@ -33,6 +34,8 @@ class Serve:
     """The score, and the threshold above which an image is called anomalous."""
 
     def __call__(self) -> None:
+        from cluster.direct import check_free, listen_directly
+        from trainer.on_ray.address import cluster_address
         from trainer.on_ray.session import has_gpus, ray_session
         from trainer.scoring.loading import absolute_runs, chosen_checkpoints
 
@@ -43,8 +46,13 @@ class Serve:
             raise UserError(f"--body-seconds {self.body_seconds}: is no time to wait - give e.g. 30")
         url, data = absolute_runs(self.from_run), absolute(self.data)
         checkpoint = chosen_checkpoints(url, self.best)  # one that is not there is said before Ray starts
+        proxy = self.port
+        if self.replicas == 1 and not cluster_address():
+            proxy = listen_directly(self.host, self.port)
+        elif not cluster_address():
+            check_free(self.host, self.port)
         with ray_session(self.replicas + 1):
-            from ray import serve
+            from ray import serve  # reads the environment
             from ray.serve.config import HTTPOptions
 
             from cluster.calibration import calibrated_once
@@ -57,7 +65,8 @@ class Serve:
             )
             placed = {"num_cpus": 1, "num_gpus": 1 if has_gpus(self.replicas) else 0}
             deployment = DetectorService.options(num_replicas=self.replicas, ray_actor_options=placed)
-            serve.start(http_options=HTTPOptions(host=self.host, port=self.port))
+            serve.start(http_options=HTTPOptions(host=self.host, port=proxy))
+            logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it would name the proxy's address
             try:
                 serve.run(deployment.bind(settings.model_dump()), name="detector")
                 print(f"serving {url}: http://{self.host}:{self.port}/docs", flush=True)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import requests
 from PIL import Image
@@ -280,6 +281,60 @@ def test_under_load(service: Service, patches: np.ndarray, capsys: pytest.Captur
         )
     with capsys.disabled():
         print("\n" + "\n".join(lines))
+
+
+def replica() -> psutil.Process:
+    """The process that scores, of the one service that runs here."""
+    ours = psutil.Process().children(recursive=True)
+    (found,) = (each for each in ours if each.name().startswith("ray::ServeReplica"))
+    return found
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_ten_thousand_requests(service: Service, patches: np.ndarray) -> None:
+    bodies, scores = [encoded(patch) for patch in patches], replica()
+
+    def many(count: int) -> None:
+        with requests.Session() as session:
+            for i in range(count):
+                assert session.post(f"{service.url}/score", data=bodies[i % len(bodies)], headers=PNG, timeout=60).ok
+
+    def rounds(count: int) -> int:
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(many, [count // 16] * 16))
+        return scores.memory_info().rss
+
+    rounds(2_000)  # until then buffers and pools grow
+    before = rounds(2_000)
+    assert rounds(8_000) < before + 10 * 2**20
+
+
+@pytest.mark.slow
+def test_a_replica_that_dies_is_replaced_at_the_same_port(service: Service, patches: np.ndarray) -> None:
+    before = service.post(encoded(patches[0])).json()
+    killed = replica()
+    killed.kill()
+    killed.wait(10)
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(requests.ConnectionError):
+            if (answer := service.post(encoded(patches[0]))).status_code == 200:
+                break
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert answer.json() == before and replica().pid != killed.pid
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_said_before_ray_starts(run: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        words = [sys.executable, "-m", "cluster", "serve", "--run", str(run), "--port", port]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"--port {port}: is taken by another program - give another port" in done.stderr
 
 
 @pytest.mark.slow
