@@ -207,7 +207,6 @@ def test_heat_maps_of_every_kind(judge: Detector, data: Dataset, kind: str) -> N
     images = data.images("test-anomaly")
     maps = heat_maps(judge.inference, images, kind)
     assert maps.shape == (len(images), 8, 8) and np.isfinite(maps).all() and (maps >= 0).all()
-    np.testing.assert_allclose(heat_maps(judge.inference, images, kind, batch=5), maps, rtol=1e-4, atol=1e-5)
     assert heat_maps(judge.inference, images[:0], kind).shape == (0, 8, 8)
 
 

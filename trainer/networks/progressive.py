@@ -20,6 +20,7 @@ from trainer.networks.layers import (
     EqualisedLinear,
     at_least_float32,
     downsample,
+    leaky_pixel_norm,
     leaky_relu,
     minibatch_stddev,
     pixel_norm,
@@ -46,8 +47,8 @@ class GeneratorBlock(nn.Module):
         self.conv = EqualisedConv(outputs, outputs, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = pixel_norm(leaky_relu(self.up(x)))
-        return pixel_norm(leaky_relu(self.conv(x)))
+        x = leaky_pixel_norm(self.up(x))
+        return leaky_pixel_norm(self.conv(x))
 
 
 class TrunkBlock(nn.Module):
@@ -77,8 +78,8 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, resolution: int, alpha: Tensor | None = None) -> Tensor:
         x = self.dense(pixel_norm(z)).view(z.shape[0], -1, 4, 4) + self.dense_bias.view(1, -1, 1, 1)
-        x = pixel_norm(leaky_relu(channels_last(x)))
-        x = previous = pixel_norm(leaky_relu(self.conv(x)))
+        x = leaky_pixel_norm(channels_last(x))
+        x = previous = leaky_pixel_norm(self.conv(x))
         for r in resolutions(resolution)[1:]:
             previous, x = x, self.blocks[str(r)](x)
         images = at_least_float32(self.to_rgb[str(resolution)](x))

@@ -64,9 +64,9 @@ def _gradient(score: Callable[[Tensor], Tensor], queries: Tensor) -> Tensor:
     return slope
 
 
-def heat_maps(inference: Inference, images: np.ndarray, kind: str, batch: int = 64) -> np.ndarray:
+def heat_maps(inference: Inference, images: np.ndarray, kind: str) -> np.ndarray:
     """Blurred maps of one of KINDS: uint8 N x H x W x C -> float32 N x r x r."""
-    maps = [blurred(KINDS[kind](inference, queries)).cpu() for queries in inference.batches(images, batch)]
+    maps = [blurred(KINDS[kind](inference, queries)).cpu() for queries in inference.batches(images)]
     return torch.cat(maps).numpy() if maps else np.zeros((0, inference.resolution, inference.resolution), np.float32)
 
 

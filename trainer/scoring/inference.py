@@ -25,6 +25,9 @@ from trainer.scoring.terms.normalised_residual import residual_map
 from trainer.training.batches import at_resolution, faded, to_float
 from trainer.training.device import best_device
 
+PIXELS = {"cpu": 2**16, "cuda": 2**20}
+"""Of the images that pass the networks together, by kind of device: what a CPU's cache holds, what fills a GPU."""
+
 
 @dataclass(frozen=True)
 class Values:
@@ -139,7 +142,7 @@ class Inference:
         """What the networks make of queries, N x C x r x r as of `batches`; gradients flow where they are enabled."""
         return Response(self.method, self.trained, queries)
 
-    def values(self, images: np.ndarray, terms: Sequence[Term] | None = None, batch: int = 64) -> Values:
+    def values(self, images: np.ndarray, terms: Sequence[Term] | None = None, batch: int | None = None) -> Values:
         """images: uint8, N x H x W x C; H = W = a whole multiple of the networks' resolution.
 
         terms: those wanted (default: all); of those that compare with training images come the rows.
@@ -156,17 +159,17 @@ class Inference:
         rows = {name: columns.pop(name) for name in compared}
         return Values({name: column.astype(np.float64) for name, column in columns.items()}, rows, z_hat)
 
-    def heatmap(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
+    def heatmap(self, images: np.ndarray, batch: int | None = None) -> np.ndarray:
         """|w(Q) - w(R)|, averaged over channels: float32, N x r x r, in [0, 1]."""
         self.method.check_reconstructs()
         maps = [residual_map(q, self._matches(q)) for q in self.batches(images, batch)]
         return torch.cat(maps).cpu().numpy() if maps else np.zeros((0, self.resolution, self.resolution), np.float32)
 
-    def seen(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
+    def seen(self, images: np.ndarray, batch: int | None = None) -> np.ndarray:
         """The images as the networks see them: float32, N x r x r x C, about [-1, 1]."""
         return torch.cat([q.permute(0, 2, 3, 1) for q in self.batches(images, batch)]).cpu().numpy()
 
-    def reconstruct(self, images: np.ndarray, batch: int = 64) -> np.ndarray:
+    def reconstruct(self, images: np.ndarray, batch: int | None = None) -> np.ndarray:
         """The closest matches R = G(E(Q)): float32, N x r x r x C, about [-1, 1]."""
         self.method.check_reconstructs()
         pictures = [self._matches(q).permute(0, 2, 3, 1) for q in self.batches(images, batch)]
@@ -178,8 +181,8 @@ class Inference:
         """Whether the method makes closest matches, without which there are no pictures of them and no heat maps."""
         return "reconstruct" in self.method.offers()
 
-    def batches(self, images: np.ndarray, batch: int) -> Iterator[Tensor]:
-        """Checked images as the networks see them: N x C x r x r each."""
+    def batches(self, images: np.ndarray, batch: int | None = None) -> Iterator[Tensor]:
+        """Checked images as the networks see them: N x C x r x r each, N at most batch (default: by PIXELS)."""
         if images.dtype != np.uint8 or images.ndim != 4:
             raise UserError(f"images of type {images.dtype} and shape {images.shape} - give uint8, N x H x W x C")
         _, height, width, channels = images.shape
@@ -190,6 +193,7 @@ class Inference:
                 f"images of {height}x{width} for a detector of {self.resolution}x{self.resolution} - "
                 f"resize them to {self.resolution}x{self.resolution}"
             )
+        batch = batch or max(PIXELS[self.device.type] // self.resolution**2, 1)
         for start in range(0, len(images), batch):
             part = torch.from_numpy(np.array(images[start : start + batch])).to(self.device)  # a copy, writable
             yield faded(at_resolution(to_float(part, self.contrast), self.resolution), self.alpha)
