@@ -28,6 +28,32 @@ def greatest_values(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(tensors, math.inf))  # type: ignore[reportPrivateImportUsage]
 
 
+def can_pack(weight: Tensor) -> bool:
+    """Whether oneDNN, which convolves on CPUs, takes weights in a layout of its own here."""
+    import torch
+
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    return there and weight.device.type == "cpu" and weight.dtype == torch.float32
+
+
+def packed_weight(weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Weights of a convolution, outputs x inputs x k x k, as `convolved` takes them."""
+    import torch
+
+    shape = [64, weight.shape[1], 16, 16]  # of what will be convolved: a guess that sets the layout
+    sizes = ([padding] * 2, [stride] * 2, [1, 1], 1, shape)
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, *sizes)
+
+
+def convolved(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, slope: float | None) -> Tensor:
+    """A convolution by packed weights, then a leaky ReLU of this slope in the same call; no gradients."""
+    import torch
+
+    then = ("none", []) if slope is None else ("leaky_relu", [slope])
+    sizes = ([padding] * 2, [stride] * 2, [1, 1], 1)
+    return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *sizes, *then, "")
+
+
 def cpu_has_native_bf16() -> bool:
     """Whether the processor multiplies bfloat16 itself."""
     import torch

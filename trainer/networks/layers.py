@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 GAIN_RELU = math.sqrt(2)
+SLOPE = 0.2
+"""Of the leaky ReLU, below zero."""
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -18,7 +20,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def leaky_relu(x: Tensor) -> Tensor:
     """Slope 0.2. x is a layer's own output: where no gradient is wanted it is overwritten, which saves a tenth."""
-    return F.leaky_relu(x, 0.2, inplace=not torch.is_grad_enabled())
+    return F.leaky_relu(x, SLOPE, inplace=not torch.is_grad_enabled())
 
 
 def pixel_norm(x: Tensor) -> Tensor:
@@ -27,9 +29,8 @@ def pixel_norm(x: Tensor) -> Tensor:
     return (wide * _to_unit(wide)).to(x.dtype)
 
 
-def leaky_pixel_norm(x: Tensor) -> Tensor:
-    """Pixel norm of the leaky ReLU: what follows a generator's layer, of which x is as for `leaky_relu`."""
-    x = leaky_relu(x)
+def pixel_norm_of_layer(x: Tensor) -> Tensor:
+    """The same of a layer's own output, overwritten where no gradient is wanted."""
     if torch.is_grad_enabled() or at_least_float32(x) is not x:
         return pixel_norm(x)
     return x.mul_(_to_unit(x))
@@ -66,29 +67,43 @@ def minibatch_stddev(x: Tensor, group: int) -> Tensor:
 
 
 class EqualisedConv(nn.Module):
-    """Convolution whose weights are drawn N(0, 1) and scaled at run time by gain / sqrt(fan in).
+    """Convolution whose weights are drawn N(0, 1) and scaled at run time by gain / sqrt(fan in); leaky: then the ReLU.
 
     resample "up" is nearest x2 followed by the convolution, "down" the convolution followed by 2 x 2 averages;
     both fused into one convolution with stride 2 whose 4 x 4 kernel sums four shifted copies of the 3 x 3 one
     (the same function with fewer operations; "up" holds its kernel mirrored, as a transposed convolution wants it).
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, gain: float = GAIN_RELU, resample: str = "") -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        gain: float = GAIN_RELU,
+        resample: str = "",
+        leaky: bool = False,
+    ) -> None:
         super().__init__()
         shape = (inputs, outputs) if resample == "up" else (outputs, inputs)
         self.weight = nn.Parameter(torch.randn(*shape, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.scale = gain / math.sqrt(inputs * kernel * kernel)
-        self.resample = resample
+        self.resample, self.leaky = resample, leaky
+        self.stride, self.padding = (2, 1) if resample else (1, kernel // 2)
+
+    @property
+    def kernel(self) -> Tensor:
+        """The weights that convolve: scaled, and summed where it resamples."""
+        weight = self.weight * self.scale
+        if not self.resample:
+            return weight
+        means = F.avg_pool2d(weight, 2, stride=1, padding=1)
+        return means * 4 if self.resample == "up" else means
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight * self.scale
-        if self.resample == "up":
-            shifted_sum = F.avg_pool2d(weight, 2, stride=1, padding=1) * 4
-            return F.conv_transpose2d(x, shifted_sum, self.bias, stride=2, padding=1)
-        if self.resample == "down":
-            return F.conv2d(x, F.avg_pool2d(weight, 2, stride=1, padding=1), self.bias, stride=2, padding=1)
-        return F.conv2d(x, weight, self.bias, padding=self.weight.shape[-1] // 2)
+        convolve = F.conv_transpose2d if self.resample == "up" else F.conv2d
+        result = convolve(x, self.kernel, self.bias, stride=self.stride, padding=self.padding)
+        return leaky_relu(result) if self.leaky else result
 
 
 class EqualisedLinear(nn.Module):

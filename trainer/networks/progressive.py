@@ -20,10 +20,10 @@ from trainer.networks.layers import (
     EqualisedLinear,
     at_least_float32,
     downsample,
-    leaky_pixel_norm,
     leaky_relu,
     minibatch_stddev,
     pixel_norm,
+    pixel_norm_of_layer,
     upsample,
 )
 from trainer.private import channels_last
@@ -43,12 +43,11 @@ class GeneratorBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.up = EqualisedConv(inputs, outputs, 3, resample="up")
-        self.conv = EqualisedConv(outputs, outputs, 3)
+        self.up = EqualisedConv(inputs, outputs, 3, resample="up", leaky=True)
+        self.conv = EqualisedConv(outputs, outputs, 3, leaky=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = leaky_pixel_norm(self.up(x))
-        return leaky_pixel_norm(self.conv(x))
+        return pixel_norm_of_layer(self.conv(pixel_norm_of_layer(self.up(x))))
 
 
 class TrunkBlock(nn.Module):
@@ -56,11 +55,11 @@ class TrunkBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv = EqualisedConv(inputs, inputs, 3)
-        self.down = EqualisedConv(inputs, outputs, 3, resample="down")
+        self.conv = EqualisedConv(inputs, inputs, 3, leaky=True)
+        self.down = EqualisedConv(inputs, outputs, 3, resample="down", leaky=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return leaky_relu(self.down(leaky_relu(self.conv(x))))
+        return self.down(self.conv(x))
 
 
 class Generator(nn.Module):
@@ -72,14 +71,14 @@ class Generator(nn.Module):
         self.latent_size = width
         self.dense = EqualisedLinear(width, maps[4] * 16, gain=GAIN_RELU / 4, bias=False)
         self.dense_bias = nn.Parameter(torch.zeros(maps[4]))  # one bias a feature map, not one a pixel
-        self.conv = EqualisedConv(maps[4], maps[4], 3)
+        self.conv = EqualisedConv(maps[4], maps[4], 3, leaky=True)
         self.blocks = nn.ModuleDict({str(r): GeneratorBlock(maps[r // 2], maps[r]) for r in maps if r > 4})
         self.to_rgb = nn.ModuleDict({str(r): EqualisedConv(maps[r], channels, 1, gain=1.0) for r in maps})
 
     def forward(self, z: Tensor, resolution: int, alpha: Tensor | None = None) -> Tensor:
         x = self.dense(pixel_norm(z)).view(z.shape[0], -1, 4, 4) + self.dense_bias.view(1, -1, 1, 1)
-        x = leaky_pixel_norm(channels_last(x))
-        x = previous = leaky_pixel_norm(self.conv(x))
+        x = pixel_norm_of_layer(leaky_relu(channels_last(x)))
+        x = previous = pixel_norm_of_layer(self.conv(x))
         for r in resolutions(resolution)[1:]:
             previous, x = x, self.blocks[str(r)](x)
         images = at_least_float32(self.to_rgb[str(resolution)](x))
@@ -98,25 +97,25 @@ class Encoder(nn.Module):
     def __init__(self, resolution: int, channels: int, width: int) -> None:
         super().__init__()
         maps = {r: feature_maps(r, width) for r in resolutions(resolution)}
-        self.from_rgb = nn.ModuleDict({str(r): EqualisedConv(channels, maps[r], 1) for r in maps})
+        self.from_rgb = nn.ModuleDict({str(r): EqualisedConv(channels, maps[r], 1, leaky=True) for r in maps})
         self.blocks = nn.ModuleDict({str(r): TrunkBlock(maps[r], maps[r // 2]) for r in maps if r > 4})
-        self.conv = EqualisedConv(maps[4] + 1, maps[4], 3)
+        self.conv = EqualisedConv(maps[4] + 1, maps[4], 3, leaky=True)
         self.dense = EqualisedLinear(maps[4] * 16, width)
 
     def forward(
         self, images: Tensor, resolution: int, alpha: Tensor | None = None, group: int = STDDEV_GROUP
     ) -> Tensor:
         x = self.features(images, resolution, alpha)
-        x = leaky_relu(self.conv(minibatch_stddev(x, group)))
+        x = self.conv(minibatch_stddev(x, group))
         return at_least_float32(leaky_relu(self.dense(x.flatten(1))))
 
     def features(self, images: Tensor, resolution: int, alpha: Tensor | None = None) -> Tensor:
         """What is known of each image by itself at 4x4, before the minibatch-stddev: N x width x 4 x 4."""
-        x = leaky_relu(self.from_rgb[str(resolution)](images))
+        x = self.from_rgb[str(resolution)](images)
         for r in reversed(resolutions(resolution)[1:]):
             x = self.blocks[str(r)](x)
             if alpha is not None and r == resolution:
-                low = leaky_relu(self.from_rgb[str(r // 2)](downsample(images)))
+                low = self.from_rgb[str(r // 2)](downsample(images))
                 x = torch.lerp(low, x, alpha.to(x.dtype))
         return x
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from trainer.config import TrainConfig
 from trainer.contrast import FULL, Contrast
 from trainer.methods import method_of
 from trainer.methods.base import Trained
+from trainer.networks.packed import packed
 from trainer.run.checkpoint import CheckpointInfo, Snapshot, check_finite, load_weights, newest_checkpoint, read_info
 from trainer.scoring.allocator import keep_freed_memory
 from trainer.scoring.join import PAPER_LAMBDA, anomaly
@@ -138,6 +139,12 @@ class Inference:
         """Of these, those that need neither critic nor training images."""
         return tuple(term for term in self.terms if term.is_quick)
 
+    @cached_property
+    def _packed(self) -> Trained:
+        """The networks for passes without gradients."""
+        networks = {name: packed(network) for name, network in self.networks.items()}
+        return replace(self.trained, networks=networks)
+
     def response(self, queries: Tensor) -> Response:
         """What the networks make of queries, N x C x r x r as of `batches`; gradients flow where they are enabled."""
         return Response(self.method, self.trained, queries)
@@ -200,11 +207,11 @@ class Inference:
 
     @torch.no_grad()
     def _matches(self, queries: Tensor) -> Tensor:
-        return self.response(queries).matches
+        return Response(self.method, self._packed, queries).matches
 
     @torch.no_grad()
     def _values(self, queries: Tensor, terms: Sequence[Term]) -> dict[str, Tensor]:
-        response = self.response(queries)
+        response = Response(self.method, self._packed, queries)
         result = {term.name: term.of(response) for term in terms}
         return result | ({"z_hat": response.z_hat} if response.is_encoded else {})
 

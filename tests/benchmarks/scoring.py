@@ -1,0 +1,109 @@
+"""How fast a run scores, beside the same detector exported to ONNX: images a second of each way in.
+
+python -m tests.benchmarks.scoring RUN ...: for one thread and for all cores, by turns, the best of five rounds each:
+onnxruntime at its best batch with all terms; the networks alone; `Detector.score` of images in memory; `audit` and the
+calibration of the run's training images; what a worker of `cluster score` does with a tar of PNGs. What a calibration
+knows already is not spared here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from PIL import Image
+
+from cluster.images import Unit
+from cluster.scoring import score_unit
+from data_tools.dataset.cache import open_cache
+from data_tools.storage import open_storage
+from trainer.export.formats import write_model
+from trainer.run.folder import read_config, run_dataset, run_images
+from trainer.scoring.audit import ranked
+from trainer.scoring.calibration import calibrated
+from trainer.scoring.criterion import Criterion
+from trainer.scoring.detector import Detector
+
+ROUNDS = 5
+IMAGES = 2048
+ONNX_BATCHES = (16, 64, 256)
+
+
+def ways(run: str, threads: int, folder: Path) -> dict[str, tuple[int, Callable[[], object]]]:
+    """By name: how many images one call scores, and the call."""
+    torch.set_num_threads(threads)
+    loaded, cache = Detector.load(run, Criterion(false_alarms=0.01)), open_cache()
+    known = loaded.calibrated
+    strangers = dataclasses.replace(known, samples=known.samples + 2**40)  # nobody's own scores are looked up
+    detector = dataclasses.replace(loaded, calibration=strangers)
+    config, _ = read_config(run)
+    data = run_images(run, config, run_dataset(run, "", cache))
+    images = data.at(np.arange(IMAGES) % len(data))
+    side, inference = detector.resolution, detector.inference
+    small = images.reshape(len(images), side, images.shape[1] // side, side, -1, images.shape[3]).mean((2, 4))
+    pixels = small.astype(np.float32)
+    if not (folder / "model.onnx").exists():
+        write_model(loaded, "onnx", folder)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(folder / "model.onnx", options)
+    names = [term.name for term in inference.joined]
+
+    def by_onnx(batch: int) -> None:
+        for start in range(0, len(pixels), batch):
+            session.run(names, {session.get_inputs()[0].name: pixels[start : start + batch]})
+
+    tar_of(pixels.astype(np.uint8), folder / "images.tar")
+    storage, unit = open_storage(str(folder)), Unit("tar", ("images.tar",))
+    return {
+        **{f"onnx, {batch}": (IMAGES, lambda batch=batch: by_onnx(batch)) for batch in ONNX_BATCHES},
+        "networks": (IMAGES, lambda: inference.values(images, inference.joined)),
+        "score": (IMAGES, lambda: detector.score(images)),
+        "audit": (len(data), lambda: ranked(run, detector, cache, 100)),
+        "calibration": (len(data), lambda: calibrated(inference, data)),
+        "cluster score": (IMAGES, lambda: score_unit(storage, unit, detector, heatmaps=False)),
+    }
+
+
+def tar_of(images: np.ndarray, path: Path) -> None:
+    """A tar of PNGs."""
+    with tarfile.open(path, "w") as tar:
+        for i, image in enumerate(images):
+            file = io.BytesIO()
+            Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG")
+            member = tarfile.TarInfo(f"{i:06d}.png")
+            member.size = file.tell()
+            file.seek(0)
+            tar.addfile(member, file)
+
+
+def main(runs: list[str]) -> None:
+    for run in runs:
+        with tempfile.TemporaryDirectory() as folder:
+            for threads in sorted({1, os.cpu_count() or 1}):
+                measured = ways(run, threads, Path(folder))
+                best = dict.fromkeys(measured, float("inf"))
+                for _ in range(ROUNDS):
+                    for name, (_, call) in measured.items():
+                        begun = time.perf_counter()
+                        call()
+                        best[name] = min(best[name], time.perf_counter() - begun)
+                rates = {name: count / best[name] for name, (count, _) in measured.items()}
+                onnx = max(rate for name, rate in rates.items() if name.startswith("onnx"))
+                print(f"{run}, {threads} thread(s): onnx {onnx:,.0f} images/s")
+                for name in list(rates)[len(ONNX_BATCHES) :]:
+                    print(f"  {name:14}{rates[name]:8,.0f} images/s, {rates[name] / onnx:.2f} of onnx", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
