@@ -12,10 +12,9 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +33,7 @@ from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector
 from trainer.scoring.ensemble import Ensemble
 from trainer.scoring.loading import Learned, absolute_runs, check_fits, chosen_checkpoints, rebuilt
+from trainer.training.device import beside
 
 PLAN = "plan.json"
 BATCH = 256
@@ -254,38 +254,54 @@ def score_unit(storage: Storage, unit: Unit, detector: Detector | Ensemble, heat
             if item.kind in ("image", "end"):
                 yield item
 
-    images = shown()
-    while rows := _rows(islice(images, BATCH), detector, heatmaps):
-        tables.append(pyarrow.Table.from_pylist([{"source": source, **row} for row in rows], schema))
+    for part in beside(_decoded(shown(), detector)):
+        _score(part, detector, heatmaps)
+        tables.append(pyarrow.Table.from_pylist([{"source": source, **row} for row in part.rows], schema))
     table = pyarrow.concat_tables(tables) if tables else schema.empty_table()
     return ScoredUnit(table, kinds["mask"], kinds["unread"], " ".join(early))
 
 
-def _rows(part: Iterable[Item], detector: Detector | Ensemble, heatmaps: bool) -> list[dict[str, Any]]:
-    """Of the encoded images one is held at a time."""
-    rows, whole, images = list[dict[str, Any]](), list[dict[str, Any]](), list[np.ndarray]()
-    for item in part:
+class _Decoded(NamedTuple):
+    """Rows of some images; of those that can be read once more, with their pixels."""
+
+    rows: list[dict[str, Any]]
+    whole: list[dict[str, Any]]
+    pixels: list[np.ndarray]
+
+
+def _decoded(shown: Iterator[Item], detector: Detector | Ensemble) -> Iterator[_Decoded]:
+    """All images, some at a time; of the encoded ones one is held at a time."""
+    form = detector.resolution, detector.channels, detector.intensity
+    part = _Decoded([], [], [])
+    for item in shown:
         row: dict[str, Any] = {"key": item.key, "error": " ".join(item.error.split()) or None}
-        rows.append(row)
+        part.rows.append(row)
         if not item.error:
             try:
-                file = io.BytesIO(item.content)
-                images.append(decode_image(file, item.key, detector.resolution, detector.channels, detector.intensity))
-                whole.append(row)
+                part.pixels.append(decode_image(io.BytesIO(item.content), item.key, *form))
+                part.whole.append(row)
             except UserError as error:
                 row["error"] = " ".join(str(error).split())
-    if not images:
-        return rows
-    stacked = np.stack(images)
+        if len(part.rows) == BATCH:
+            yield part
+            part = _Decoded([], [], [])
+    if part.rows:
+        yield part
+
+
+def _score(part: _Decoded, detector: Detector | Ensemble, heatmaps: bool) -> None:
+    """Complete the rows."""
+    if not part.whole:
+        return
+    stacked = np.stack(part.pixels)
     scored = detector.score(stacked)
-    for i, row in enumerate(whole):
+    for i, row in enumerate(part.whole):
         row |= {"score": scored.score[i], **{name: column[i] for name, column in scored.columns.items()}}
         if scored.anomalous is not None:
             row["anomalous"] = bool(scored.anomalous[i])
     if heatmaps:
-        for row, heat in zip(whole, detector.heat_shares(stacked)):
+        for row, heat in zip(part.whole, detector.heat_shares(stacked)):
             row["heatmap"] = png_of(heat)
-    return rows
 
 
 def png_of(heat: np.ndarray) -> bytes:

@@ -772,8 +772,8 @@ def test_sizes_are_looked_at_before_anything_is_allocated(name: str, monkeypatch
 
 
 def test_a_detector_reads_images_as_its_dataset_was_made(tmp_path: Path) -> None:
-    from cluster.images import Item
-    from cluster.scoring import _rows
+    from cluster.images import Unit
+    from cluster.scoring import score_unit
     from tests.support.runs import TINY
     from trainer.__main__ import main as trainer
     from trainer.commands.export import Export
@@ -813,9 +813,9 @@ def test_a_detector_reads_images_as_its_dataset_was_made(tmp_path: Path) -> None
     by_name = {Path(row[0]).name: float(row[1]) for row in rows}
     for path, score in zip(find_images(images), scores, strict=True):
         assert by_name[path.name] == pytest.approx(score, rel=1e-5)
-    items = [Item(path.name, path.read_bytes()) for path in find_images(images)]
-    many = _rows(items, detector, False)
-    assert [row["score"] for row in many] == pytest.approx(scores.tolist(), rel=1e-5)
+    unit = Unit("files", tuple(path.name for path in find_images(images)))
+    many = score_unit(open_storage(str(images)), unit, detector, heatmaps=False).table["score"].to_pylist()
+    assert many == pytest.approx(scores.tolist(), rel=1e-5)
     # So does what is carried away.
     folder = tmp_path / "carried"
     folder.mkdir()

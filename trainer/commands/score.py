@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -52,6 +53,7 @@ class Score:
         from data_tools.storage.transfer import as_url, downloaded, uploaded
         from trainer.scoring.loading import load_detector
         from trainer.scoring.ranked_list import RankedList
+        from trainer.training.device import beside
 
         cache = self.caching
         detector = load_detector(self.run, self.criterion, self.best, cache.cache, cache.cache_limit, self.data)
@@ -71,8 +73,8 @@ class Score:
                 raise UserError("IMAGES is missing - give image files, or folders of them")
             listed = RankedList(out / self.out.name, heading, self.skip_broken)
             try:
-                for start in range(0, len(images.files), BATCH):
-                    self._score(range(start, min(start + BATCH, len(images.files))), images, detector, listed, maps)
+                for part in beside(self._decoded(images, detector)):
+                    self._score(part, images, detector, listed, maps)
                 listed.finish()
             except BaseException:
                 _say_what_is_there(listed, self.out)
@@ -83,27 +85,42 @@ class Score:
             raise UserError(f"{place}: none of {listed.failed:,} images can be read - the list says why, fix them")
         print(f"wrote {place}: {listed.scored} images, the most anomalous first ({readable(listed.first)}){broken}")
 
-    def _score(
-        self, numbers: range, images: _Images, detector: Detector | Ensemble, listed: RankedList, maps: Path | None
-    ) -> None:
-        """Score some of the images, by their numbers."""
-        whole, decoded = list[int](), list[np.ndarray]()
+    def _decoded(self, images: _Images, detector: Detector | Ensemble) -> Iterator[_Decoded]:
+        """All images, some at a time; UserError for one that cannot be read, unless such are to be skipped."""
         form = detector.resolution, detector.channels, detector.intensity
-        for i in numbers:
-            try:
-                decoded.append(read_image(images.files[i], *form))
-                whole.append(i)
-            except UserError as error:
-                text = str(error).replace(str(images.files[i]), images.name(i))
-                if not self.skip_broken:
-                    raise UserError(f"{text}, or give --skip-broken to skip it") from None
-                listed.fail(images.name(i), readable(" ".join(text.split())))
-        if whole:
-            stacked = np.stack(decoded)
-            listed.add([images.name(i) for i in whole], detector.score(stacked))
+        for start in range(0, len(images.files), BATCH):
+            part = _Decoded([], [], [], min(start + BATCH, len(images.files)))
+            for i in range(start, part.stop):
+                try:
+                    part.pixels.append(read_image(images.files[i], *form))
+                    part.whole.append(i)
+                except UserError as error:
+                    text = str(error).replace(str(images.files[i]), images.name(i))
+                    if not self.skip_broken:
+                        raise UserError(f"{text}, or give --skip-broken to skip it") from None
+                    part.broken.append((i, readable(" ".join(text.split()))))
+            yield part
+
+    def _score(
+        self, part: _Decoded, images: _Images, detector: Detector | Ensemble, listed: RankedList, maps: Path | None
+    ) -> None:
+        for i, reason in part.broken:
+            listed.fail(images.name(i), reason)
+        if part.whole:
+            stacked = np.stack(part.pixels)
+            listed.add([images.name(i) for i in part.whole], detector.score(stacked))
             if maps:
-                _write_maps(maps, whole, images, stacked, detector)
-        print(f"scored {numbers.stop} of {len(images.files)}", flush=True)
+                _write_maps(maps, part.whole, images, stacked, detector)
+        print(f"scored {part.stop} of {len(images.files)}", flush=True)
+
+
+class _Decoded(NamedTuple):
+    """Some of the images: the numbers of those that can be read, their pixels; the others with the reason; the next."""
+
+    whole: list[int]
+    pixels: list[np.ndarray]
+    broken: list[tuple[int, str]]
+    stop: int
 
 
 class _Images(NamedTuple):

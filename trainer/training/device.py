@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from data_tools.ahead import ahead
 from trainer.private import cpu_has_native_bf16
 
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
+
+T = TypeVar("T")
 
 
 def best_device() -> torch.device:
@@ -17,6 +21,14 @@ def best_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def beside(parts: Iterator[T]) -> Iterator[T]:
+    """Parts that are made, on the CPU, for the networks: the next one while these compute, where a GPU is there.
+
+    On a CPU the networks take every core, and a thread beside them costs a seventh of `score`.
+    """
+    return ahead(parts) if best_device().type == "cuda" else parts
 
 
 def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
