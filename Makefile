@@ -9,7 +9,7 @@ MICROBATCH ?= 8
 SEED ?= 0
 SHARDS := s3://stratagan/demo
 
-.PHONY: demo demo-through-s3 scale chaos cost speed memory label-free bf16 gpu reviewed equality fuzz test test-slow lab clean
+.PHONY: demo demo-through-s3 scale chaos cost speed memory scoring label-free bf16 gpu reviewed equality fuzz test test-slow lab clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "StrataGAN needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -49,6 +49,10 @@ speed: .venv/ready
 # What a step of the paper's networks takes in memory, in passes of MICROBATCH images: minutes.
 memory: .venv/ready
 	$(BIN)/python -m tests.benchmarks.memory $(MICROBATCH)
+
+# Images a second of score, audit, calibration and cluster score beside ONNX: make scoring DO="RUN ...", minutes.
+scoring: .venv/ready
+	$(BIN)/python -m tests.benchmarks.scoring $(DO)
 
 # Scores, audits and heat maps without labels on trained runs, as CSV: make label-free DO="scores RUN ...".
 label-free: .venv/ready

@@ -7,6 +7,9 @@ from typing import cast
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import fused
@@ -14,7 +17,7 @@ from trainer.scoring.synthetic import separation
 from trainer.scoring.terms.feature_distance import MIN_VARIANCE, SHRINKAGE, gaussian
 from trainer.scoring.terms.feature_distance import TERM as L_M
 from trainer.scoring.terms.neighbours import TERM as L_K
-from trainer.scoring.terms.neighbours import unit_length
+from trainer.scoring.terms.neighbours import greatest, unit_length
 from trainer.scoring.trust import judged_of, synthetic_terms, weights_by
 
 RNG = np.random.default_rng(3)
@@ -81,6 +84,17 @@ def test_many_queries_are_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = L_K.distances(z_hat, known)
     monkeypatch.setattr("trainer.scoring.terms.base.QUERIES", 7)
     np.testing.assert_allclose(L_K.distances(z_hat, known), whole, rtol=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(1600, 2300), st.integers(1, 7), st.booleans())
+def test_the_greatest_values_are_those_of_topk(seed: int, columns: int, count: int, has_ties: bool) -> None:
+    values = torch.rand(9, columns, generator=torch.Generator().manual_seed(seed))
+    values = (values * 20).floor() if has_ties else values
+    values[0, : columns - count] = -torch.inf
+    places = greatest(values, count)
+    assert torch.equal(values.gather(1, places), values.topk(count, dim=1).values)
+    assert all(len(set(row)) == count for row in places.tolist())
 
 
 def test_fused_is_fishers_sum_of_logarithms() -> None:

@@ -9,6 +9,8 @@ from torch import Tensor
 from trainer.scoring.terms.base import Compared
 
 NEIGHBOURS = 5
+BLOCK = 16
+"""Values whose greatest is looked at first."""
 
 
 def directions(z_hat: Tensor) -> Tensor:
@@ -19,6 +21,23 @@ def directions(z_hat: Tensor) -> Tensor:
 def unit_length(z_hat: np.ndarray) -> np.ndarray:
     """`directions` of an array."""
     return directions(torch.from_numpy(z_hat)).numpy()
+
+
+def greatest(values: Tensor, count: int) -> Tensor:
+    """The places of the greatest values of each row, N x M to N x count: as of `topk`, in a third of its time.
+
+    The greatest values lie in those blocks whose own greatest values are greatest; only these are searched. Block j of
+    C has the columns j, j + C, j + 2 C, ..., so that all blocks' greatest values are found a row at a time.
+    """
+    columns = values.shape[1] // BLOCK
+    if columns < 20 * count:  # with fewer, topk is as quick
+        return values.topk(count, dim=1).indices
+    whole = BLOCK * columns
+    best = values[:, :whole].unflatten(1, (BLOCK, columns)).amax(dim=1).topk(count, dim=1).indices
+    places = torch.arange(values.shape[1], device=values.device)
+    inside = (best.unsqueeze(1) + places[:whole:columns].view(1, -1, 1)).flatten(1)
+    searched = torch.cat([inside, places[whole:].expand(len(values), -1)], dim=1)
+    return searched.gather(1, values.gather(1, searched).topk(count, dim=1).indices)
 
 
 def direction_distance(z_hat: Tensor, known: Tensor, own: Tensor | None = None) -> Tensor:
@@ -33,7 +52,7 @@ def direction_distance(z_hat: Tensor, known: Tensor, own: Tensor | None = None) 
     if own is not None:
         mine = torch.arange(len(known), device=own.device) == own.unsqueeze(1)
         likeness = likeness.masked_fill(mine, -torch.inf)
-    nearest = likeness.topk(min(NEIGHBOURS, len(known) - (own is not None)), dim=1).indices
+    nearest = greatest(likeness, min(NEIGHBOURS, len(known) - (own is not None)))
     return (known[nearest] - unit.unsqueeze(1)).norm(dim=2).mean(dim=1)
 
 
