@@ -2,9 +2,9 @@
 
 python -m tests.benchmarks.scoring RUN ...: for one thread and for all cores, by turns, the best of three rounds each:
 onnxruntime at its best batch with all terms; the networks alone; `Detector.score` of images in memory; `audit` and the
-calibration of the run's training images; what a worker of `cluster score` does with a tar of PNGs. What a calibration
-knows already is not spared here; the calibration's images are those that pass the networks, with synthetic anomalies
-and those whose heat is measured.
+calibration of the run's training images; what a worker of `cluster score` does with a tar of PNGs, beside onnxruntime
+with PNGs that Pillow decodes. What a calibration knows already is not spared here; the calibration's images are those
+that pass the networks, with synthetic anomalies and those whose heat is measured.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from trainer.scoring.inference import Inference
 
 ROUNDS = 3
 IMAGES = 2048
-ONNX_BATCHES = (16, 64, 256)
+ONNX_BATCHES, DECODED = (16, 64, 256), 64
 
 
 def ways(run: str, threads: int, folder: Path) -> dict[str, tuple[int, Callable[[], object]]]:
@@ -61,16 +61,26 @@ def ways(run: str, threads: int, folder: Path) -> dict[str, tuple[int, Callable[
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(folder / "model.onnx", options)
-    names = [term.name for term in inference.joined]
+    names, given = [term.name for term in inference.joined], session.get_inputs()[0].name
 
     def by_onnx(batch: int) -> None:
         for start in range(0, len(pixels), batch):
-            session.run(names, {session.get_inputs()[0].name: pixels[start : start + batch]})
+            session.run(names, {given: pixels[start : start + batch]})
 
-    tar_of(pixels.astype(np.uint8), folder / "images.tar")
+    pngs = [png_of(image) for image in pixels.astype(np.uint8)]
+    tar_of(pngs, folder / "images.tar")
+
+    def from_pngs() -> None:
+        for start in range(0, len(pngs), DECODED):
+            images = [np.asarray(Image.open(io.BytesIO(png)), np.float32) for png in pngs[start : start + DECODED]]
+            session.run(
+                names, {session.get_inputs()[0].name: np.stack(images).reshape(-1, side, side, pixels.shape[3])}
+            )
+
     storage, unit = open_storage(str(folder)), Unit("tar", ("images.tar",))
     return {
         **{f"onnx, {batch}": (IMAGES, lambda batch=batch: by_onnx(batch)) for batch in ONNX_BATCHES},
+        "onnx, PNGs": (IMAGES, from_pngs),
         "networks": (IMAGES, lambda: inference.values(images, inference.joined)),
         "score": (IMAGES, lambda: detector.score(images)),
         "audit": (len(data), lambda: ranked(run, detector, cache, 100)),
@@ -93,16 +103,18 @@ def passed(inference: Inference, data: TrainingSet) -> int:
     return count
 
 
-def tar_of(images: np.ndarray, path: Path) -> None:
-    """A tar of PNGs."""
+def png_of(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG")
+    return file.getvalue()
+
+
+def tar_of(pngs: list[bytes], path: Path) -> None:
     with tarfile.open(path, "w") as tar:
-        for i, image in enumerate(images):
-            file = io.BytesIO()
-            Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG")
+        for i, png in enumerate(pngs):
             member = tarfile.TarInfo(f"{i:06d}.png")
-            member.size = file.tell()
-            file.seek(0)
-            tar.addfile(member, file)
+            member.size = len(png)
+            tar.addfile(member, io.BytesIO(png))
 
 
 def main(runs: list[str]) -> None:
@@ -118,9 +130,10 @@ def main(runs: list[str]) -> None:
                         best[name] = min(best[name], time.perf_counter() - begun)
                 rates = {name: count / best[name] for name, (count, _) in measured.items()}
                 onnx = max(rate for name, rate in rates.items() if name.startswith("onnx"))
-                print(f"{run}, {threads} thread(s): onnx {onnx:,.0f} images/s")
-                for name in list(rates)[len(ONNX_BATCHES) :]:
-                    print(f"  {name:14}{rates[name]:8,.0f} images/s, {rates[name] / onnx:.2f} of onnx", flush=True)
+                print(f"{run}, {threads} thread(s): onnx {onnx:,.0f} images/s, from PNGs {rates['onnx, PNGs']:,.0f}")
+                for name in (each for each in rates if not each.startswith("onnx")):
+                    beside = rates["onnx, PNGs"] if name == "cluster score" else onnx
+                    print(f"  {name:14}{rates[name]:8,.0f} images/s, {rates[name] / beside:.2f} of onnx", flush=True)
 
 
 if __name__ == "__main__":

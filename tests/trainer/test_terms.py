@@ -17,7 +17,7 @@ from trainer.scoring.synthetic import separation
 from trainer.scoring.terms.feature_distance import MIN_VARIANCE, SHRINKAGE, gaussian
 from trainer.scoring.terms.feature_distance import TERM as L_M
 from trainer.scoring.terms.neighbours import TERM as L_K
-from trainer.scoring.terms.neighbours import greatest, unit_length
+from trainer.scoring.terms.neighbours import direction_distance, directions, greatest, unit_length
 from trainer.scoring.trust import judged_of, synthetic_terms, weights_by
 
 RNG = np.random.default_rng(3)
@@ -95,6 +95,18 @@ def test_the_greatest_values_are_those_of_topk(seed: int, columns: int, count: i
     places = greatest(values, count)
     assert torch.equal(values.gather(1, places), values.topk(count, dim=1).values)
     assert all(len(set(row)) == count for row in places.tolist())
+
+
+def test_the_distance_among_many_images_is_exported_for_batches_of_any_size() -> None:
+    class Graph(torch.nn.Module):
+        def forward(self, z_hat: torch.Tensor) -> torch.Tensor:
+            return direction_distance(z_hat, known)
+
+    known = directions(torch.randn(2_003, 6, generator=torch.Generator().manual_seed(0)))
+    queries = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+    program = torch.export.export(Graph(), (queries[:2],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    for some in (queries, queries[:1]):
+        torch.testing.assert_close(program.module()(some), direction_distance(some, known))
 
 
 def test_fused_is_fishers_sum_of_logarithms() -> None:

@@ -36,7 +36,7 @@ def greatest(values: Tensor, count: int) -> Tensor:
     best = values[:, :whole].unflatten(1, (BLOCK, columns)).amax(dim=1).topk(count, dim=1).indices
     places = torch.arange(values.shape[1], device=values.device)
     inside = (best.unsqueeze(1) + places[:whole:columns].view(1, -1, 1)).flatten(1)
-    searched = torch.cat([inside, places[whole:].expand(len(values), -1)], dim=1)
+    searched = torch.cat([inside, places[whole:].expand(values.shape[0], -1)], dim=1)
     return searched.gather(1, values.gather(1, searched).topk(count, dim=1).indices)
 
 
