@@ -26,14 +26,12 @@ def difference_map(queries: Tensor, matches: Tensor) -> Tensor:
 
 def residual(inference: Inference, queries: Tensor) -> Tensor:
     """|w(Q) - w(R)|, the mean over channels."""
-    with torch.no_grad():
-        return residual_map(queries, inference.response(queries).matches)
+    return residual_map(queries, inference.matches(queries))
 
 
 def difference(inference: Inference, queries: Tensor) -> Tensor:
     """|Q - R|, the mean over channels: unlike w, it does not spread one bright pixel over the whole image."""
-    with torch.no_grad():
-        return difference_map(queries, inference.response(queries).matches)
+    return difference_map(queries, inference.matches(queries))
 
 
 def critic(inference: Inference, queries: Tensor) -> Tensor:
@@ -44,7 +42,7 @@ def critic(inference: Inference, queries: Tensor) -> Tensor:
 def encoder(inference: Inference, queries: Tensor) -> Tensor:
     """|gradient of ||E(Q) - E(R)||| by pixel, the sum over channels: what moves the latent vector away."""
     with torch.no_grad():
-        wanted = inference.response(inference.response(queries).matches).z_hat
+        wanted = inference.response(inference.matches(queries)).z_hat
     return _gradient(lambda q: (inference.response(q).z_hat - wanted).norm(dim=1), queries).abs().sum(1)
 
 

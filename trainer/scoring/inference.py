@@ -169,7 +169,7 @@ class Inference:
     def heatmap(self, images: np.ndarray, batch: int | None = None) -> np.ndarray:
         """|w(Q) - w(R)|, averaged over channels: float32, N x r x r, in [0, 1]."""
         self.method.check_reconstructs()
-        maps = [residual_map(q, self._matches(q)) for q in self.batches(images, batch)]
+        maps = [residual_map(q, self.matches(q)) for q in self.batches(images, batch)]
         return torch.cat(maps).cpu().numpy() if maps else np.zeros((0, self.resolution, self.resolution), np.float32)
 
     def seen(self, images: np.ndarray, batch: int | None = None) -> np.ndarray:
@@ -179,7 +179,7 @@ class Inference:
     def reconstruct(self, images: np.ndarray, batch: int | None = None) -> np.ndarray:
         """The closest matches R = G(E(Q)): float32, N x r x r x C, about [-1, 1]."""
         self.method.check_reconstructs()
-        pictures = [self._matches(q).permute(0, 2, 3, 1) for q in self.batches(images, batch)]
+        pictures = [self.matches(q).permute(0, 2, 3, 1) for q in self.batches(images, batch)]
         shape = (0, self.resolution, self.resolution, self.channels)
         return torch.cat(pictures).cpu().numpy() if pictures else np.zeros(shape, np.float32)
 
@@ -206,7 +206,8 @@ class Inference:
             yield faded(at_resolution(to_float(part, self.contrast), self.resolution), self.alpha)
 
     @torch.no_grad()
-    def _matches(self, queries: Tensor) -> Tensor:
+    def matches(self, queries: Tensor) -> Tensor:
+        """The closest matches of queries as of `batches`, N x C x r x r each."""
         return Response(self.method, self._packed, queries).matches
 
     @torch.no_grad()
