@@ -293,14 +293,17 @@ def _score(part: _Decoded, detector: Detector | Ensemble, heatmaps: bool) -> Non
     """Complete the rows."""
     if not part.whole:
         return
-    stacked = np.stack(part.pixels)
-    scored = detector.score(stacked)
+    stacked, maps = np.stack(part.pixels), None
+    if heatmaps:
+        scored, maps = detector.score_and_heat(stacked)
+    else:
+        scored = detector.score(stacked)
     for i, row in enumerate(part.whole):
         row |= {"score": scored.score[i], **{name: column[i] for name, column in scored.columns.items()}}
         if scored.anomalous is not None:
             row["anomalous"] = bool(scored.anomalous[i])
-    if heatmaps:
-        for row, heat in zip(part.whole, detector.heat_shares(stacked)):
+    if maps is not None:
+        for row, heat in zip(part.whole, detector.shares(maps)):
             row["heatmap"] = png_of(heat)
 
 

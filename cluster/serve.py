@@ -34,7 +34,7 @@ from data_tools.sources.images import decode_image
 from data_tools.sources.reading import read_header
 from data_tools.text import readable
 from trainer.scoring.criterion import PAPER_LAMBDA, Criterion
-from trainer.scoring.detector import Scored
+from trainer.scoring.judge import Scored
 from trainer.scoring.loading import chosen_checkpoints, load_detector
 
 BATCH = 16
@@ -200,8 +200,12 @@ class DetectorService:
     def _score(self, wanted: Sequence[tuple[np.ndarray, bool]]) -> list[Verdict]:
         images = self._black(BATCH)
         images[: len(wanted)] = [image for image, _ in wanted]
-        scored = self.detector.score(images)
-        heat = self.detector.heat_shares(images) if any(with_map for _, with_map in wanted) else None
+        heat = None
+        if any(with_map for _, with_map in wanted):
+            scored, maps = self.detector.score_and_heat(images)
+            heat = self.detector.shares(maps)
+        else:
+            scored = self.detector.score(images)
         return [
             self._verdict(scored, i, heat[i] if heat is not None and with_map else None)
             for i, (_, with_map) in enumerate(wanted)

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from trainer.config import TrainConfig
     from trainer.presets import preset
     from trainer.scoring.criterion import Criterion
-    from trainer.scoring.detector import Detector, Scored
+    from trainer.scoring.detector import Detector
+    from trainer.scoring.judge import Scored
 
 __all__ = ["Criterion", "Detector", "Scored", "TrainConfig", "preset", "train"]
 
 _PLACES = {
     "Criterion": "trainer.scoring.criterion",
     "Detector": "trainer.scoring.detector",
-    "Scored": "trainer.scoring.detector",
+    "Scored": "trainer.scoring.judge",
     "TrainConfig": "trainer.config",
     "preset": "trainer.presets",
     "train": "trainer.commands.train",

@@ -42,7 +42,8 @@ from trainer.report.audit_page import write_page
 from trainer.run.folder import run_dataset
 from trainer.scoring import audit, detector
 from trainer.scoring.criterion import Criterion
-from trainer.scoring.detector import Detector, Scored
+from trainer.scoring.detector import Detector
+from trainer.scoring.judge import Scored
 from trainer.scoring.kept import keep, own_folder
 from trainer.scoring.ranked_list import RankedList
 

@@ -28,9 +28,10 @@ from trainer.scoring import calibration
 from trainer.scoring.audit import Ranking, write_table
 from trainer.scoring.calibration import Calibration, calibrated, calibration_of
 from trainer.scoring.criterion import Criterion
-from trainer.scoring.detector import Detector, Scored
+from trainer.scoring.detector import Detector
 from trainer.scoring.heat import KINDS, HeatScale, blurred, full_size, heat_maps
 from trainer.scoring.join import fused
+from trainer.scoring.judge import Scored
 from trainer.scoring.terms.feature_distance import TERM as L_M
 from trainer.scoring.terms.feature_distance import gaussian
 from trainer.scoring.terms.neighbours import TERM as L_K
@@ -200,6 +201,24 @@ def test_another_score_takes_no_networks(judge: Detector, data: Dataset) -> None
         assert by_term.threshold("contamination", 0.1).value == known[-((len(known) + 1) // 10)]
     refuses(lambda: judging(judge, "norm"), "--by norm", "fused")
     refuses(lambda: judging(judge, "a", 2), "--lambda 2")
+
+
+@pytest.mark.parametrize("by", ["fused", "a"])
+def test_scores_and_heat_come_of_one_pass(
+    judge: Detector, data: Dataset, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = data.images("test-anomaly")
+    detector = judging(judge, by) if by == "fused" else Detector(judge.inference, Criterion(by="a"))
+    expected, where = detector.score(images), detector.heat(images)
+    passes, encode = [], type(judge.inference.method).encode
+    counting = lambda *words: (passes.append(len(words[2])), encode(*words))[1]  # noqa: E731
+    monkeypatch.setattr(type(judge.inference.method), "encode", counting)
+    scored, heat = detector.score_and_heat(images)
+    assert sum(passes) == len(images)
+    np.testing.assert_array_equal(scored.score, expected.score)
+    assert scored.terms.keys() == expected.terms.keys()
+    assert (scored.p_value is None) == (expected.p_value is None)
+    np.testing.assert_allclose(heat, where, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

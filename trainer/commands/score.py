@@ -108,9 +108,10 @@ class Score:
             listed.fail(images.name(i), reason)
         if part.whole:
             stacked = np.stack(part.pixels)
-            listed.add([images.name(i) for i in part.whole], detector.score(stacked))
-            if maps:
-                _write_maps(maps, part.whole, images, stacked, detector)
+            scored, heat = detector.score_and_heat(stacked) if maps else (detector.score(stacked), None)
+            listed.add([images.name(i) for i in part.whole], scored)
+            if maps and heat is not None:
+                _write_maps(maps, part.whole, images, stacked, heat, detector)
         print(f"scored {part.stop} of {len(images.files)}", flush=True)
 
 
@@ -157,14 +158,19 @@ def _say_what_is_there(listed: RankedList, out: Path) -> None:
 
 
 def _write_maps(
-    folder: Path, numbers: list[int], images: _Images, decoded: np.ndarray, detector: Detector | Ensemble
+    folder: Path,
+    numbers: list[int],
+    images: _Images,
+    decoded: np.ndarray,
+    heat: np.ndarray,
+    detector: Detector | Ensemble,
 ) -> None:
     """One PNG per image: query, closest match and heat map side by side, 4x."""
     from trainer.report.figures import save_picture
     from trainer.report.overlay import beside_match, overlaid
 
     folder.mkdir(parents=True, exist_ok=True)
-    maps = overlaid(decoded, detector.heat(decoded)) if detector.calibrates else None
+    maps = overlaid(decoded, heat) if detector.calibrates else None
     for i, picture in zip(numbers, beside_match(detector, decoded, maps)):
         save_picture(picture, folder / map_name(i, images.files[i].stem), scale=4)
 

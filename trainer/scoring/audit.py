@@ -15,9 +15,10 @@ from data_tools.dataset.training_set import BLOCK, all_images
 from data_tools.progress import progress
 from data_tools.text import CsvWriter
 from trainer.run.folder import read_config, read_excluded, run_dataset, run_images
-from trainer.scoring.detector import Detector, Scored
+from trainer.scoring.detector import Detector
 from trainer.scoring.ensemble import Ensemble
 from trainer.scoring.evaluation import provenance_columns
+from trainer.scoring.judge import Scored
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from trainer.methods import method_of
 from trainer.run.checkpoint import CheckpointInfo
 from trainer.run.folder import read_config, run_dataset, run_images
 from trainer.scoring.comparison import compared, kept_of
-from trainer.scoring.heat import HeatScale, heat_maps
+from trainer.scoring.heat import HeatScale, difference_of
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.kept import keep, own_folder
 from trainer.scoring.synthetic import CORRUPTIONS
@@ -95,13 +95,13 @@ def calibrated(inference: Inference, data: TrainingSet) -> Calibration:
     """Calibrate on a training set: on all of it, or on the first 20,000 images that training saw, in random order."""
     count, terms = min(len(data), MAX_IMAGES), inference.joined
     blocks = [np.arange(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
-    maps, parts = [], []
+    parts = []
     for block in progress(blocks, "calibrating", "blocks", len(blocks)):
         images = data.at(block)
-        parts.append(inference.values(images, terms))
-        if inference.reconstructs and block[0] < MAX_MAPS:
-            maps.append(heat_maps(inference, images[: MAX_MAPS - block[0]], HEAT))
-    values = _joined(parts)
+        mapped = max(MAX_MAPS - int(block[0]), 0) if inference.reconstructs else 0
+        for some, maps in ((images[:mapped], difference_of), (images[mapped:], None)):
+            parts += [inference.values(some, terms, maps=maps)] if len(some) else []
+    values, maps = _joined(parts), [part.maps for part in parts if part.maps is not None]
     kept = kept_of(terms, values)
     heat = HeatScale.of(np.concatenate(maps)) if maps else None
     usual = compared(terms, values, kept, np.arange(count))

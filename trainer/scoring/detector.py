@@ -2,130 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_tools.dataset.cache import DEFAULT_LIMIT, open_cache
 from data_tools.dataset.intensity import Intensity
-from data_tools.errors import UserError
 from trainer.run.checkpoint import chosen_checkpoint, read_info
 from trainer.scoring.calibration import HEAT, Calibration, calibration_of, joined_in, run_of, terms_of
-from trainer.scoring.criterion import AUTO, Criterion
-from trainer.scoring.heat import full_size, heat_maps, strength
+from trainer.scoring.comparison import compared
+from trainer.scoring.criterion import Criterion
+from trainer.scoring.heat import difference_of, full_size, heat_maps, residual_of
 from trainer.scoring.inference import Inference
 from trainer.scoring.join import REVIEWED, SUMMED, fused, weights
-from trainer.scoring.junk_share import JunkShare, junk_share
+from trainer.scoring.judge import Judge, Scored
 from trainer.scoring.p_values import p_values
 from trainer.scoring.reviewed_run import decided, with_decisions
 from trainer.scoring.terms.base import Term
-from trainer.scoring.thresholds import Kind, Threshold, threshold
-
-if TYPE_CHECKING:
-    import pandas
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Of N images: one score, the greater the more anomalous, float64 N; every term by name, float64 N each.
-
-    p_value: the share of training images that score as high; anomalous: verdicts, bool N. None where there is no
-    calibration, or no threshold.
-    """
-
-    score: np.ndarray
-    terms: dict[str, np.ndarray]
-    p_value: np.ndarray | None = None
-    anomalous: np.ndarray | None = None
-
-    @property
-    def columns(self) -> dict[str, np.ndarray]:
-        """What tables show behind the score."""
-        return self.terms if self.p_value is None else {"p_value": self.p_value, **self.terms}
-
-    def frame(self, index: Sequence[object] | None = None) -> pandas.DataFrame:
-        """A row per image: score, p_value, terms, anomalous, as far as they are there; index: names of the images."""
-        import pandas
-
-        columns = {"score": self.score, **self.columns}
-        columns |= {} if self.anomalous is None else {"anomalous": self.anomalous}
-        return pandas.DataFrame(columns, index=None if index is None else pandas.Index(index))
-
-
-class Judge:
-    """What follows from a criterion and from the scores of training images, whatever gave these."""
-
-    criterion: Criterion
-    known: np.ndarray
-    made: Mapping[str, np.ndarray]
-    """Scores of synthetic anomalies made from training images, by kind."""
-
-    @property
-    def threshold_note(self) -> str:
-        """What is called anomalous, in a few words."""
-        if self.above is None:
-            return "no threshold"
-        asked = self.criterion
-        shares = {"false alarms": asked.false_alarms, "contamination": asked.contamination}
-        said = [f" ({name} {share})" for name, share in shares.items() if share is not None]
-        return f"anomalous above {self.above:.4g}{said[0] if said else ''}"
-
-    def heat(self, images: np.ndarray) -> np.ndarray:
-        """Where: float32 N x H x W in units of what is usual at each pixel."""
-        raise NotImplementedError
-
-    def check_reconstructs(self) -> None:
-        """UserError where nothing makes closest matches, and so no heat maps."""
-        raise NotImplementedError
-
-    @property
-    def calibrates(self) -> bool:
-        """Whether heat is in units of what is usual."""
-        return True
-
-    def threshold(self, kind: Kind, share: float, judged: int = 1000) -> Threshold:
-        """The threshold on this score; see `thresholds.threshold`."""
-        return threshold(self.known, kind, share, judged)
-
-    @cached_property
-    def limit(self) -> Threshold | None:
-        """The threshold that the criterion derives from the training images; None where it asks for none."""
-        asked = self.criterion
-        if asked.false_alarms is not None:
-            return self.threshold("false-alarms", asked.false_alarms)
-        if asked.contamination != AUTO:
-            return None if asked.contamination is None else self.threshold("contamination", asked.contamination)
-        if self.junk.expected is None:
-            raise UserError(f"--contamination auto: {self.junk.sentence()[:-1]} - give a number, e.g. 0.02")
-        return self.threshold("contamination", self.junk.expected)
-
-    @cached_property
-    def junk(self) -> JunkShare:
-        """How much of the training images is junk, as far as the score can tell."""
-        return junk_share(self.known, self.made)
-
-    @property
-    def above(self) -> float | None:
-        """The score above which an image is called anomalous; None without a threshold."""
-        return self.limit.value if self.limit else self.criterion.threshold
-
-    @property
-    def meaning(self) -> str:
-        """What the threshold means, for a person; empty where the user chose it, or where there is none."""
-        result = [self.junk.sentence()] if self.criterion.contamination == AUTO else []
-        return " ".join([*result, self.limit.sentences()]) if self.limit else ""
-
-    def heat_shares(self, images: np.ndarray) -> np.ndarray:
-        """The same as shares of the fullest colour: 0 is usual there, 1 is as rare as colour shows."""
-        heat = self.heat(images)
-        return strength(heat)
-
-    def verdicts(self, score: np.ndarray, terms: dict[str, np.ndarray], p_value: np.ndarray | None = None) -> Scored:
-        """Scores with what they mean for the criterion."""
-        return Scored(score, terms, p_value, None if self.above is None else score > self.above)
 
 
 @dataclass(frozen=True)
@@ -217,11 +112,26 @@ class Detector(Judge):
         and does not count among those that score as high as it does. What the calibration knows is not computed again.
         """
         if self.calibration is None:
-            terms = self.inference.values(images, self.inference.quick).terms
-            return self.verdicts(self.score_of(terms), terms)
-        terms, known = terms_of(self.inference, self.calibration, images, samples)
-        score = self.score_of(terms, known)
-        return self.verdicts(score, terms, p_values(score, self.known, known))
+            return self._judged(self.inference.values(images, self.inference.quick).terms)
+        return self._judged(*terms_of(self.inference, self.calibration, images, samples))
+
+    def score_and_heat(self, images: np.ndarray) -> tuple[Scored, np.ndarray]:
+        """`score` and `heat` by one pass of each network; UserError where the method makes no closest matches."""
+        self.check_reconstructs()
+        if self.calibration is None:
+            values = self.inference.values(images, self.inference.quick, maps=residual_of)
+            scored = self._judged(values.terms)
+        else:
+            of = residual_of if self.calibration.heat is None else difference_of
+            values = self.inference.values(images, self.joined, maps=of)
+            terms = compared(self.joined, values, self.calibration.kept)
+            scored = self._judged(terms, np.full(len(images), False))
+        assert values.maps is not None
+        return scored, self._in_ranges(values.maps, images.shape[1])
+
+    def _judged(self, terms: dict[str, np.ndarray], is_known: np.ndarray | None = None) -> Scored:
+        score = self.score_of(terms, is_known)
+        return self.verdicts(score, terms, None if self.calibration is None else p_values(score, self.known, is_known))
 
     def score_of(self, terms: Mapping[str, np.ndarray], is_known: np.ndarray | None = None) -> np.ndarray:
         """One score from terms, N; is_known (bool N): those of an image that is in the calibration."""
@@ -290,9 +200,14 @@ class Detector(Judge):
         """
         if self.calibration is None or self.calibration.heat is None:
             return self.inference.heatmap(images)
-        maps = self.calibration.heat.applied(heat_maps(self.inference, images, HEAT))
-        return full_size(maps.astype(np.float32), images.shape[1])
+        return self._in_ranges(heat_maps(self.inference, images, HEAT), images.shape[1])
 
-    def heat_shares(self, images: np.ndarray) -> np.ndarray:
+    def _in_ranges(self, maps: np.ndarray, side: int) -> np.ndarray:
+        """Maps in units of what is usual, side x side, where that is known."""
+        if self.calibration is None or self.calibration.heat is None:
+            return maps
+        return full_size(self.calibration.heat.applied(maps).astype(np.float32), side)
+
+    def shares(self, heat: np.ndarray) -> np.ndarray:
         """As of any; with a plain criterion |w(Q) - w(R)|, which is a share already."""
-        return self.heat(images) if self.calibration is None else super().heat_shares(images)
+        return heat if self.calibration is None else super().shares(heat)

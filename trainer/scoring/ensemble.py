@@ -21,9 +21,10 @@ from trainer.run.checkpoint import CheckpointInfo, chosen_checkpoint, read_info
 from trainer.run.folder import read_config, read_excluded, run_dataset, run_images
 from trainer.scoring.calibration import calibration_of, run_of
 from trainer.scoring.criterion import AUTO, Criterion
-from trainer.scoring.detector import Detector, Judge, Scored
+from trainer.scoring.detector import Detector
 from trainer.scoring.inference import Inference
 from trainer.scoring.join import REVIEWED, SUMMED
+from trainer.scoring.judge import Judge, Scored
 from trainer.scoring.p_values import p_values
 from trainer.scoring.reviewed_run import decided, with_decisions
 from trainer.scoring.synthetic import of_each_kind
@@ -125,6 +126,20 @@ class Ensemble(Judge):
         score = np.mean(list(terms.values()), axis=0)
         rows = np.full(len(images), -1) if samples is None else self.first.calibrated.rows_of(samples)
         return self.verdicts(score, terms, p_values(score, self.known, rows >= 0))
+
+    def score_and_heat(self, images: np.ndarray) -> tuple[Scored, np.ndarray]:
+        """`score` and `heat`, by one pass of each network."""
+        self.check_reconstructs()
+        terms, maps = {}, []
+        for name, member in self.members.items():
+            if member.reconstructs:
+                scored, heat = member.score_and_heat(images)
+                maps.append(heat)
+            else:
+                scored = member.score(images)
+            terms[name] = _nats(member, scored.score, scored.p_value)
+        score = np.mean(list(terms.values()), axis=0)
+        return self.verdicts(score, terms, p_values(score, self.known)), np.mean(maps, axis=0)
 
     def all_terms(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """All terms of all runs, as an exported folder names them."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.scoring.inference import Inference
+from trainer.scoring.terms.base import Response
 from trainer.scoring.terms.normalised_residual import residual_map
 
 USUAL, RARE = 1.5, 8.0
@@ -60,6 +61,16 @@ def _gradient(score: Callable[[Tensor], Tensor], queries: Tensor) -> Tensor:
         inputs = queries.detach().clone().requires_grad_(True)
         (slope,) = torch.autograd.grad(score(inputs).sum(), inputs)
     return slope
+
+
+def residual_of(response: Response) -> Tensor:
+    """The heat of a plain criterion: |w(Q) - w(R)|, N x r x r in [0, 1]."""
+    return residual_map(response.queries, response.matches)
+
+
+def difference_of(response: Response) -> Tensor:
+    """The heat that is calibrated: |Q - R|, blurred, N x r x r."""
+    return blurred(difference_map(response.queries, response.matches))
 
 
 def heat_maps(inference: Inference, images: np.ndarray, kind: str) -> np.ndarray:

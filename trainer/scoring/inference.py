@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,12 +34,14 @@ PIXELS = {"cpu": 2**16, "cuda": 2**20}
 class Values:
     """Terms of N images by name, float64 N each; rows: of those that compare with training images, N x K each.
 
-    z_hat: the latent vectors themselves, float32 N x N_z; None where no term needed them.
+    z_hat: the latent vectors themselves, float32 N x N_z; None where no term needed them. maps: what was asked for
+    beside the terms, float32 N x r x r.
     """
 
     terms: dict[str, np.ndarray]
     rows: dict[str, np.ndarray]
     z_hat: np.ndarray | None
+    maps: np.ndarray | None = None
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.terms[name]
@@ -48,7 +50,8 @@ class Values:
         """Those of some of the images."""
         terms = {name: column[some] for name, column in self.terms.items()}
         rows = {name: each[some] for name, each in self.rows.items()}
-        return Values(terms, rows, None if self.z_hat is None else self.z_hat[some])
+        others = (None if each is None else each[some] for each in (self.z_hat, self.maps))
+        return Values(terms, rows, *others)
 
     def anomaly(self, lam: float = PAPER_LAMBDA) -> np.ndarray:
         """The score a."""
@@ -149,22 +152,29 @@ class Inference:
         """What the networks make of queries, N x C x r x r as of `batches`; gradients flow where they are enabled."""
         return Response(self.method, self.trained, queries)
 
-    def values(self, images: np.ndarray, terms: Sequence[Term] | None = None, batch: int | None = None) -> Values:
+    def values(
+        self,
+        images: np.ndarray,
+        terms: Sequence[Term] | None = None,
+        batch: int | None = None,
+        maps: Callable[[Response], Tensor] | None = None,
+    ) -> Values:
         """images: uint8, N x H x W x C; H = W = a whole multiple of the networks' resolution.
 
-        terms: those wanted (default: all); of those that compare with training images come the rows.
+        terms: those wanted (default: all); of those that compare with training images come the rows. maps: of what the
+        networks make of n images, n x r x r; for a heat map that takes no pass of its own.
         """
         wanted = self.terms if terms is None else terms
-        parts = [self._values(queries, wanted) for queries in self.batches(images, batch)]
+        parts = [self._values(queries, wanted, maps) for queries in self.batches(images, batch)]
         if not parts:  # an image of zeros tells the shapes
             side = self.resolution
             black = torch.zeros(1, self.channels, side, side, device=self.device)
-            parts = [{name: column[:0] for name, column in self._values(black, wanted).items()}]
+            parts = [{name: column[:0] for name, column in self._values(black, wanted, maps).items()}]
         columns = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
-        z_hat = columns.pop("z_hat", None)
+        z_hat, mapped = columns.pop("z_hat", None), columns.pop("maps", None)
         compared = [term.name for term in wanted if isinstance(term, Compared)]
         rows = {name: columns.pop(name) for name in compared}
-        return Values({name: column.astype(np.float64) for name, column in columns.items()}, rows, z_hat)
+        return Values({name: column.astype(np.float64) for name, column in columns.items()}, rows, z_hat, mapped)
 
     def heatmap(self, images: np.ndarray, batch: int | None = None) -> np.ndarray:
         """|w(Q) - w(R)|, averaged over channels: float32, N x r x r, in [0, 1]."""
@@ -211,9 +221,12 @@ class Inference:
         return Response(self.method, self._packed, queries).matches
 
     @torch.no_grad()
-    def _values(self, queries: Tensor, terms: Sequence[Term]) -> dict[str, Tensor]:
+    def _values(
+        self, queries: Tensor, terms: Sequence[Term], maps: Callable[[Response], Tensor] | None
+    ) -> dict[str, Tensor]:
         response = Response(self.method, self._packed, queries)
         result = {term.name: term.of(response) for term in terms}
+        result |= {"maps": maps(response)} if maps else {}
         return result | ({"z_hat": response.z_hat} if response.is_encoded else {})
 
 

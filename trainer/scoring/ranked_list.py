@@ -14,7 +14,7 @@ import numpy as np
 
 from data_tools.errors import BusyError
 from data_tools.text import CsvWriter
-from trainer.scoring.detector import Scored
+from trainer.scoring.judge import Scored
 
 
 class RankedList:
