@@ -44,11 +44,12 @@ class Together(Generic[Item, Result]):
                 continue
             try:
                 results = await loop.run_in_executor(self.thread, self.function, [item for item, _ in part])
+                pairs = list(zip(part, results, strict=True))
             except Exception as error:
                 for _, result in part:
                     if not result.done():
                         result.set_exception(error)
                 continue
-            for (_, result), each in zip(part, results, strict=True):
+            for (_, result), each in pairs:
                 if not result.done():
                     result.set_result(each)

@@ -8,20 +8,13 @@ stays.
 
 from __future__ import annotations
 
-import errno
 import os
-import socket
 
-from cluster.store import free_ports
-from data_tools.errors import UserError
+from cluster.ports import free_ports
 
 
-def listen_directly(host: str, port: int) -> int:
-    """Have the Ray that is started next let its replica listen on a port; return one for the proxy, which nobody needs.
-
-    UserError where the port is taken.
-    """
-    check_free(host, port)
+def listen_directly(port: int) -> int:
+    """Have the Ray that is started next let its replica listen on a port; return one for the idle proxy."""
     os.environ.update(
         {
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # direct ingress; user code in the replica's own event loop
@@ -32,18 +25,3 @@ def listen_directly(host: str, port: int) -> int:
         }
     )
     return free_ports(1)[0]
-
-
-def check_free(host: str, port: int) -> None:
-    """UserError where nothing can listen there."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            tried.bind((host, port))
-        except OverflowError:
-            raise UserError(f"--port {port}: is no port - give one from 1 to 65535") from None
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise UserError(f"--port {port}: is taken by another program - give another port") from None
-            raise UserError(f"--host {host} --port {port}: {error.strerror or error} - give what is free") from None

@@ -28,7 +28,8 @@ from filelock import FileLock, Timeout
 
 from cluster.children import child
 from cluster.local_state import LOCK, STATE, LocalState
-from cluster.store import OVERRIDES, LocalStore, free_ports, local_store
+from cluster.ports import free_ports
+from cluster.store import OVERRIDES, LocalStore, local_store
 from data_tools.errors import UserError
 from trainer.on_ray.own_node import check_open_files, short_folder
 from trainer.on_ray.session import ENVIRONMENT

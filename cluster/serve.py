@@ -28,7 +28,7 @@ from starlette.responses import HTMLResponse
 
 from cluster.batching import Together
 from cluster.docs_page import POLICY, docs_page
-from cluster.scoring import png_of
+from cluster.unit_table import png_of
 from data_tools.errors import UserError
 from data_tools.sources.images import decode_image
 from data_tools.sources.reading import read_header
@@ -200,12 +200,9 @@ class DetectorService:
     def _score(self, wanted: Sequence[tuple[np.ndarray, bool]]) -> list[Verdict]:
         images = self._black(BATCH)
         images[: len(wanted)] = [image for image, _ in wanted]
-        heat = None
-        if any(with_map for _, with_map in wanted):
-            scored, maps = self.detector.score_and_heat(images)
-            heat = self.detector.shares(maps)
-        else:
-            scored = self.detector.score(images)
+        with_heat = any(with_map for _, with_map in wanted)
+        scored = (self.detector.score_with_heat if with_heat else self.detector.score)(images)
+        heat = None if scored.heat is None else self.detector.shares(scored.heat)
         return [
             self._verdict(scored, i, heat[i] if heat is not None and with_map else None)
             for i, (_, with_map) in enumerate(wanted)

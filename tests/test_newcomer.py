@@ -25,7 +25,7 @@ import pytest
 import requests
 from safetensors.numpy import load_file
 
-from cluster.store import free_ports
+from cluster.ports import free_ports
 from tests.support.runs import bits, cut_back, lines, said
 from trainer.run.checkpoint import newest_checkpoint
 

@@ -34,7 +34,8 @@ class Serve:
     """The score, and the threshold above which an image is called anomalous."""
 
     def __call__(self) -> None:
-        from cluster.direct import check_free, listen_directly
+        from cluster.direct import listen_directly
+        from cluster.ports import check_free
         from trainer.on_ray.address import cluster_address
         from trainer.on_ray.session import has_gpus, ray_session
         from trainer.scoring.loading import absolute_runs, chosen_checkpoints
@@ -46,11 +47,10 @@ class Serve:
             raise UserError(f"--body-seconds {self.body_seconds}: is no time to wait - give e.g. 30")
         url, data = absolute_runs(self.from_run), absolute(self.data)
         checkpoint = chosen_checkpoints(url, self.best)  # one that is not there is said before Ray starts
-        proxy = self.port
-        if self.replicas == 1 and not cluster_address():
-            proxy = listen_directly(self.host, self.port)
-        elif not cluster_address():
+        is_here = not cluster_address()
+        if is_here:
             check_free(self.host, self.port)
+        proxy = listen_directly(self.port) if is_here and self.replicas == 1 else self.port
         with ray_session(self.replicas + 1):
             from ray import serve  # reads the environment
             from ray.serve.config import HTTPOptions

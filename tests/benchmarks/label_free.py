@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
@@ -155,8 +154,7 @@ def heat(run: str) -> Iterator[Row]:
         for blur in (False, True):
 
             def maps(images: np.ndarray, of=of, blur=blur) -> np.ndarray:
-                parts = [of(detector, queries) for queries in detector.batches(images, 64)]
-                return torch.cat([blurred(part) if blur else part for part in parts]).numpy()
+                return detector.maps(images, lambda response: blurred(of(response)) if blur else of(response))
 
             scale = HeatScale.of(maps(usual))
             for defect in DEFECTS:

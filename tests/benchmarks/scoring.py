@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from cluster.images import Unit
-from cluster.scoring import score_unit
+from cluster.unit_table import score_unit
 from data_tools.dataset.cache import open_cache
 from data_tools.dataset.training_set import TrainingSet
 from data_tools.storage import open_storage

@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cluster.arguments import check_arguments
 from cluster.package import package
-from cluster.store import free_ports
+from cluster.ports import free_ports
 from data_tools.storage import open_storage, read_bytes
 from data_tools.storage.s3_settings import CONFIG, KEYS
 from tests.data_tools.test_odd_stores import ACCESS, EMPTY, SECRET, credential, serving

@@ -22,7 +22,8 @@ from PIL import Image
 from cluster import scoring
 from cluster.calibration import Calibrated
 from cluster.images import Unit, find_units
-from cluster.scoring import ScoringConfig, part_name, score_images, score_unit
+from cluster.scoring import ScoringConfig, part_name, score_images
+from cluster.unit_table import png_of, score_unit
 from data_tools.dataset.reader import open_dataset
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from tests.support.checks import refuses
@@ -247,7 +248,7 @@ def test_a_hundred_thousand_images_and_a_kill_half_way(tmp_path: Path, run: Path
 
 
 def test_png_of_keeps_the_ends() -> None:
-    found = np.asarray(Image.open(io.BytesIO(scoring.png_of(np.array([[0.0, 1.0], [0.5, 0.25]])))))
+    found = np.asarray(Image.open(io.BytesIO(png_of(np.array([[0.0, 1.0], [0.5, 0.25]])))))
     assert found.tolist() == [[0, 255], [128, 64]]
 
 

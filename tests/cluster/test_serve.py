@@ -27,7 +27,7 @@ import pytest
 import requests
 from PIL import Image
 
-from cluster.store import free_ports
+from cluster.ports import free_ports
 from data_tools.dataset.reader import open_dataset
 from data_tools.sources.images import decode_image
 from trainer.scoring.detector import Detector
@@ -334,7 +334,7 @@ def test_a_port_that_is_taken_is_said_before_ray_starts(run: Path) -> None:
         words = [sys.executable, "-m", "cluster", "serve", "--run", str(run), "--port", port]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert f"--port {port}: is taken by another program - give another port" in done.stderr
+    assert f"--port {port}: Address already in use - give another port" in done.stderr
 
 
 @pytest.mark.slow

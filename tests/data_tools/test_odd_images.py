@@ -773,7 +773,7 @@ def test_sizes_are_looked_at_before_anything_is_allocated(name: str, monkeypatch
 
 def test_a_detector_reads_images_as_its_dataset_was_made(tmp_path: Path) -> None:
     from cluster.images import Unit
-    from cluster.scoring import score_unit
+    from cluster.unit_table import score_unit
     from tests.support.runs import TINY
     from trainer.__main__ import main as trainer
     from trainer.commands.export import Export

@@ -30,7 +30,8 @@ import data_tools.storage.retry
 from cluster.arguments import check_arguments
 from cluster.jobs import submit
 from cluster.package import package
-from cluster.store import free_ports, local_store
+from cluster.ports import free_ports
+from cluster.store import local_store
 from data_tools.dataset.reader import open_dataset
 from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_bytes, s3_client, write_bytes

@@ -16,7 +16,8 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cluster.store import PORTS, free_ports
+from cluster.ports import free_ports
+from cluster.store import PORTS
 from tests.support.manifests import built, pods
 
 

@@ -109,8 +109,9 @@ def test_heat_is_the_mean_of_the_runs(joined: Ensemble, alone: list[Detector], q
     few = queries[:3]
     np.testing.assert_allclose(joined.heat(few), np.mean([d.heat(few) for d in alone], axis=0), rtol=1e-5)
     assert joined.matches(few).dtype == np.uint8 and joined.reconstructs
-    scored, heat = joined.score_and_heat(queries)
-    np.testing.assert_allclose(heat, joined.heat(queries), rtol=1e-5, atol=1e-6)
+    scored = joined.score_with_heat(queries)
+    assert scored.heat is not None
+    np.testing.assert_allclose(scored.heat, joined.heat(queries), rtol=1e-5, atol=1e-6)
     expected = joined.score(queries)
     np.testing.assert_array_equal(scored.score, expected.score)
     np.testing.assert_array_equal(scored.p_value, expected.p_value)

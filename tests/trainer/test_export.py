@@ -19,7 +19,7 @@ from trainer.export import formats, graph
 from trainer.export.standalone import Detector as Carried
 from trainer.scoring.calibration import HEAT
 from trainer.scoring.detector import Detector
-from trainer.scoring.heat import heat_maps
+from trainer.scoring.heat import blurred_kind
 
 FORMATS = ("onnx", "torch")
 TERMS = ("L_n", "L_o", "D", "L_k", "L_m")
@@ -60,7 +60,7 @@ def test_it_scores_as_we_do(folders: dict[str, Path], judge: Detector, data: Dat
     assert (carried["anomalous"] == (carried["score"] > limit)).all()
     if count:
         assert judge.calibration and judge.calibration.heat
-        maps = judge.calibration.heat.applied(heat_maps(judge.inference, images, HEAT))
+        maps = judge.calibration.heat.applied(judge.inference.maps(images, blurred_kind(HEAT)))
         np.testing.assert_allclose(carried["heat"], maps, rtol=1e-3, atol=1e-3)
 
 

@@ -29,7 +29,7 @@ from trainer.scoring.audit import Ranking, write_table
 from trainer.scoring.calibration import Calibration, calibrated, calibration_of
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector
-from trainer.scoring.heat import KINDS, HeatScale, blurred, full_size, heat_maps
+from trainer.scoring.heat import KINDS, HeatScale, blurred, blurred_kind, full_size
 from trainer.scoring.join import fused
 from trainer.scoring.judge import Scored
 from trainer.scoring.terms.feature_distance import TERM as L_M
@@ -101,7 +101,7 @@ def test_a_calibration_is_the_training_images_scores(judge: Detector, data: Data
     assert kept(judge).weights == trusted(judge.joined, originals, made)
     np.testing.assert_allclose(judge.known, fused(terms, terms, kept(judge).weights, np.full(n, True)), rtol=1e-6)
     assert sorted(kept(judge).samples) == list(range(n))
-    maps = heat_maps(judge.inference, images.at(np.arange(n)), calibration.HEAT)
+    maps = judge.inference.maps(images.at(np.arange(n)), blurred_kind(calibration.HEAT))
     np.testing.assert_allclose(heat_of(judge).middle, np.median(maps, axis=0), rtol=1e-4)
 
 
@@ -213,20 +213,22 @@ def test_scores_and_heat_come_of_one_pass(
     passes, encode = [], type(judge.inference.method).encode
     counting = lambda *words: (passes.append(len(words[2])), encode(*words))[1]  # noqa: E731
     monkeypatch.setattr(type(judge.inference.method), "encode", counting)
-    scored, heat = detector.score_and_heat(images)
+    scored = detector.score_with_heat(images)
     assert sum(passes) == len(images)
     np.testing.assert_array_equal(scored.score, expected.score)
     assert scored.terms.keys() == expected.terms.keys()
     assert (scored.p_value is None) == (expected.p_value is None)
-    np.testing.assert_allclose(heat, where, rtol=1e-5, atol=1e-6)
+    assert scored.heat is not None and expected.heat is None
+    np.testing.assert_allclose(scored.heat, where, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_heat_maps_of_every_kind(judge: Detector, data: Dataset, kind: str) -> None:
     images = data.images("test-anomaly")
-    maps = heat_maps(judge.inference, images, kind)
+    maps = judge.inference.maps(images, blurred_kind(kind))
     assert maps.shape == (len(images), 8, 8) and np.isfinite(maps).all() and (maps >= 0).all()
-    assert heat_maps(judge.inference, images[:0], kind).shape == (0, 8, 8)
+    np.testing.assert_allclose(judge.inference.maps(images, blurred_kind(kind), batch=5), maps, rtol=1e-4, atol=1e-5)
+    assert judge.inference.maps(images[:0], blurred_kind(kind)).shape == (0, 8, 8)
 
 
 def test_the_blur_keeps_the_sum_and_spreads_a_point() -> None:

@@ -21,7 +21,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from cluster.store import free_ports
+from cluster.ports import free_ports
 from data_tools.errors import UserError
 from tests.support.checks import refuses
 from tests.support.runs import TINY, bits, words_of

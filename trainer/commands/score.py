@@ -108,10 +108,10 @@ class Score:
             listed.fail(images.name(i), reason)
         if part.whole:
             stacked = np.stack(part.pixels)
-            scored, heat = detector.score_and_heat(stacked) if maps else (detector.score(stacked), None)
+            scored = (detector.score_with_heat if maps else detector.score)(stacked)
             listed.add([images.name(i) for i in part.whole], scored)
-            if maps and heat is not None:
-                _write_maps(maps, part.whole, images, stacked, heat, detector)
+            if maps and scored.heat is not None:
+                _write_maps(maps, part.whole, images, stacked, scored.heat, detector)
         print(f"scored {part.stop} of {len(images.files)}", flush=True)
 
 

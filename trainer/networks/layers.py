@@ -101,8 +101,12 @@ class EqualisedConv(nn.Module):
         return means * 4 if self.resample == "up" else means
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.convolved(x, self.kernel)
+
+    def convolved(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """Its output by a kernel that is known already."""
         convolve = F.conv_transpose2d if self.resample == "up" else F.conv2d
-        result = convolve(x, self.kernel, self.bias, stride=self.stride, padding=self.padding)
+        result = convolve(x, kernel, self.bias, stride=self.stride, padding=self.padding)
         return leaky_relu(result) if self.leaky else result
 
 

@@ -28,7 +28,7 @@ from trainer.methods import method_of
 from trainer.run.checkpoint import CheckpointInfo
 from trainer.run.folder import read_config, run_dataset, run_images
 from trainer.scoring.comparison import compared, kept_of
-from trainer.scoring.heat import HeatScale, difference_of
+from trainer.scoring.heat import HeatScale, blurred_kind
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.kept import keep, own_folder
 from trainer.scoring.synthetic import CORRUPTIONS
@@ -98,12 +98,11 @@ def calibrated(inference: Inference, data: TrainingSet) -> Calibration:
     parts = []
     for block in progress(blocks, "calibrating", "blocks", len(blocks)):
         images = data.at(block)
-        mapped = max(MAX_MAPS - int(block[0]), 0) if inference.reconstructs else 0
-        for some, maps in ((images[:mapped], difference_of), (images[mapped:], None)):
-            parts += [inference.values(some, terms, maps=maps)] if len(some) else []
+        is_mapped = inference.reconstructs and block[0] < MAX_MAPS
+        parts.append(inference.values(images, terms, maps=blurred_kind(HEAT) if is_mapped else None))
     values, maps = _joined(parts), [part.maps for part in parts if part.maps is not None]
     kept = kept_of(terms, values)
-    heat = HeatScale.of(np.concatenate(maps)) if maps else None
+    heat = HeatScale.of(np.concatenate(maps)[:MAX_MAPS]) if maps else None
     usual = compared(terms, values, kept, np.arange(count))
     originals, made = synthetic_terms(inference, terms, data.at(np.arange(judged_of(count))), values)
     weights = trusted(terms, originals, made)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from torch import Tensor
 
 from data_tools.dataset.cache import DEFAULT_LIMIT, open_cache
 from data_tools.dataset.intensity import Intensity
@@ -14,13 +15,13 @@ from trainer.run.checkpoint import chosen_checkpoint, read_info
 from trainer.scoring.calibration import HEAT, Calibration, calibration_of, joined_in, run_of, terms_of
 from trainer.scoring.comparison import compared
 from trainer.scoring.criterion import Criterion
-from trainer.scoring.heat import difference_of, full_size, heat_maps, residual_of
+from trainer.scoring.heat import blurred_kind, full_size, residual
 from trainer.scoring.inference import Inference
 from trainer.scoring.join import REVIEWED, SUMMED, fused, weights
 from trainer.scoring.judge import Judge, Scored
 from trainer.scoring.p_values import p_values
 from trainer.scoring.reviewed_run import decided, with_decisions
-from trainer.scoring.terms.base import Term
+from trainer.scoring.terms.base import Response, Term
 
 
 @dataclass(frozen=True)
@@ -115,19 +116,17 @@ class Detector(Judge):
             return self._judged(self.inference.values(images, self.inference.quick).terms)
         return self._judged(*terms_of(self.inference, self.calibration, images, samples))
 
-    def score_and_heat(self, images: np.ndarray) -> tuple[Scored, np.ndarray]:
+    def score_with_heat(self, images: np.ndarray) -> Scored:
         """`score` and `heat` by one pass of each network; UserError where the method makes no closest matches."""
         self.check_reconstructs()
+        terms = self.inference.quick if self.calibration is None else self.joined
+        values = self.inference.values(images, terms, maps=self._map)
         if self.calibration is None:
-            values = self.inference.values(images, self.inference.quick, maps=residual_of)
             scored = self._judged(values.terms)
         else:
-            of = residual_of if self.calibration.heat is None else difference_of
-            values = self.inference.values(images, self.joined, maps=of)
-            terms = compared(self.joined, values, self.calibration.kept)
-            scored = self._judged(terms, np.full(len(images), False))
+            scored = self._judged(compared(terms, values, self.calibration.kept), np.full(len(images), False))
         assert values.maps is not None
-        return scored, self._in_ranges(values.maps, images.shape[1])
+        return replace(scored, heat=self._in_ranges(values.maps, images.shape[1]))
 
     def _judged(self, terms: dict[str, np.ndarray], is_known: np.ndarray | None = None) -> Scored:
         score = self.score_of(terms, is_known)
@@ -198,9 +197,12 @@ class Detector(Judge):
 
         With a plain criterion |w(Q) - w(R)|, N x r x r in [0, 1]. UserError where the method makes no closest matches.
         """
-        if self.calibration is None or self.calibration.heat is None:
-            return self.inference.heatmap(images)
-        return self._in_ranges(heat_maps(self.inference, images, HEAT), images.shape[1])
+        return self._in_ranges(self.inference.maps(images, self._map), images.shape[1])
+
+    @property
+    def _map(self) -> Callable[[Response], Tensor]:
+        """The map that heat is made of."""
+        return residual if self.calibration is None or self.calibration.heat is None else blurred_kind(HEAT)
 
     def _in_ranges(self, maps: np.ndarray, side: int) -> np.ndarray:
         """Maps in units of what is usual, side x side, where that is known."""

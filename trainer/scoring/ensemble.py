@@ -122,24 +122,23 @@ class Ensemble(Judge):
 
     def score(self, images: np.ndarray, samples: np.ndarray | None = None) -> Scored:
         """images: uint8, N x H x W x C; samples: as of `Detector.score`, of the first run's training set."""
-        terms = self._parts(images, samples)
-        score = np.mean(list(terms.values()), axis=0)
         rows = np.full(len(images), -1) if samples is None else self.first.calibrated.rows_of(samples)
-        return self.verdicts(score, terms, p_values(score, self.known, rows >= 0))
+        return self._judged(self._parts(images, samples), rows >= 0)
 
-    def score_and_heat(self, images: np.ndarray) -> tuple[Scored, np.ndarray]:
-        """`score` and `heat`, by one pass of each network."""
+    def score_with_heat(self, images: np.ndarray) -> Scored:
+        """`score` and `heat`, by one pass of each network; UserError where no run makes closest matches."""
         self.check_reconstructs()
-        terms, maps = {}, []
-        for name, member in self.members.items():
-            if member.reconstructs:
-                scored, heat = member.score_and_heat(images)
-                maps.append(heat)
-            else:
-                scored = member.score(images)
-            terms[name] = _nats(member, scored.score, scored.p_value)
+        each = {
+            name: (member.score_with_heat if member.reconstructs else member.score)(images)
+            for name, member in self.members.items()
+        }
+        terms = {name: _nats(self.members[name], scored.score, scored.p_value) for name, scored in each.items()}
+        heat = np.mean([scored.heat for scored in each.values() if scored.heat is not None], axis=0)
+        return replace(self._judged(terms), heat=heat)
+
+    def _judged(self, terms: dict[str, np.ndarray], is_known: np.ndarray | None = None) -> Scored:
         score = np.mean(list(terms.values()), axis=0)
-        return self.verdicts(score, terms, p_values(score, self.known)), np.mean(maps, axis=0)
+        return self.verdicts(score, terms, p_values(score, self.known, is_known))
 
     def all_terms(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """All terms of all runs, as an exported folder names them."""

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.scoring.inference import Inference
 from trainer.scoring.terms.base import Response
 from trainer.scoring.terms.normalised_residual import residual_map
 
@@ -25,35 +24,34 @@ def difference_map(queries: Tensor, matches: Tensor) -> Tensor:
     return (queries - matches).abs().mean(1)
 
 
-def residual(inference: Inference, queries: Tensor) -> Tensor:
-    """|w(Q) - w(R)|, the mean over channels."""
-    return residual_map(queries, inference.matches(queries))
+def residual(response: Response) -> Tensor:
+    """|w(Q) - w(R)|, the mean over channels, in [0, 1]."""
+    return residual_map(response.queries, response.matches)
 
 
-def difference(inference: Inference, queries: Tensor) -> Tensor:
+def difference(response: Response) -> Tensor:
     """|Q - R|, the mean over channels: unlike w, it does not spread one bright pixel over the whole image."""
-    return difference_map(queries, inference.matches(queries))
+    return difference_map(response.queries, response.matches)
 
 
-def critic(inference: Inference, queries: Tensor) -> Tensor:
+def critic(response: Response) -> Tensor:
     """|gradient of the critic's score| by pixel, the sum over channels: what would have to change to look real."""
-    return _gradient(lambda q: inference.response(q).criticised, queries).abs().sum(1)
+    return _gradient(lambda q: response.to(q).criticised, response.queries).abs().sum(1)
 
 
-def encoder(inference: Inference, queries: Tensor) -> Tensor:
+def encoder(response: Response) -> Tensor:
     """|gradient of ||E(Q) - E(R)||| by pixel, the sum over channels: what moves the latent vector away."""
-    with torch.no_grad():
-        wanted = inference.response(inference.matches(queries)).z_hat
-    return _gradient(lambda q: (inference.response(q).z_hat - wanted).norm(dim=1), queries).abs().sum(1)
+    wanted = response.to(response.matches).z_hat
+    return _gradient(lambda q: (response.to(q).z_hat - wanted).norm(dim=1), response.queries).abs().sum(1)
 
 
-KINDS: dict[str, Callable[[Inference, Tensor], Tensor]] = {
+KINDS: dict[str, Callable[[Response], Tensor]] = {
     "residual": residual,
     "difference": difference,
     "critic": critic,
     "encoder": encoder,
 }
-"""Each: networks, queries N x C x r x r -> N x r x r."""
+"""Each: what networks make of N queries, without gradients, to N x r x r."""
 
 
 def _gradient(score: Callable[[Tensor], Tensor], queries: Tensor) -> Tensor:
@@ -63,20 +61,9 @@ def _gradient(score: Callable[[Tensor], Tensor], queries: Tensor) -> Tensor:
     return slope
 
 
-def residual_of(response: Response) -> Tensor:
-    """The heat of a plain criterion: |w(Q) - w(R)|, N x r x r in [0, 1]."""
-    return residual_map(response.queries, response.matches)
-
-
-def difference_of(response: Response) -> Tensor:
-    """The heat that is calibrated: |Q - R|, blurred, N x r x r."""
-    return blurred(difference_map(response.queries, response.matches))
-
-
-def heat_maps(inference: Inference, images: np.ndarray, kind: str) -> np.ndarray:
-    """Blurred maps of one of KINDS: uint8 N x H x W x C -> float32 N x r x r."""
-    maps = [blurred(KINDS[kind](inference, queries)).cpu() for queries in inference.batches(images)]
-    return torch.cat(maps).numpy() if maps else np.zeros((0, inference.resolution, inference.resolution), np.float32)
+def blurred_kind(kind: str) -> Callable[[Response], Tensor]:
+    """Blurred maps of one of KINDS, for `Inference.maps`."""
+    return lambda response: blurred(KINDS[kind](response))
 
 
 def blurred(maps: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ from trainer.methods.base import Trained
 from trainer.networks.packed import packed
 from trainer.run.checkpoint import CheckpointInfo, Snapshot, check_finite, load_weights, newest_checkpoint, read_info
 from trainer.scoring.allocator import keep_freed_memory
+from trainer.scoring.heat import residual
 from trainer.scoring.join import PAPER_LAMBDA, anomaly
 from trainer.scoring.terms.base import Compared, Response, Term
-from trainer.scoring.terms.normalised_residual import residual_map
 from trainer.training.batches import at_resolution, faded, to_float
 from trainer.training.device import best_device
 
@@ -178,9 +178,14 @@ class Inference:
 
     def heatmap(self, images: np.ndarray, batch: int | None = None) -> np.ndarray:
         """|w(Q) - w(R)|, averaged over channels: float32, N x r x r, in [0, 1]."""
+        return self.maps(images, residual, batch)
+
+    def maps(self, images: np.ndarray, of: Callable[[Response], Tensor], batch: int | None = None) -> np.ndarray:
+        """Maps of images, of a kind as in heat.py: float32, N x r x r; UserError without closest matches."""
         self.method.check_reconstructs()
-        maps = [residual_map(q, self.matches(q)) for q in self.batches(images, batch)]
-        return torch.cat(maps).cpu().numpy() if maps else np.zeros((0, self.resolution, self.resolution), np.float32)
+        result = self.values(images, (), batch, of).maps
+        assert result is not None
+        return result
 
     def seen(self, images: np.ndarray, batch: int | None = None) -> np.ndarray:
         """The images as the networks see them: float32, N x r x r x C, about [-1, 1]."""
@@ -189,7 +194,7 @@ class Inference:
     def reconstruct(self, images: np.ndarray, batch: int | None = None) -> np.ndarray:
         """The closest matches R = G(E(Q)): float32, N x r x r x C, about [-1, 1]."""
         self.method.check_reconstructs()
-        pictures = [self.matches(q).permute(0, 2, 3, 1) for q in self.batches(images, batch)]
+        pictures = [self._matches(q).permute(0, 2, 3, 1) for q in self.batches(images, batch)]
         shape = (0, self.resolution, self.resolution, self.channels)
         return torch.cat(pictures).cpu().numpy() if pictures else np.zeros(shape, np.float32)
 
@@ -216,8 +221,7 @@ class Inference:
             yield faded(at_resolution(to_float(part, self.contrast), self.resolution), self.alpha)
 
     @torch.no_grad()
-    def matches(self, queries: Tensor) -> Tensor:
-        """The closest matches of queries as of `batches`, N x C x r x r each."""
+    def _matches(self, queries: Tensor) -> Tensor:
         return Response(self.method, self._packed, queries).matches
 
     @torch.no_grad()

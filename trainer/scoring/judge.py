@@ -24,13 +24,14 @@ class Scored:
     """Of N images: one score, the greater the more anomalous, float64 N; every term by name, float64 N each.
 
     p_value: the share of training images that score as high; anomalous: verdicts, bool N. None where there is no
-    calibration, or no threshold.
+    calibration, or no threshold. heat: as of `heat`, where it was asked for.
     """
 
     score: np.ndarray
     terms: dict[str, np.ndarray]
     p_value: np.ndarray | None = None
     anomalous: np.ndarray | None = None
+    heat: np.ndarray | None = None
 
     @property
     def columns(self) -> dict[str, np.ndarray]:

@@ -60,6 +60,10 @@ class Response:
             self._shared[name] = made()
         return self._shared[name]
 
+    def to(self, queries: Tensor) -> Response:
+        """That of the same networks to other queries."""
+        return Response(self.method, self.trained, queries)
+
     def features(self, images: Tensor) -> Tensor:
         """The critic's features of other images, N x F."""
         return self.method.features(self.trained, images)
