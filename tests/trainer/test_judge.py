@@ -32,14 +32,16 @@ from trainer.scoring.detector import Detector
 from trainer.scoring.heat import KINDS, HeatScale, blurred, blurred_kind, full_size
 from trainer.scoring.join import fused
 from trainer.scoring.judge import Scored
+from trainer.scoring.synthetic import CORRUPTIONS
 from trainer.scoring.terms.feature_distance import TERM as L_M
 from trainer.scoring.terms.feature_distance import gaussian
+from trainer.scoring.terms.intensities import TERM as L_I
 from trainer.scoring.terms.neighbours import TERM as L_K
 from trainer.scoring.terms.neighbours import unit_length
 from trainer.scoring.trust import judged_of, synthetic_terms, trusted
 
 GAMMA = 0.1
-TERMS = ("L_n", "L_o", "D", "L_k", "L_m")
+TERMS = ("L_n", "L_o", "D", "L_k", "L_m", "L_i")
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +95,14 @@ def test_a_calibration_is_the_training_images_scores(judge: Detector, data: Data
     assert scores.z_hat is not None and judge.calibration and kept(judge).heat
     terms = {name: scores[name] for name in TERMS[:3]}
     terms["L_k"] = L_K.distances(scores.z_hat, unit_length(scores.z_hat), np.arange(n))
-    terms["L_m"] = L_M.distances(scores.rows["L_m"], gaussian(scores.rows["L_m"]), np.arange(n))
+    for term in (L_M, L_I):
+        rows = scores.rows[term.name]
+        terms[term.name] = term.distances(rows, gaussian(rows), np.arange(n))
     for name in TERMS:
         np.testing.assert_allclose(kept(judge).terms[name], terms[name], rtol=1e-6)
     originals, made = synthetic_terms(judge.inference, judge.joined, images.at(np.arange(judged_of(n))), scores)
-    np.testing.assert_equal(kept(judge).made, made)
+    assert tuple(kept(judge).made) == CORRUPTIONS and len(made) == 11
+    np.testing.assert_equal(kept(judge).made, {kind: made[kind] for kind in CORRUPTIONS})
     assert kept(judge).weights == trusted(judge.joined, originals, made)
     np.testing.assert_allclose(judge.known, fused(terms, terms, kept(judge).weights, np.full(n, True)), rtol=1e-6)
     assert sorted(kept(judge).samples) == list(range(n))
@@ -142,7 +147,7 @@ def test_a_calibration_made_for_other_terms_is_made_anew(
     tensors = safetensors.numpy.load(before)
     with safetensors.safe_open(file, "np") as opened:
         facts = opened.metadata()
-    for missing in ("terms.L_k", "directions", "terms.D", "features", "terms.L_m"):
+    for missing in ("terms.L_k", "directions", "terms.D", "features", "terms.L_m", "intensities", "terms.L_i"):
         file.write_bytes(safetensors.numpy.save({k: v for k, v in tensors.items() if k != missing}, facts))
         again = Detector.load(str(other), cache=str(dataset.parent / "cache"))
         assert tuple(kept(again).terms) == TERMS and again.columns == ("p_value", *TERMS)

@@ -16,9 +16,11 @@ from trainer.scoring.join import fused
 from trainer.scoring.synthetic import separation
 from trainer.scoring.terms.feature_distance import MIN_VARIANCE, SHRINKAGE, gaussian
 from trainer.scoring.terms.feature_distance import TERM as L_M
+from trainer.scoring.terms.intensities import QUANTILES, intensities
+from trainer.scoring.terms.intensities import TERM as L_I
 from trainer.scoring.terms.neighbours import TERM as L_K
 from trainer.scoring.terms.neighbours import direction_distance, directions, greatest, unit_length
-from trainer.scoring.trust import judged_of, synthetic_terms, weights_by
+from trainer.scoring.trust import UNTRAINED, judged_of, synthetic_terms, trusted, weights_by
 
 RNG = np.random.default_rng(3)
 TERMS: tuple[str, ...] = ("L_n", "L_o", "D", "L_k")
@@ -161,9 +163,35 @@ def test_a_term_of_weight_nothing_has_no_say() -> None:
     np.testing.assert_allclose(found, expected)
 
 
-def test_a_term_that_points_the_wrong_way_has_no_say() -> None:
-    assert weights_by({"L_n": 0.8, "L_o": 0.4, "D": 0.5}) == {"L_n": 1.0, "L_o": 0.0, "D": 0.0}
+def test_a_term_has_a_say_by_how_well_it_tells_synthetic_anomalies_and_none_when_it_points_the_wrong_way() -> None:
+    assert weights_by({"L_n": 0.8, "L_m": 0.7}) == pytest.approx({"L_n": 1.2, "L_m": 0.8})
+    assert weights_by({"L_n": 0.8, "L_o": 0.4, "D": 0.5}) == pytest.approx({"L_n": 3.0, "L_o": 0.0, "D": 0.0})
     assert weights_by({"L_n": 0.5, "L_o": 0.1}) == {"L_n": 1.0, "L_o": 1.0}  # nothing to choose by
+
+
+def test_weights_are_of_the_mean_over_kinds_and_what_takes_no_training_has_half_a_say() -> None:
+    usual = dict.fromkeys(("L_m", "L_k", "L_i"), np.arange(10.0))
+    made = {"told": {**usual, "L_m": np.arange(10.0) + 10, "L_i": np.arange(10.0) + 10}, "not told": usual}
+    assert trusted([L_M, L_K, L_I], usual, made) == {"L_m": 1.0, "L_k": 0.0, "L_i": UNTRAINED}
+    assert trusted([L_M, L_K, L_I], usual, {}) == {"L_m": 1.0, "L_k": 0.0, "L_i": UNTRAINED}  # too small to be made
+
+
+def test_intensities_are_mean_deviation_and_quantiles_of_each_channel() -> None:
+    images = torch.from_numpy(RNG.normal(size=(5, 3, 6, 6)))
+    flat = images.flatten(2).numpy()
+    expected = np.stack([flat.mean(2), flat.std(2), *np.quantile(flat, QUANTILES, axis=2)], axis=2).reshape(5, -1)
+    np.testing.assert_allclose(intensities(images).numpy(), expected, rtol=1e-12)
+    order = torch.from_numpy(RNG.permutation(36))
+    np.testing.assert_allclose(intensities(images.flatten(2)[:, :, order].view_as(images)).numpy(), expected, rtol=1e-9)
+
+
+def test_intensities_tell_what_is_empty_faint_or_too_bright() -> None:
+    draw = torch.Generator().manual_seed(0)
+    usual = torch.randn(300, 1, 8, 8, generator=draw) * 0.3
+    kept = gaussian(intensities(usual).numpy())
+    odd = torch.cat([torch.zeros(1, 1, 8, 8), 0.3 * usual[:1], usual[1:2] + 0.5])
+    known = L_I.distances(intensities(usual).numpy(), kept, np.arange(300))
+    assert (L_I.distances(intensities(odd).numpy(), kept) > known.max()).all()
 
 
 def mahalanobis_by_hand(query: np.ndarray, rows: np.ndarray, mean_variance: float, divisor: float) -> float:

@@ -39,7 +39,7 @@ MAX_IMAGES = 20_000
 """Training images, at most, that calibrate and among which latents' neighbours are found."""
 MAX_MAPS = 2_000
 """Of these, at most, whose heat maps tell what is usual at a pixel."""
-MADE = f"{','.join(CORRUPTIONS)} of images that nothing is compared with"
+MADE = f"{','.join(CORRUPTIONS)} and of the whole image, of images that nothing is compared with"
 """How the synthetic anomalies came about: a calibration that was made otherwise is made again."""
 HEAT = "difference"
 """The kind of map that is shown: of those of heat.py it found synthetic defects best."""
@@ -52,8 +52,8 @@ class Calibration:
     terms: those that `fused` joins, float64 n, an image left out of its own neighbours. kept: what terms that compare
     with training images keep of them, by their `kept_as`. samples: int64 n, which of the training set's samples they
     are. heat: of the kind HEAT; None where the method makes no closest matches. weights: of the terms in `fused`. made:
-    the terms of synthetic anomalies made from the first m images, by kind, float64 m; empty where images
-    are too small for them, and in old runs.
+    the terms of synthetic anomalies made from the first m images, by the kinds of CORRUPTIONS, float64 m; empty where
+    images are too small for them, and in old runs.
     """
 
     terms: dict[str, np.ndarray]
@@ -106,7 +106,8 @@ def calibrated(inference: Inference, data: TrainingSet) -> Calibration:
     usual = compared(terms, values, kept, np.arange(count))
     originals, made = synthetic_terms(inference, terms, data.at(np.arange(judged_of(count))), values)
     weights = trusted(terms, originals, made)
-    return Calibration(usual, kept, data.samples(np.arange(count)), heat, weights, made)
+    local = {kind: columns for kind, columns in made.items() if kind in CORRUPTIONS}
+    return Calibration(usual, kept, data.samples(np.arange(count)), heat, weights, local)
 
 
 def calibration_of(

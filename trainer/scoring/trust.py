@@ -1,7 +1,7 @@
-"""Which terms have a say in `fused` on a set, without labels: those that tell synthetic anomalies from their originals.
+"""How much each term has to say in `fused` on a set, without labels: by how well it tells synthetic anomalies.
 
-A term that points the wrong way on a set would cost much there. How much each tells was tried as its weight, and
-misled on real images, whose anomalies are none of the made ones: see tuning/results/terms.md.
+Of eleven kinds the mean, since single kinds favour one term or another; a term that points the wrong way on a set has
+no say there. What this rests on, and what was tried instead: tuning/results/terms.md.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import numpy as np
 
 from trainer.scoring.comparison import compared, kept_of
 from trainer.scoring.inference import Inference, Values
-from trainer.scoring.synthetic import median_separation, of_each_kind, separation
+from trainer.scoring.synthetic import separation
+from trainer.scoring.synthetic_whole import synthetic_of
 from trainer.scoring.terms.base import Term
 
 JUDGED = 512
 """Training images, at most, that are corrupted, once by each kind."""
+UNTRAINED = 0.5
+"""The weight of a term that takes no training, where those of the others have a mean of 1."""
 Columns = dict[str, np.ndarray]
 
 
@@ -35,27 +38,29 @@ def synthetic_terms(
     """
     m = len(images)
     kept = kept_of(terms, values.part(slice(m, None)))
-    made = {kind: compared(terms, inference.values(each, terms), kept) for kind, each in of_each_kind(images).items()}
+    made = {kind: compared(terms, inference.values(each, terms), kept) for kind, each in synthetic_of(images).items()}
     return compared(terms, values.part(slice(0, m)), kept), made
 
 
 def trusted(
     terms: Sequence[Term], usual: Mapping[str, np.ndarray], made: Mapping[str, Mapping[str, np.ndarray]]
 ) -> dict[str, float]:
-    """The weight of each term in `fused`, 1 or 0, as of `weights_by`; 0 for terms that have no say on any set.
+    """The weight of each term in `fused`, as of `weights_by`; 0 for terms that have no say on any set.
 
     usual: terms of training images; made: those of synthetic anomalies made from these, as of `synthetic_terms`.
     """
     with_say = [term.name for term in terms if term.has_say and term.name in usual] or list(usual)
-    if not made:
-        return {name: float(name in with_say) for name in usual}
-    result = {
-        name: median_separation([separation(usual[name], each[name]) for each in made.values()]) for name in with_say
+    untrained = {term.name: UNTRAINED for term in terms if term.name in with_say and not term.is_trained}
+    judged = [name for name in with_say if name not in untrained]
+    told = {
+        name: float(np.mean([separation(usual[name], each[name]) for each in made.values()])) if made else 0.5
+        for name in judged
     }
-    return dict.fromkeys(usual, 0.0) | weights_by(result)
+    return dict.fromkeys(usual, 0.0) | weights_by(told) | untrained
 
 
 def weights_by(separations: Mapping[str, float]) -> dict[str, float]:
-    """1 for each term whose separation of synthetic anomalies (AUC) is above 0.5, 0 for others; all 1 where none is."""
-    weights = {name: float(value > 0.5) for name, value in separations.items()}
-    return weights if any(weights.values()) else dict.fromkeys(weights, 1.0)
+    """2 s - 1 for each term's separation s of synthetic anomalies (AUC), at least 0, over their mean; else 1 each."""
+    weights = {name: max(2 * value - 1, 0.0) for name, value in separations.items()}
+    mean = sum(weights.values()) / max(len(weights), 1)
+    return {name: weight / mean if mean else 1.0 for name, weight in weights.items()}

@@ -17,6 +17,7 @@ NAMES = (
     "critic",
     "neighbours",
     "feature_distance",
+    "intensities",
 )
 
 

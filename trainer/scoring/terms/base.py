@@ -74,7 +74,8 @@ class Term:
     """of: what it is of N queries, N. needs: the hooks of a method, without which it has no such term.
 
     joined: whether a calibration holds it, so that it can be the score. has_say: whether `fused` takes it: on the
-    development sets it ranks images steadily, and adds to the others; see tuning/results/terms.md.
+    development sets it ranks images steadily, and adds to the others; see tuning/results/terms.md. is_trained: whether
+    networks say it, so that synthetic anomalies tell what it is worth.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Term:
     needs: tuple[str, ...] = ()
     joined: bool = True
     has_say: bool = True
+    is_trained: bool = True
 
     @property
     def is_quick(self) -> bool:
