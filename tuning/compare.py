@@ -242,7 +242,7 @@ def _measure(candidates: Candidates, place: str, minutes: float) -> Measured:
     detector = Detector.load(f"{place}/run", Criterion(), False, candidates.cache, candidates.cache_limit)
     images = held_out_images(dataset)
     scores = detector.score(images).score
-    separations = {kind: separation(scores, detector.score(made).score) for kind, made in synthetic_of(images).items()}
+    separations = {kind: separation(scores, detector.score(made).score) for kind, made in synthetic_of(images)}
     auc = None
     if has_labels(dataset):
         tested, labels = test_images(dataset)

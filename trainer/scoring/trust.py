@@ -38,7 +38,7 @@ def synthetic_terms(
     """
     m = len(images)
     kept = kept_of(terms, values.part(slice(m, None)))
-    made = {kind: compared(terms, inference.values(each, terms), kept) for kind, each in synthetic_of(images).items()}
+    made = {kind: compared(terms, inference.values(each, terms), kept) for kind, each in synthetic_of(images)}
     return compared(terms, values.part(slice(0, m)), kept), made
 
 
