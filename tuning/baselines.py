@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.covariance import ShrunkCovariance
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import KernelDensity, NearestNeighbors
@@ -84,6 +85,13 @@ def image_statistics(images: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def intensities(images: np.ndarray) -> np.ndarray:
+    """Mean, deviation and seven quantiles of each channel: uint8 N x H x W x C to float64 N x 9 C, in [0, 1]."""
+    pixels = images.reshape(len(images), -1, images.shape[-1]) / 255
+    quantiles = np.quantile(pixels, (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1), axis=1)
+    return np.concatenate([pixels.mean(axis=1), pixels.std(axis=1), *quantiles], axis=1)
+
+
 def neighbour_distance(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Mean Euclidean distance of each test image to its 5 nearest training images, N x ... each."""
     search = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(train.reshape(len(train), -1))
@@ -107,6 +115,7 @@ def baseline_scores(train: np.ndarray, test: np.ndarray, seed: int) -> dict[str,
     the seed. UserError for fewer than 8 training images.
 
     minus_std, minus_max, minus_mean: standard deviation, largest and mean pixel, negated.
+    intensities: Mahalanobis distance of brightness, contrast and quantiles of the pixels, as of the term L_i.
     neighbours: mean distance to the 5 nearest training images, pixels after min-max per image.
     pca, pca_minmax: distance to the first 64 principal components, pixels in [0, 1] and after min-max.
     rx: Mahalanobis distance in the space of those components (Reed and Yu 1990).
@@ -123,7 +132,9 @@ def baseline_scores(train: np.ndarray, test: np.ndarray, seed: int) -> dict[str,
     # scikit-learn takes seeds of 32 bits
     forest = IsolationForest(n_estimators=200, random_state=seed % 2**32).fit(known)
     support = OneClassSVM(kernel="rbf", gamma="scale", nu=0.1).fit(known[compared])
+    statistics = ShrunkCovariance(shrinkage=0.1).fit(intensities(train))
     return image_statistics(test) | {
+        "intensities": np.sqrt(np.maximum(statistics.mahalanobis(intensities(test)), 0)),
         "neighbours": neighbour_distance(min_max(train[compared]), min_max(test)),
         "pca": space.residual(test / 255),
         "pca_minmax": PrincipalSpace.fitted(min_max(train), COMPONENTS).residual(min_max(test)),

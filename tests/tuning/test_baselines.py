@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
@@ -12,6 +13,9 @@ from scipy.special import logsumexp
 from sklearn.metrics import roc_auc_score
 
 from tests.support.checks import refuses
+from trainer.scoring.terms.feature_distance import gaussian
+from trainer.scoring.terms.intensities import TERM as L_I
+from trainer.scoring.terms.intensities import intensities as term_rows
 from tuning import baselines
 from tuning.baselines import baseline_scores, compared_images, min_max
 
@@ -19,6 +23,7 @@ NAMES = {
     "minus_std",
     "minus_max",
     "minus_mean",
+    "intensities",
     "neighbours",
     "pca",
     "pca_minmax",
@@ -126,6 +131,15 @@ def test_planted_outliers_score_highest() -> None:
     scores = baseline_scores(train, test, 0)
     for name in ("neighbours", "rx", "kde", "isolation_forest", "one_class_svm"):
         assert roc_auc_score(np.arange(200) >= 100, scores[name]) > 0.9, name
+
+
+def test_intensities_rank_as_the_term_does() -> None:
+    train, test = noise(300, 8, 3, 1) // 2 + 60, noise(50, 8, 3, 2)
+    known, queries = (
+        term_rows(torch.from_numpy(each / 255).permute(0, 3, 1, 2)).numpy().astype(np.float32) for each in (train, test)
+    )
+    found = baseline_scores(train, test, 0)["intensities"]
+    np.testing.assert_allclose(found, L_I.distances(queries, gaussian(known)) * np.sqrt(300 / 298), rtol=1e-3)
 
 
 def test_the_residual_shows_what_the_training_images_lack() -> None:
