@@ -24,9 +24,10 @@ from trainer.methods.proposed import step as growing
 from trainer.networks.progressive import STDDEV_GROUP, Networks
 from trainer.run.checkpoint import checkpoint_names, read_info, read_tensors
 from trainer.run.folder import prepare
+from trainer.schedule import Phase
 from trainer.training import step as shared
 from trainer.training.group import Group, check_agreement, fitting_size
-from trainer.training.health import FiniteWatch, NotFiniteError, warnings
+from trainer.training.health import FiniteWatch, NotFiniteError, losing_warning, warnings
 from trainer.training.loop import Hooks, train
 
 NAN, INF = float("nan"), float("inf")
@@ -363,3 +364,12 @@ def test_a_worker_that_hangs_is_waited_for_no_longer_than_patience(dataset: Path
                 process.kill()
     said = (tmp_path / "said by 0").read_text()
     assert said.startswith("worker 0 (node-0) waited 15 s for the others - ") and "--patience" in said
+
+
+def test_a_critic_that_lost_a_phase_is_said_with_a_remedy_that_is_left() -> None:
+    phase = Phase(1, 8, "stable", 1000, 5000, 32, 0.004)
+    metrics = [{"images_seen": seen, "critic/losing": 0.1 if seen <= 1000 else 0.9} for seen in range(500, 5001, 500)]
+    warning = losing_warning(metrics, phase, False)
+    assert "90%" in warning and warning.endswith("lower --generator-rate, or give --contrast learned")
+    assert losing_warning(metrics, phase, True).endswith("lower --generator-rate")
+    assert not losing_warning(metrics[:2], phase, False)

@@ -69,7 +69,8 @@ class FirstWorker:
         self.monitor.progress(images_seen, phase, values)
         for kind, warning in warnings(values, self.config.latent_size).items():
             self.monitor.warn(images_seen, phase, kind, warning)
-        if images_seen >= phase.end and (warning := losing_warning(self.monitor.kept, phase)):
+        is_learned = self.config.contrast == "learned"
+        if images_seen >= phase.end and (warning := losing_warning(self.monitor.kept, phase, is_learned)):
             self.monitor.warn(images_seen, phase, "losing", warning)
         return self.monitor.phase_validated(self.saver.best_by) if self.saver.labelled else {}
 

@@ -73,8 +73,11 @@ def _check(total: Tensor, images_seen: int) -> None:
         raise NotFiniteError(images_seen)
 
 
-def losing_warning(lines: Sequence[Mapping[str, Any]], phase: Phase) -> str:
-    """What is wrong with a phase that has ended, by its lines of metrics: its critic mostly lost; or nothing."""
+def losing_warning(lines: Sequence[Mapping[str, Any]], phase: Phase, is_learned: bool) -> str:
+    """What is wrong with a phase that has ended, by its lines of metrics: its critic mostly lost; or nothing.
+
+    is_learned: whether the run learned its contrast, which need not be advised then.
+    """
     shares = [line["critic/losing"] for line in lines if "critic/losing" in line and line["images_seen"] > phase.start]
     if not shares or (phase.end - phase.start) / phase.images_a_step < MIN_STEPS:
         return ""
@@ -83,7 +86,7 @@ def losing_warning(lines: Sequence[Mapping[str, Any]], phase: Phase) -> str:
         return ""
     return (
         f"the critic lost in {share:.0%} of the steps of {phase.name}: it took generated images for real ones"
-        " - lower --generator-rate, or give --contrast learned"
+        f" - lower --generator-rate{'' if is_learned else ', or give --contrast learned'}"
     )
 
 
