@@ -85,7 +85,7 @@ def demo() -> TrainConfig:
         final_images=14_000,
         minibatch={**PAPER_MINIBATCH, 4: 32, 8: 32, 16: 16, 32: 16},
         learning_rate=0.004,  # as for cells-small
-        generator_rate=0.5,  # 28 training runs of this preset were steady with it; longer ones do better without
+        generator_rate=0.5,  # 30 training runs of this preset were steady with it; longer ones do better without
         **STEADY,
         ema_decay=0.99,
         log_images=1_000,
