@@ -30,7 +30,7 @@ def intensities(queries: Tensor) -> Tensor:
 
 TERM = Compared(
     "L_i",
-    "Mahalanobis distance of brightness, contrast and quantiles of the pixels among the training images'",
+    "Mahalanobis distance of brightness, contrast and quantiles of the pixels: no training",
     lambda response: intensities(response.queries),
     needs=("reconstruct",),  # beside L_n, which does not see them; what sees an image as it is needs no help
     kept_as="intensities",
