@@ -170,7 +170,7 @@ def test_a_term_has_a_say_by_how_well_it_tells_synthetic_anomalies_and_none_when
 
 
 def test_weights_are_of_the_mean_over_kinds_and_what_takes_no_training_has_half_a_say() -> None:
-    usual = dict.fromkeys(("L_m", "L_k", "L_i"), np.arange(10.0))
+    usual = {term.name: np.arange(10.0) for term in (L_M, L_K, L_I)}
     made = {"told": {**usual, "L_m": np.arange(10.0) + 10, "L_i": np.arange(10.0) + 10}, "not told": usual}
     assert trusted([L_M, L_K, L_I], usual, made) == {"L_m": 1.0, "L_k": 0.0, "L_i": UNTRAINED}
     assert trusted([L_M, L_K, L_I], usual, {}) == {"L_m": 1.0, "L_k": 0.0, "L_i": UNTRAINED}  # too small to be made
