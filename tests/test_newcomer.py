@@ -291,7 +291,7 @@ def test_it_is_evaluated_audited_and_scores(house: House, toy: Path) -> None:
     table = house.run("trainer", "evaluate", toy, "--cache", house.cache)
     assert OWN in table and "the greatest difference of a pixel" in table
     found = json.loads((toy / "evaluation" / "summary.json").read_text())
-    assert list(found)[3:] == ["fused", OWN, "L_n", "L_r", CONTRAST]
+    assert list(found)[3:] == ["fused", OWN, "L_n", "L_r", "L_i", CONTRAST]
     page = (toy / "evaluation" / "index.html").read_text()
     assert OWN in page and CONTRAST in page and "lambda" not in page and "generated" not in page.partition("Real")[0]
     assert {OWN, CONTRAST} <= rows_of(toy / "evaluation" / "scores.csv")[0].keys()
