@@ -35,7 +35,7 @@ PROGRAMS = ("data_tools", "trainer", "tuning", "cluster")
 METHODS, TERMS = "trainer/methods", "trainer/scoring/terms"
 METHOD = (TOYS / "toy_method.py").read_text()
 OWN, CONTRAST = "toy_worst", "toy_contrast"
-JOINED = [OWN, "L_n", CONTRAST]
+JOINED = [OWN, "L_n", "L_i", CONTRAST]
 SIZES = {"resolution": 8, "minibatch.8": 16, "log-images": 32, "toy.hidden": 8, "toy.learning-rate": 0.01}
 SHELL = """
 import importlib, json, os, sys
@@ -296,7 +296,7 @@ def test_it_is_evaluated_audited_and_scores(house: House, toy: Path) -> None:
     assert OWN in page and CONTRAST in page and "lambda" not in page and "generated" not in page.partition("Real")[0]
     assert {OWN, CONTRAST} <= rows_of(toy / "evaluation" / "scores.csv")[0].keys()
     house.run("trainer", "audit", toy, "--cache", house.cache)
-    assert list(rows_of(toy / "audit" / "audit.csv")[0])[3:8] == ["fused", "p_value", *JOINED]
+    assert list(rows_of(toy / "audit" / "audit.csv")[0])[3 : 5 + len(JOINED)] == ["fused", "p_value", *JOINED]
     assert OWN in (toy / "audit" / "index.html").read_text()
     out, maps = toy.parent / "scores.csv", toy.parent / "maps"
     house.run("trainer", "score", toy, toy / "pictures", "--out", out, "--heatmaps", maps, "--cache", house.cache)
@@ -316,7 +316,7 @@ def test_it_is_exported_and_scores_there(house: House, toy: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, cwd=out)
     assert done.returncode == 0, done.stderr
     found = rows_of(out.parent / "there.csv")
-    assert list(found[0])[-3:] == JOINED
+    assert list(found[0])[-len(JOINED) :] == JOINED
     low, high, *_ = json.loads(Path(newest_checkpoint(toy), "checkpoint.json").read_text())["contrast"]
     contrast = (images * (2 / (high - low))).reshape(5, -1).std(axis=1, ddof=1)
     np.testing.assert_allclose([float(row[CONTRAST]) for row in found], contrast, rtol=1e-5)
