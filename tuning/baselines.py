@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.covariance import ShrunkCovariance
+import torch
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import KernelDensity, NearestNeighbors
 from sklearn.svm import OneClassSVM
 
 from data_tools.errors import UserError
+from trainer.scoring.gaussian import gaussian
+from trainer.scoring.terms.intensities import TERM as L_I
+from trainer.scoring.terms.intensities import intensities
 
 MIN_IMAGES = 8
 MAX_COMPARED = 5000  # training images for the baselines that compare each query with each of them
@@ -85,11 +88,11 @@ def image_statistics(images: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def intensities(images: np.ndarray) -> np.ndarray:
-    """Mean, deviation and seven quantiles of each channel: uint8 N x H x W x C to float64 N x 9 C, in [0, 1]."""
-    pixels = images.reshape(len(images), -1, images.shape[-1]) / 255
-    quantiles = np.quantile(pixels, (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1), axis=1)
-    return np.concatenate([pixels.mean(axis=1), pixels.std(axis=1), *quantiles], axis=1)
+def intensity_distance(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """The term L_i of test images, which takes no training: uint8 N x H x W x C each."""
+    pixels = (torch.from_numpy(images / 255).permute(0, 3, 1, 2) for images in (train, test))
+    known, queries = (intensities(each).numpy() for each in pixels)
+    return L_I.distances(queries, gaussian(known).astype(np.float64))
 
 
 def neighbour_distance(train: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -115,7 +118,7 @@ def baseline_scores(train: np.ndarray, test: np.ndarray, seed: int) -> dict[str,
     the seed. UserError for fewer than 8 training images.
 
     minus_std, minus_max, minus_mean: standard deviation, largest and mean pixel, negated.
-    intensities: Mahalanobis distance of brightness, contrast and quantiles of the pixels, as of the term L_i.
+    intensities: the term L_i, the Mahalanobis distance of brightness, contrast and quantiles of the pixels.
     neighbours: mean distance to the 5 nearest training images, pixels after min-max per image.
     pca, pca_minmax: distance to the first 64 principal components, pixels in [0, 1] and after min-max.
     rx: Mahalanobis distance in the space of those components (Reed and Yu 1990).
@@ -132,9 +135,8 @@ def baseline_scores(train: np.ndarray, test: np.ndarray, seed: int) -> dict[str,
     # scikit-learn takes seeds of 32 bits
     forest = IsolationForest(n_estimators=200, random_state=seed % 2**32).fit(known)
     support = OneClassSVM(kernel="rbf", gamma="scale", nu=0.1).fit(known[compared])
-    statistics = ShrunkCovariance(shrinkage=0.1).fit(intensities(train))
     return image_statistics(test) | {
-        "intensities": np.sqrt(np.maximum(statistics.mahalanobis(intensities(test)), 0)),
+        "intensities": intensity_distance(train, test),
         "neighbours": neighbour_distance(min_max(train[compared]), min_max(test)),
         "pca": space.residual(test / 255),
         "pca_minmax": PrincipalSpace.fitted(min_max(train), COMPONENTS).residual(min_max(test)),

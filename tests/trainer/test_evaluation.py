@@ -20,6 +20,7 @@ from data_tools.errors import UserError
 from tests.support.checks import plan_of
 from trainer.networks.progressive import Networks
 from trainer.presets import demo
+from trainer.report.page import Row, answer
 from trainer.scoring import evaluation
 from trainer.scoring.evaluation import ScoreTable, auc, lambda_curve, summary
 from trainer.scoring.inference import Inference, Values
@@ -174,3 +175,19 @@ def test_a_dataset_that_does_not_fit_the_detector_is_refused(tmp_path: Path, pat
         with pytest.raises(UserError, match=rf"--data the URL: images of 8x8x1 .* {size} - ") as caught:
             evaluation.check_fits(other, dataset, "the URL")
         assert "\n" not in str(caught.value)
+
+
+def test_a_page_compares_with_the_best_number_that_needs_no_training() -> None:
+    labels = np.array([False, True])
+    rows = [
+        Row("fused", 0.8, "joined"),
+        Row("L_n", 0.95, "residual"),
+        Row("L_i", 0.7, "distance of brightness", False),
+        Row("minus_std", 0.6, "deviation", False),
+    ]
+    assert [row.note for row in rows[1:3]] == ["residual", "distance of brightness: no training"]
+    assert "The best number that needs no training, the distance of brightness, does so in 70.0%." in answer(
+        rows, labels
+    )
+    beaten = [Row("fused", 0.65, "joined"), *rows[1:]]
+    assert answer(beaten, labels).endswith("the distance of brightness, 70.0%. Do not rely on this detector.")

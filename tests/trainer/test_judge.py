@@ -29,12 +29,12 @@ from trainer.scoring.audit import Ranking, write_table
 from trainer.scoring.calibration import Calibration, calibrated, calibration_of
 from trainer.scoring.criterion import Criterion
 from trainer.scoring.detector import Detector
+from trainer.scoring.gaussian import gaussian
 from trainer.scoring.heat import KINDS, HeatScale, blurred, blurred_kind, full_size
 from trainer.scoring.join import fused
 from trainer.scoring.judge import Scored
 from trainer.scoring.synthetic import CORRUPTIONS
 from trainer.scoring.terms.feature_distance import TERM as L_M
-from trainer.scoring.terms.feature_distance import gaussian
 from trainer.scoring.terms.intensities import TERM as L_I
 from trainer.scoring.terms.neighbours import TERM as L_K
 from trainer.scoring.terms.neighbours import unit_length

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainer.scoring.gaussian import MIN_VARIANCE, SHRINKAGE, gaussian
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import fused
 from trainer.scoring.synthetic import separation
-from trainer.scoring.terms.feature_distance import MIN_VARIANCE, SHRINKAGE, gaussian
 from trainer.scoring.terms.feature_distance import TERM as L_M
 from trainer.scoring.terms.intensities import QUANTILES, intensities
 from trainer.scoring.terms.intensities import TERM as L_I

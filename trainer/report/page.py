@@ -27,23 +27,28 @@ SHOWN = 10  # queries per picture of closest matches
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the result table."""
+    """A line of the result table; meaning: what the score is."""
 
     name: str
     auc: float
-    note: str = ""
+    meaning: str
+    is_trained: bool = True
+
+    @property
+    def note(self) -> str:
+        return self.meaning if self.is_trained else f"{self.meaning}: no training"
 
 
 PLAIN = {"minus_std": "standard deviation of the image, negated", "minus_max": "largest pixel, negated"}
-UNTRAINED = PLAIN | {"L_i": "distance of brightness and contrast from the usual (L_i)"}
-"""All numbers in the table that networks have no part in."""
 
 
 def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
     """The AUCs, what needs no labels first: `fused`, the method's terms, a at both lambdas, one number of the image."""
     s = summary(table.scores, table.labels)
-    meanings = {term.name: term.meaning for term in inference.terms}
-    rows = [Row(name, s[name], meanings[name]) for name in table.scores.terms if name != FUSED]
+    terms = {term.name: term for term in inference.terms}
+    rows = [
+        Row(name, s[name], terms[name].meaning, terms[name].is_trained) for name in table.scores.terms if name != FUSED
+    ]
     if "a_paper" in s:
         mixed = [
             Row(f"a, lambda {PAPER_LAMBDA:g}", s["a_paper"], "the paper's lambda"),
@@ -51,27 +56,22 @@ def result_rows(inference: Inference, table: ScoreTable) -> list[Row]:
         ]
         place = 1 + max(i for i, row in enumerate(rows) if row.name in WEIGHTED)
         rows = [*rows[:place], *mixed, *rows[place:]]
-    plain = [
-        Row(name, auc(table.labels, column), f"{PLAIN[name]}: no training") for name, column in table.plain.items()
-    ]
+    plain = [Row(name, auc(table.labels, column), PLAIN[name], False) for name, column in table.plain.items()]
     first = [Row(FUSED, s[FUSED], "the trusted terms joined; needs no labels")] if FUSED in s else []
     return first + rows + plain
 
 
 def answer(rows: Sequence[Row], labels: np.ndarray) -> str:
     """What the table says, in a sentence or two: the first score against the best number that needs no training."""
-    first, best = rows[0], max((row for row in rows if row.name in UNTRAINED), key=lambda row: row.auc)
+    first, best = rows[0], max((row for row in rows if not row.is_trained), key=lambda row: row.auc)
     result = (
         f"Given an anomalous and a normal test image, {first.name} ranks the anomalous one higher in {first.auc:.1%} of"
         f" all pairs ({labels.sum():,} anomalous, {(~labels).sum():,} normal images). "
     )
-    number = UNTRAINED[best.name]
     if best.auc < first.auc:
-        return result + f"The best number that needs no training, the {number}, does so in {best.auc:.1%}."
-    return (
-        result
-        + f"A number that needs no training does better: the {number}, {best.auc:.1%}. Do not rely on this detector."
-    )
+        return result + f"The best number that needs no training, the {best.meaning}, does so in {best.auc:.1%}."
+    better = f"A number that needs no training does better: the {best.meaning}, {best.auc:.1%}."
+    return f"{result}{better} Do not rely on this detector."
 
 
 def kind_rows(info: CheckpointInfo, table: ScoreTable) -> list[Kind]:

@@ -106,8 +106,8 @@ def calibrated(inference: Inference, data: TrainingSet) -> Calibration:
     usual = compared(terms, values, kept, np.arange(count))
     originals, made = synthetic_terms(inference, terms, data.at(np.arange(judged_of(count))), values)
     weights = trusted(terms, originals, made)
-    local = {kind: columns for kind, columns in made.items() if kind in CORRUPTIONS}
-    return Calibration(usual, kept, data.samples(np.arange(count)), heat, weights, local)
+    stored = {kind: columns for kind, columns in made.items() if kind in CORRUPTIONS}
+    return Calibration(usual, kept, data.samples(np.arange(count)), heat, weights, stored)
 
 
 def calibration_of(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trainer.scoring.gaussian import gaussian, mahalanobis
 from trainer.scoring.terms.base import Compared
-from trainer.scoring.terms.feature_distance import gaussian, mahalanobis
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -30,7 +30,7 @@ def intensities(queries: Tensor) -> Tensor:
 
 TERM = Compared(
     "L_i",
-    "Mahalanobis distance of brightness, contrast and quantiles of the pixels: no training",
+    "Mahalanobis distance of brightness, contrast and quantiles of the pixels",
     lambda response: intensities(response.queries),
     needs=("reconstruct",),  # beside L_n, which does not see them; what sees an image as it is needs no help
     kept_as="intensities",
