@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.runs import TINY
 from trainer.on_ray.session import ENVIRONMENT
+from trainer.on_ray.worker import VISITED_EVERY
 from trainer.run.checkpoint import checkpoint_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,7 @@ class Training:
 
     def __init__(self, cluster: Any, words: list[str]) -> None:
         environment = {**os.environ, "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)}
+        environment |= dict.fromkeys(VISITED_EVERY, "2")  # a line of metrics each two seconds: time to take nodes away
         command = [sys.executable, "-m", "trainer", "train", *words]
         self.lines: list[str] = []
         self.process = subprocess.Popen(

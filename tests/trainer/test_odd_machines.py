@@ -35,7 +35,7 @@ from trainer.private import keep_rendezvous_to_its_address
 ROOT = Path(__file__).parents[2]
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 LONG = [*TINY, "--final-images", "200000", "--checkpoint-images", "1000000", "--pictures", "1", "--workers", "2"]
-LONG += ["--log-images", "1000"]  # Ray takes a line of metrics every two seconds
+LONG += ["--log-images", "1000"]
 
 
 @pytest.mark.parametrize(

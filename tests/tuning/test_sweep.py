@@ -105,6 +105,16 @@ def test_each_combination_is_trained_once(swept: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_worker_that_reports_often_does_not_wait_for_ray(swept: Path) -> None:
+    """Whose controller came every two seconds, for one report: a step here takes some milliseconds."""
+    gaps = []
+    for path in (swept / "trials").glob("*/run/metrics.jsonl"):
+        times = sorted({line["time"] for line in map(json.loads, path.read_text().splitlines())})
+        gaps.append(float(np.median(np.diff(times))))
+    assert len(gaps) == 4 and max(gaps) < 1.5, gaps
+
+
+@pytest.mark.slow
 def test_a_robust_twin_is_trained_without_what_its_rounds_left_out(dataset: Path, tmp_path: Path) -> None:
     out, cache = tmp_path / "sweep", dataset.parent / "cache"
     sizes = ["--set", "ae.width=4", "ae.code-size=8", "ae.images=64", "ae.minibatch=16"]
