@@ -90,12 +90,12 @@ class Candidates:
 class Measured:
     """Of one run. scores: of images held out; separations: by kind, of synthetic anomalies made from these, from them.
 
-    own_task: how often a classifier was right in the end, where the method has one; auc: with labels alone.
+    known: how much of its own task a classifier knew in the end, where the method has one; auc: with labels alone.
     """
 
     separations: dict[str, float]
     scores: list[float]
-    own_task: float | None
+    known: float | None
     auc: float | None
     minutes: float
 
@@ -111,7 +111,7 @@ class Row:
     method: str
     separation: float
     agreement: float
-    own_task: float | None
+    known: float | None
     auc: float | None
     minutes: float
     first: float  # the share of resamples in which it is the best
@@ -119,12 +119,15 @@ class Row:
     @property
     def merit(self) -> float:
         """What methods are ranked by."""
-        return merit(self.separation, self.agreement)
+        return merit(self.separation, self.agreement, self.known)
 
 
-def merit(told: float, agreement: float) -> float:
-    """How much a score says that is not chance: its separation of synthetic anomalies, times how far seeds agree."""
-    return (2 * told - 1) * max(agreement, 0.0)
+def merit(told: float, agreement: float, known: float | None) -> float:
+    """How much a score says that is not chance: its separation of synthetic anomalies, times how far seeds agree.
+
+    And times how much of its own task a classifier knows: what it cannot tell of usual images is no sign in others.
+    """
+    return (2 * told - 1) * max(agreement, 0.0) * (1.0 if known is None else max(known, 0.0))
 
 
 def joined(rows: Sequence[Row]) -> list[str]:
@@ -170,7 +173,7 @@ def ranked(measured: Mapping[str, Sequence[Measured]]) -> list[Row]:
             method,
             float(np.mean([each.told for each in runs])),
             agreement(runs),
-            _mean([each.own_task for each in runs]),
+            _mean([each.known for each in runs]),
             _mean([each.auc for each in runs]),
             float(np.sum([each.minutes for each in runs])),
             firsts[method],
@@ -196,13 +199,14 @@ def _firsts(measured: Mapping[str, Sequence[Measured]]) -> dict[str, float]:
         name: np.array([[run.separations[kind] for kind in kinds] for run in runs]) for name, runs in measured.items()
     }
     agreed = {name: agreement(runs) for name, runs in measured.items()}
+    known = {name: _mean([run.known for run in runs]) for name, runs in measured.items()}
     wins = dict.fromkeys(measured, 0)
     for _ in range(RESAMPLES):
         chosen = draw.integers(len(kinds), size=len(kinds))
         merits = {}
         for name, values in table.items():
             seeds = draw.integers(len(values), size=len(values))
-            merits[name] = merit(float(values[seeds][:, chosen].mean()), agreed[name])
+            merits[name] = merit(float(values[seeds][:, chosen].mean()), agreed[name], known[name])
         wins[max(merits, key=lambda name: merits[name])] += 1
     return {name: count / RESAMPLES for name, count in wins.items()}
 
@@ -247,13 +251,13 @@ def _measure(candidates: Candidates, place: str, minutes: float) -> Measured:
     if has_labels(dataset):
         tested, labels = test_images(dataset)
         auc = separation(detector.score(tested[~labels]).score, detector.score(tested[labels]).score)
-    return Measured(separations, scores.tolist(), _own_task(f"{place}/run"), auc, minutes)
+    return Measured(separations, scores.tolist(), _known(f"{place}/run"), auc, minutes)
 
 
-def _own_task(run: str) -> float | None:
-    """The last accuracy that a classifier logged."""
+def _known(run: str) -> float | None:
+    """What a classifier logged last of how much of its task it knows; None where there is none."""
     from data_tools.storage import read_bytes
 
     lines = read_bytes(open_storage(run), "metrics.jsonl").decode().splitlines()
-    result = [json.loads(line).get("classifier/accuracy") for line in lines]
+    result = [json.loads(line).get("classifier/known") for line in lines]
     return next((value for value in reversed(result) if value is not None), None)

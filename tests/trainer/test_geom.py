@@ -59,6 +59,26 @@ def test_the_first_loss_is_that_of_a_guess() -> None:
     assert float(loss.detach()) == pytest.approx(math.log(72), rel=0.15)
 
 
+class Fixed(torch.nn.Module):
+    """Says the same of any views."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, views: torch.Tensor) -> torch.Tensor:
+        return self.logits
+
+
+@pytest.mark.parametrize(("sure", "known"), [(0.0, 0.0), (60.0, 1.0)])
+def test_what_is_known_of_the_task_is_nothing_for_a_guess_and_all_where_all_is_right(sure: float, known: float) -> None:
+    transforms = torch.arange(72)
+    logits = torch.nn.functional.one_hot(transforms, 72) * sure
+    for how in ("blind", "hard", "soft", "refine"):  # whatever is done with those that look anomalous
+        _, told = TransformLoss(Fixed(logits), Exposure(how, 0.05, Group()))(torch.zeros(72, 1, 8, 8), transforms)
+        assert float(told["classifier/known"]) == pytest.approx(known, abs=1e-6)
+
+
 # transforms
 
 

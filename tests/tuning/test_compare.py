@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -49,8 +50,9 @@ def test_the_table_ranks_by_merit(compared: Path) -> None:
     merits = [float(row["merit"]) for row in rows]
     assert merits == sorted(merits, reverse=True)
     for row in rows:
-        assert float(row["merit"]) == pytest.approx(merit(float(row["separation"]), float(row["agreement"])))
-        assert 0 <= float(row["auc"]) <= 1 and bool(row["own_task"]) == (row["method"] == "geom")
+        known = float(row["known"]) if row["known"] else None
+        assert float(row["merit"]) == pytest.approx(merit(float(row["separation"]), float(row["agreement"]), known))
+        assert 0 <= float(row["auc"]) <= 1 and bool(row["known"]) == (row["method"] == "geom")
     assert sum(float(row["first"]) for row in rows) == pytest.approx(1)
 
 
@@ -90,6 +92,16 @@ def test_the_best_and_those_near_it_are_joined() -> None:
     assert joined(ranked({name: found[name] for name in ("wrong", "far")})) == ["far"]
     alone = joined(ranked({"a": found["wrong"], "b": [made_up(0.1, 0.1, 9), made_up(0.1, 0.1, 1)]}))
     assert len(alone) == 1
+
+
+def test_a_classifier_that_does_not_know_its_task_is_not_joined() -> None:
+    """As turns and flips of what has no orientation; whatever its score says of synthetic anomalies."""
+    told = [made_up(0.9, 0.1, 1), made_up(0.9, 0.1, 2)]
+    guesses, half, knows = ([dataclasses.replace(run, known=known) for run in told] for known in (-0.01, 0.6, 0.99))
+    found = {"other": [made_up(0.7, 0.1, 3), made_up(0.7, 0.1, 4)], "classifier": guesses}
+    assert joined(ranked(found)) == ["other"]
+    assert joined(ranked(found | {"classifier": half})) == ["classifier", "other"]
+    assert ranked(found | {"classifier": knows})[0].merit == pytest.approx(0.99 * ranked({"all": told})[0].merit)
 
 
 def test_the_same_command_goes_on(compared: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:

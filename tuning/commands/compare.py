@@ -22,9 +22,9 @@ class Compare:
     """Train several methods on one dataset, by two seeds or more, and rank them without labels.
 
     Ranked by how well a method's score tells synthetic anomalies from the images they were made from, which no training
-    run saw, times how far its seeds agree on them. Methods that come near the best are offered as one detector. With
-    labelled test images the table says how good the choice was. The same command goes on where it was stopped; more
-    methods may join.
+    run saw, times how far its seeds agree on them, and for a classifier times how much of its task it knows. Methods
+    that come near the best are offered as one detector. With labelled test images the table says how good the choice
+    was. The same command goes on where it was stopped; more methods may join.
     """
 
     data: str
@@ -69,8 +69,8 @@ class Compare:
             cache.cache_limit,
         ).checked()
         rows = compare(candidates)
-        head = ["method", "merit", "separation", "agreement", "own_task", "first", "minutes", "auc"]
-        cells = [[r.method, r.merit, r.separation, r.agreement, r.own_task, r.first, r.minutes, r.auc] for r in rows]
+        head = ["method", "merit", "separation", "agreement", "known", "first", "minutes", "auc"]
+        cells = [[r.method, r.merit, r.separation, r.agreement, r.known, r.first, r.minutes, r.auc] for r in rows]
         write_bytes(open_storage(candidates.out), TABLE, csv_text(head, cells).encode())
         for line in _table(rows):
             print(line)
@@ -93,9 +93,9 @@ def _table(rows: list) -> list[str]:
     def cell(value: float | None) -> str:
         return f"{'':>10}" if value is None else f"{value:>10.3f}"
 
-    head = ("merit", "separation", "agreement", "own task", "first", "minutes", "auc")
+    head = ("merit", "separation", "agreement", "known", "first", "minutes", "auc")
     lines = [f"{'method':<18}" + "".join(f"{name:>11}" for name in head)]
     for row in rows:
-        values = (row.merit, row.separation, row.agreement, row.own_task, row.first, row.minutes, row.auc)
+        values = (row.merit, row.separation, row.agreement, row.known, row.first, row.minutes, row.auc)
         lines.append(f"{row.method:<18}" + "".join(" " + cell(value) for value in values))
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,10 @@ FITTED_TO = 2000
 
 
 class TransformLoss(nn.Module):
-    """Cross entropy of the transform that each view went through; as an anomalous one a view has that to a guess."""
+    """Cross entropy of the transform that each view went through; as an anomalous one a view has that to a guess.
+
+    known: the share of the transforms' entropy that the classifier can tell; 0 for a guess, 1 where all is right.
+    """
 
     def __init__(self, classifier: nn.Module, exposure: Exposure, bf16: bool = False) -> None:
         super().__init__()
@@ -38,7 +42,9 @@ class TransformLoss(nn.Module):
         normal = -log_p.gather(1, transforms[:, None])[:, 0]
         loss, parts = self.exposure.joined(normal, -log_p.mean(dim=1))
         right = (logits.detach().argmax(dim=1) == transforms).float().mean()
-        return loss, {"classifier/loss": loss.detach(), "classifier/accuracy": right} | parts
+        known = 1 - normal.detach().mean() / math.log(logits.shape[1])
+        told = {"classifier/loss": loss.detach(), "classifier/accuracy": right, "classifier/known": known}
+        return loss, told | parts
 
 
 def transforms_of(seed: int, places: np.ndarray, samples: np.ndarray, images: int, count: int) -> Tensor:
