@@ -30,7 +30,7 @@ from tuning.trainings import check_calibrates, training_of
 
 PLAN, MEASURED, TABLE = "compare.json", "measured.json", "compare.csv"
 RESAMPLES = 1000
-JOINED_FROM = 0.5
+JOINED_FROM = 0.7
 """The share of the best method's merit from which on others are joined with it."""
 
 
@@ -131,7 +131,7 @@ def merit(told: float, agreement: float, known: float | None) -> float:
 
 
 def joined(rows: Sequence[Row]) -> list[str]:
-    """The methods that are worth joining as one detector: the best, and others with half of its merit or more."""
+    """The methods that are worth joining as one detector: the best, and others with most of its merit, JOINED_FROM."""
     best = max(row.merit for row in rows)
     return [row.method for row in rows if row.merit == best or row.merit >= JOINED_FROM * max(best, 0.0) > 0]
 
