@@ -338,7 +338,7 @@ def images(place: Path) -> Target:
     """Image files of every kind: a picture, or one line."""
     from data_tools.sources import formats
     from data_tools.sources.images import decode_image
-    from tests.data_tools.test_odd_images import whole_files
+    from tests.support.odd_images import whole_files
 
     formats.MAX_PIXELS = 2**16  # or some would take seconds
 

@@ -14,6 +14,8 @@ import pytest
 from tests.support.checks import refuses
 from tests.support.hostile import DEEP, HUGE
 
+DOCUMENTS = [DEEP, HUGE, "", "NaN", "[]", "7", "null", "{}", "\xff"]
+
 
 @pytest.mark.parametrize("text", [*DOCUMENTS, '{"sweep": {"set": []}, "dataset": 7, "trials": []}'])
 def test_plans_and_states_that_are_none(tmp_path: Path, text: str) -> None:
