@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,3 +170,14 @@ def test_headings_change_the_help_and_nothing_else(capsys: pytest.CaptureFixture
     assert "All in one." in one and "--a INT" in one and "A. (default: 7)" in one and "--sea STR" in one
     assert docstrings(Flat)["a"] == "The first of them."
     assert dataclasses.is_dataclass(headed)
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_head(command: str, dataset: Path) -> None:
+    words = [sys.executable, "-m", "data_tools", command, str(dataset)]
+    words += ["--out", str(dataset.parent / "sheets")] if command == "inspect" else []
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()  # before it has written a line, which `head` may or may not manage
+        assert process.stderr.read() == "" and process.wait(60) in (141, 1)  # 1: tables are printed by rich

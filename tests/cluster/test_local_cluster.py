@@ -25,7 +25,7 @@ from cluster.package import package
 from cluster.ports import free_ports
 from data_tools.storage import open_storage, read_bytes
 from data_tools.storage.s3_settings import CONFIG, KEYS
-from tests.data_tools.test_odd_stores import ACCESS, EMPTY, SECRET, credential, serving
+from tests.support.answering import ACCESS, EMPTY, SECRET, credential, serving
 from tests.support.checks import refuses
 from tests.support.runs import TINY
 from trainer.run.monitor import PAGES
