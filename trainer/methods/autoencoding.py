@@ -27,8 +27,10 @@ class AutoencodingMethod(OnePhaseMethod):
 
     @classmethod
     def presets(cls) -> dict[str, Any]:
-        """A quarter of the width, so that a training run takes minutes on two cores."""
-        small = {"width": 16, "code_size": 64, "images": 250_000}
+        """A quarter of the width, so that a training run takes minutes on two cores, and a code that holds less: what
+        is unusual does not fit into it (tuning/results/codes.md).
+        """
+        small = {"width": 16, "code_size": 8, "images": 250_000}
         return {
             "cells-small": cls(**small),
             "study": cls(**small | {"images": 200_000}),

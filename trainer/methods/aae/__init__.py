@@ -54,8 +54,8 @@ class Aae(OnePhaseMethod):
 
     @classmethod
     def presets(cls) -> dict[str, Any]:
-        """Convolutions of few maps and a larger code, so that a training run takes minutes on two cores."""
-        small: Any = {"layers": "convolutions", "width": 16, "code_size": 32, "discriminator_width": 256}
+        """Convolutions of few maps, so that a training run takes minutes on two cores."""
+        small: Any = {"layers": "convolutions", "width": 16, "code_size": 8, "discriminator_width": 256}
         return {
             "cells-small": cls(**small, images=250_000),
             "study": cls(**small, images=200_000),
