@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trainer.methods.base import Trained
@@ -40,6 +40,11 @@ class Ganomaly(ReconstructingMethod):
     known_by = "recoded"
     may_be_0 = (*ReconstructingMethod.may_be_0, "code_weight")
     scores_with = ("encoder", "decoder", "encoder_again")
+
+    @classmethod
+    def presets(cls) -> dict[str, Any]:
+        """With a code that holds less (tuning/results/codes.md)."""
+        return {name: replace(each, code_size=8) for name, each in super().presets().items()}
 
     def z_size(self, config: TrainConfig) -> int:
         return self.code_size
