@@ -30,7 +30,7 @@ from tuning.trainings import check_calibrates, training_of
 
 PLAN, MEASURED, TABLE = "compare.json", "measured.json", "compare.csv"
 RESAMPLES = 1000
-JOINED_FROM = 0.7
+JOINED_FROM = 0.77
 """The share of the best method's merit from which on others are joined with it."""
 
 
