@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 Layers = Literal["dense", "convolutions"]
 
 
+SMALL: Any = {"layers": "convolutions", "width": 16, "code_size": 8, "discriminator_width": 256}
+"""Few maps, so that a training run takes minutes on two cores; the code: tuning/results/codes.md."""
+
+
 @dataclass(frozen=True)
 class Aae(OnePhaseMethod):
     """An autoencoder whose codes are made normally distributed: an image with a large error, or a code far from the
@@ -54,12 +58,10 @@ class Aae(OnePhaseMethod):
 
     @classmethod
     def presets(cls) -> dict[str, Any]:
-        """Convolutions of few maps, so that a training run takes minutes on two cores."""
-        small: Any = {"layers": "convolutions", "width": 16, "code_size": 8, "discriminator_width": 256}
         return {
-            "cells-small": cls(**small, images=250_000),
-            "study": cls(**small, images=200_000),
-            "demo": cls(**small, images=100_000),
+            "cells-small": cls(**SMALL, images=250_000),
+            "study": cls(**SMALL, images=200_000),
+            "demo": cls(**SMALL, images=100_000),
         }
 
     def check(self, config: TrainConfig) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data_tools.errors import UserError
-from trainer.methods.aae import Aae
+from trainer.methods.aae import SMALL, Aae
 from trainer.schedule import Phase
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class Itsr(Aae):
     @classmethod
     def presets(cls) -> dict[str, Any]:
         def small(images: int) -> Itsr:
-            sizes: Any = {"layers": "convolutions", "width": 16, "code_size": 8, "discriminator_width": 256}
-            return cls(images=images // 4, round_images=images // 20, last_images=images // 4, **sizes)
+            return cls(images=images // 4, round_images=images // 20, last_images=images // 4, **SMALL)
 
         return {"cells-small": small(250_000), "study": small(200_000), "demo": small(100_000)}
 
