@@ -36,7 +36,7 @@ METHODS, TERMS = "trainer/methods", "trainer/scoring/terms"
 METHOD = (TOYS / "toy_method.py").read_text()
 OWN, CONTRAST = "toy_worst", "toy_contrast"
 JOINED = [OWN, "L_n", "L_i", CONTRAST]
-SIZES = {"resolution": 8, "minibatch.8": 16, "log-images": 32, "toy.hidden": 8, "toy.learning-rate": 0.01}
+SIZES = {"resolution": 8, "minibatch.8": 16, "log-images": 32, "toy.hidden": 8, "toy.learning-rate": 0.3}
 SHELL = """
 import importlib, json, os, sys
 replies = os.fdopen(os.dup(1), "w")

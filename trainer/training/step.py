@@ -25,7 +25,12 @@ from trainer.training.health import FiniteWatch
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
 
-MOMENTS = {torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"), torch.optim.RMSprop: ("step", "square_avg")}
+MOMENTS = {
+    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.RMSprop: ("step", "square_avg"),
+    torch.optim.SGD: ("momentum_buffer",),  # with momentum: without, it has no state
+}
+"""What a checkpoint holds of each parameter, by the optimisers that a step may use."""
 
 
 class Step:

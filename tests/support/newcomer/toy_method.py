@@ -52,18 +52,18 @@ class ToyLoss(nn.Module):
 
 
 class ToyStep(Step):
-    """One update by Adam."""
+    """One update by momentum."""
 
     networks: ToyNetworks
 
     def begin(self, phase: Phase) -> None:
         self.phase, self.trained = phase, self.networks.parameters()
         self.loss = self._reduced(ToyLoss(self.networks.autoencoder))
-        self.optimisers = {"adam": torch.optim.Adam(self.trained, lr=phase.learning_rate)}
+        self.optimisers = {"sgd": torch.optim.SGD(self.trained, lr=phase.learning_rate, momentum=0.9)}
 
     def run(self, images_seen: int) -> dict[str, Tensor]:
         loss, parts = self.loss(self._real(*self._places(images_seen)))
-        self._update(self.optimisers["adam"], loss)
+        self._update(self.optimisers["sgd"], loss)
         self.finite.look(self.trained, images_seen)
         return parts
 
@@ -82,8 +82,8 @@ class Toy(Method):
 
     hidden: int = 16
     """Size of the code that an image is compressed to."""
-    learning_rate: float = 0.003
-    """Adam's step size."""
+    learning_rate: float = 0.3
+    """Its step size."""
 
     title = "toy"
     known_by = "toy_worst"
