@@ -67,6 +67,18 @@ def test_weights_are_each_images() -> None:
     torch.testing.assert_close(with_ones, errors.mean())
 
 
+def test_a_weight_of_0_is_leaving_the_image_out() -> None:
+    """But for batch norm, which takes every image of a batch, and for the mean, which is of all."""
+    networks, images = networks_of(), torch.randn(4, 1, 8, 8)
+    for network in networks.by_name().values():
+        network.eval()
+    for loss in (ReconstructionLoss(networks, False), FoolingLoss(networks, False)):
+        parameters = [p for p in loss.parameters() if p.requires_grad]
+        whole = torch.autograd.grad(loss(images, torch.tensor([1.0, 1.0, 0.0, 1.0]))[0], parameters)
+        without = torch.autograd.grad(loss(images[[0, 1, 3]], torch.ones(3))[0], parameters)
+        torch.testing.assert_close(whole, tuple(0.75 * each for each in without))
+
+
 def test_the_encoder_fools_a_discriminator_that_stays_as_it_is() -> None:
     networks = networks_of()
     FoolingLoss(networks, False)(torch.randn(6, 1, 8, 8), torch.ones(6))[0].backward()

@@ -105,6 +105,15 @@ def test_what_it_makes_of_errors_without_outliers(name: str, h: float, rejected:
     )
 
 
+@pytest.mark.parametrize(("share", "rejected"), [(0.01, 0.45), (0.02, 0.38), (0.05, 0.05), (0.10, 0.10)])
+def test_it_finds_outliers_that_are_far_and_not_few(share: float, rejected: float) -> None:
+    """Below 5 % of outliers, six standard deviations off, it rejects a large part of the others."""
+    errors = np.random.default_rng(0).standard_normal(20_000)
+    errors[: int(share * len(errors))] += 6
+    low, _ = split(torch.from_numpy(errors))
+    assert 1 - int(low) / len(errors) == pytest.approx(rejected, abs=0.02)
+
+
 def test_errors_that_are_all_alike_do_no_harm() -> None:
     errors = torch.full((8,), 3.0, requires_grad=True)
     loss, _ = drae_loss(errors, 0.1)
@@ -205,3 +214,20 @@ def test_the_bound_of_a_linear_model_is_its_evidence_at_the_posterior() -> None:
     bound = -torch.stack([each.mean() for each in unlikely]) - divergence(posterior)
     evidence = torch.distributions.Normal(0.0, math.hypot(w, s)).log_prob(x)
     torch.testing.assert_close(bound, evidence, rtol=0, atol=0.01)
+
+
+@given(*[st.floats(-3, 3)] * 4, *[st.floats(0.1, 3)] * 2)
+@settings(deadline=None, max_examples=50)
+def test_no_bound_is_above_what_the_data_leave_open(
+    gain: float, shift: float, slope: float, offset: float, noise: float, spread: float
+) -> None:
+    """x ~ N(0, 1): for any q(z) = N(slope x + offset, spread^2) and decoder N(gain z + shift, noise^2)."""
+    nodes, weights = (torch.from_numpy(each) for each in np.polynomial.hermite_e.hermegauss(5))  # exact for squares
+    weights = weights / weights.sum()
+    x, e = (each.reshape(-1, 1) for each in torch.meshgrid(nodes, nodes, indexing="ij"))
+    mean, z = slope * x + offset, slope * x + offset + spread * e
+    decoded = gain * z + shift, torch.full_like(z, 2 * math.log(noise))
+    divergences = divergence((mean, torch.full_like(mean, 2 * math.log(spread))))
+    bound = -(negative_log_likelihood(x, decoded) + divergences)
+    expected = (torch.outer(weights, weights).flatten() * bound).sum()
+    assert float(expected) <= -HALF_LOG_2_PI - 0.5 + 1e-6

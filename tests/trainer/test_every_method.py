@@ -166,3 +166,13 @@ def test_two_workers_go_on_to_the_same_bits(method: str, dataset: Path, tmp_path
     parts = cut_back(whole, SAVED[method][0], tmp_path / "parts")
     train(method, dataset, parts, "--workers", "2")
     assert bits(parts) == bits(whole)
+
+
+def test_itsr_is_the_adversarial_autoencoder_until_it_rejects(dataset: Path, tmp_path: Path) -> None:
+    sizes = shlex.split(AAE.format("aae"))
+    runs = train("aae", dataset, tmp_path / "aae", "--aae.layers", "convolutions", *sizes), tmp_path / "itsr"
+    train("itsr", dataset, runs[1])
+    saved = [run / "checkpoints" / "images-000000048" for run in runs]
+    for name in ("encoder", "decoder", "discriminator"):
+        one, other = ((folder / f"{name}.safetensors").read_bytes() for folder in saved)
+        assert one == other, name
