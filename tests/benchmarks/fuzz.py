@@ -165,9 +165,10 @@ def manifest(place: Path) -> Target:
 
 def checkpoint(place: Path) -> Target:
     from tests.trainer.test_checkpoint import CONFIG, save
-    from trainer.run.checkpoint import check_checkpoint, checksum, chosen_checkpoint
+    from trainer.run.checkpoint import checksum, chosen_checkpoint
     from trainer.run.checkpoint import read_info as info_of
     from trainer.run.folder import read_config, read_excluded
+    from trainer.run.weights import check_checkpoint
     from trainer.scoring.inference import Inference
 
     run = place / "run"
@@ -200,7 +201,8 @@ def checkpoint(place: Path) -> Target:
 def weights(place: Path) -> Target:
     """Files of tensors, with checksums that fit."""
     from tests.trainer.test_checkpoint import edit, save
-    from trainer.run.checkpoint import check_checkpoint, read_info
+    from trainer.run.checkpoint import read_info
+    from trainer.run.weights import check_checkpoint
     from trainer.scoring import calibration
     from trainer.scoring.inference import Inference
 

@@ -29,17 +29,15 @@ from trainer.run.checkpoint import (
     FORMAT_VERSION,
     DamagedError,
     Snapshot,
-    check_checkpoint,
     checkpoint_names,
     checksum,
-    load_weights,
     newest_checkpoint,
     read_info,
-    read_tensors,
     remove_checkpoint,
     write_checkpoint,
 )
 from trainer.run.resume import find_start
+from trainer.run.weights import check_checkpoint, load_weights, read_tensors
 from trainer.scoring.inference import Inference
 
 CONFIG = dataclasses.replace(demo(), resolution=8, width=8, gamma=0.02, minibatch={4: 8, 8: 16})

@@ -22,8 +22,9 @@ from trainer.config import TrainConfig
 from trainer.contrast import Contrast
 from trainer.methods.proposed import step as growing
 from trainer.networks.progressive import STDDEV_GROUP, Networks
-from trainer.run.checkpoint import checkpoint_names, read_info, read_tensors
+from trainer.run.checkpoint import checkpoint_names, read_info
 from trainer.run.folder import prepare
+from trainer.run.weights import read_tensors
 from trainer.schedule import Phase
 from trainer.training import step as shared
 from trainer.training.group import Group, check_agreement, fitting_size

@@ -30,17 +30,10 @@ from data_tools.storage.folder import meant
 from data_tools.storage.short_retries import short_retries
 from data_tools.untrusted import JSON_BYTES
 from trainer.config import TrainConfig, differing_options, flag
-from trainer.run.checkpoint import (
-    DamagedError,
-    check_checkpoint,
-    checkpoint_names,
-    config_in,
-    images_of,
-    newest_checkpoint,
-    read_info,
-)
+from trainer.run.checkpoint import DamagedError, checkpoint_names, config_in, images_of, newest_checkpoint, read_info
 from trainer.run.recoveries import RECOVERIES, check_not_given_up
 from trainer.run.resume import OWN, check_fits, run_lock
+from trainer.run.weights import check_checkpoint
 
 State = Literal["new", "unfinished", "finished"]
 CONFIG, EXCLUDED, FINISHED = "config.json", "excluded.json", "finished.json"

@@ -14,15 +14,8 @@ from dataclasses import asdict, dataclass
 from data_tools.errors import UserError
 from data_tools.storage import Guarded, StillOurs, open_storage, read_document, write_bytes
 from data_tools.untrusted import whole
-from trainer.run.checkpoint import (
-    BEST,
-    CheckpointInfo,
-    DamagedError,
-    check_checkpoint,
-    checkpoint_names,
-    read_info,
-    remove_checkpoint,
-)
+from trainer.run.checkpoint import BEST, CheckpointInfo, DamagedError, checkpoint_names, read_info, remove_checkpoint
+from trainer.run.weights import check_checkpoint
 from trainer.schedule import ends_a_phase
 
 RECOVERIES = "recoveries.json"

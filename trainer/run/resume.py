@@ -17,16 +17,13 @@ from trainer.run.checkpoint import (
     CheckpointInfo,
     DamagedError,
     Snapshot,
-    check_checkpoint,
-    check_finite,
     checkpoint_names,
-    load_weights,
     newest_checkpoint,
     read_info,
-    read_tensors,
     version_note,
 )
 from trainer.run.recoveries import Recoveries, check_not_given_up
+from trainer.run.weights import check_checkpoint, check_finite, load_weights, read_tensors
 from trainer.schedule import ends_a_phase, phase_at
 from trainer.training.step import Step
 

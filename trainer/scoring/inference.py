@@ -18,7 +18,8 @@ from trainer.contrast import FULL, Contrast
 from trainer.methods import method_of
 from trainer.methods.base import Trained
 from trainer.networks.packed import packed
-from trainer.run.checkpoint import CheckpointInfo, Snapshot, check_finite, load_weights, newest_checkpoint, read_info
+from trainer.run.checkpoint import CheckpointInfo, Snapshot, newest_checkpoint, read_info
+from trainer.run.weights import check_finite, load_weights
 from trainer.scoring.allocator import keep_freed_memory
 from trainer.scoring.heat import residual
 from trainer.scoring.join import PAPER_LAMBDA, anomaly
