@@ -14,6 +14,8 @@ import torch
 
 from cluster.store import LocalStore, local_store
 from data_tools.__main__ import main as data_tools
+from data_tools.storage import lease, s3
+from tests.support import paused
 from tests.support.proxy import FaultProxy
 from tests.support.runs import TINY, unhurried, words_of
 from trainer.__main__ import main as trainer
@@ -109,3 +111,20 @@ def proxy(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultP
     with FaultProxy(host, int(port)) as made:
         monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
         yield made
+
+
+@pytest.fixture(scope="module")
+def short_lease() -> Iterator[None]:
+    """A lease of a second, here and in the processes that are started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lease, "LEASE", 1.0)
+        patch.setattr(lease, "HEARTBEAT_SECONDS", 0.1)
+        patch.setattr(s3, "PART", paused.PART)
+        patch.setenv("TEST_LEASE", "1.0")
+        yield
+
+
+@pytest.fixture(params=["folder", "s3"])
+def out(request: pytest.FixtureRequest, tmp_path: Path, short_lease: None) -> str:
+    """A place in a folder, and one in the store."""
+    return str(tmp_path / "run") if request.param == "folder" else request.getfixturevalue("url")
