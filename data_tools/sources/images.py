@@ -29,7 +29,7 @@ from data_tools.errors import UserError
 from data_tools.sources.common import IntensityOption, check_at_least, check_resolution, key_part, shuffled
 from data_tools.sources.find import find_images
 from data_tools.sources.formats import IMAGE_ENDINGS, named
-from data_tools.sources.layout import Layout, laid_out
+from data_tools.sources.layout import Layout, are_kinds, kind_of, laid_out
 from data_tools.sources.learned import Rule, learned
 from data_tools.sources.picture import Picture
 from data_tools.sources.reading import read_header, read_picture
@@ -55,7 +55,8 @@ class Images:
     """A folder of images: normal/ and anomaly/ in it, or one unlabelled pool.
 
     In any case: good/ and ok/ are normal/; defect/, bad/, ng/ and the like are anomaly/. MVTec's layout (train/good,
-    test/good, test/DEFECT) is taken as split. Masks (ground_truth/, masks/, x_mask.png beside x.png) are left out.
+    test/good, test/DEFECT) is taken as split. Folders within anomaly/ are kinds of anomalies, as DEFECT is: `evaluate`
+    reports them apart, and --planted names them. Masks (ground_truth/, masks/, x_mask.png beside x.png) are left out.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -130,10 +131,14 @@ class Images:
         if stacks:
             others = f", and so with {len(stacks) - 1} more that were looked at" if len(stacks) > 1 else ""
             print(f"warning: of {stacks[0]} images the first alone is taken{others}", file=sys.stderr)
-        return Plan(drafts, partial(self._cut, rule), rule.intensity)
+        by_kind = are_kinds(file for pool in drafts if pool.endswith("-anomaly") for _, file in drafts[pool])
+        return Plan(drafts, partial(self._cut, rule, by_kind), rule.intensity)
 
-    def _cut(self, rule: Rule, pool: str, drafts: Sequence[tuple[int, str]]) -> Iterator[Patch]:
-        """Yield the images of drafts: number and path below the folder, with slashes."""
+    def _cut(self, rule: Rule, by_kind: bool, pool: str, drafts: Sequence[tuple[int, str]]) -> Iterator[Patch]:
+        """Yield the images of drafts: number and path below the folder, with slashes.
+
+        by_kind: whether the class of an anomaly is its kind.
+        """
         label = pool.split("-")[1]
         for index, file in drafts:
             path = self.folder / file
@@ -143,11 +148,12 @@ class Images:
                 )
             except UserError as error:
                 raise UserError(f"{error}, or give --skip-broken to skip it") from error
+            kind = kind_of(file) if label == "anomaly" and by_kind else label
             yield Patch(
                 image=image,
                 pool=pool,
                 key=f"{label}-{index:06d}-{key_part(path.stem)}",
-                provenance={"source": "images", "file": readable(file), "class": label},
+                provenance={"source": "images", "file": readable(file), "class": readable(kind)},
             )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ MASKS = frozenset(
 """Folders of masks where their images lie elsewhere under the same names."""
 MASK_WORDS = ("_mask", "_masks", "_seg", "_segmentation", "_label", "_labels", "_gt", "-mask", "-seg")
 TRAIN, TEST = "train", "test"
+MAX_KINDS = 64
+"""Folders of anomalies, at most, that are kinds of them; more are days, batches or images."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,19 @@ def laid_out(folder: Path, images: Sequence[Path]) -> Layout:
     _say(folder, masks, "masks, which are no images to learn from")
     _say(folder, [path for path in kept if path not in taken], "images beside those that folders' names label")
     return result
+
+
+def kind_of(file: str) -> str:
+    """An anomaly's kind, by its path below the folder: of the folders that lead to it the first that says more than
+    its label; "anomaly" where none does.
+    """
+    said = NORMAL | ANOMALY | {TRAIN, TEST}
+    return next((part for part in Path(file).parts[:-1] if part.lower() not in said), "anomaly")
+
+
+def are_kinds(anomalies: Iterable[str]) -> bool:
+    """Whether the folders of these files are few enough to be kinds."""
+    return len({kind_of(file) for file in anomalies}) <= MAX_KINDS
 
 
 def _labelled(folder: Path, tops: dict[str, list[Path]]) -> dict[str, list[Path]]:

@@ -19,6 +19,7 @@ from data_tools.__main__ import main as data_tools
 from data_tools.dataset.manifest import read_manifest
 from data_tools.errors import run_command
 from data_tools.sources.images import Images, find_images, read_image
+from data_tools.sources.layout import MAX_KINDS
 from data_tools.storage import open_storage
 from data_tools.walk import walk
 from tests.support.checks import refuses
@@ -150,13 +151,32 @@ def test_mvtec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         + [f"test/scratch/c{n:03d}.png" for n in (20, 21)],
     }
     assert "left out 4 masks" in capsys.readouterr().err
-    keys = Counter(patch.key for patch in Images(tmp_path / "bottle", resolution=8).plan().patches())
-    assert len(keys) == 12
+    patches = list(Images(tmp_path / "bottle", resolution=8).plan().patches())
+    assert len({patch.key for patch in patches}) == 12
+    classes = Counter(patch.provenance["class"] for patch in patches)
+    assert classes == {"normal": 8, "scratch": 2, "hole": 2}
     refuses(Images(tmp_path, resolution=8).plan, "is labelled", f"give {tmp_path / 'bottle'}")
     (tmp_path / "bottle" / "test").rename(tmp_path / "test")
     assert pools_of(tmp_path / "bottle").keys() == {"train-normal"}
     cells(tmp_path / "bottle" / "train" / "odd")
     refuses(Images(tmp_path / "bottle", resolution=8).plan, "train/odd", "normal or anomalous")
+
+
+def test_folders_of_anomalies_are_their_kinds(tmp_path: Path) -> None:
+    cells(tmp_path / "Good" / "monday", 3)
+    for number, place in enumerate(("", "dent", "dent/line 2", "scratch [old]")):
+        cells(tmp_path / "NG" / place, 2, 10 * number)
+
+    def classes() -> dict[str, str]:
+        plan = Images(tmp_path, resolution=8, test_size=1).plan()
+        return {patch.provenance["file"]: patch.provenance["class"] for patch in plan.patches()}
+
+    found = classes()
+    assert Counter(found.values()) == {"normal": 3, "anomaly": 2, "dent": 4, "scratch [old]": 2}
+    assert found["NG/dent/line 2/c020.png"] == "dent" and found["NG/c001.png"] == "anomaly"
+    for day in range(MAX_KINDS):
+        cells(tmp_path / "NG" / f"day {day}", 1)
+    assert {*classes().values()} == {"normal", "anomaly"}, "so many are no kinds"
 
 
 def test_days_in_train_and_test_are_no_labels(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ class Evaluate:
 
     def __call__(self) -> None:
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
         from data_tools.dataset.reader import open_dataset
@@ -71,7 +72,7 @@ class Evaluate:
             for heading in ("class", "images", "AUC", ""):
                 lines.add_column(heading)
             for kind in kinds:
-                lines.add_row(kind.name, str(kind.images), f"{kind.auc:.3f}", kind.note)
+                lines.add_row(escape(kind.name), str(kind.images), f"{kind.auc:.3f}", kind.note)
             console.print(lines)
         print(f"report: {page}")
 
