@@ -1,4 +1,4 @@
-"""What tests share: a small simulated experiment, its dataset, a run trained on it, a store."""
+"""What tests share: a small simulated experiment, its dataset, a run trained on it, a store, a short lease."""
 
 from __future__ import annotations
 

@@ -51,8 +51,10 @@ def contents(url: str) -> dict[str, Any]:
 
 
 def marks(url: str) -> list[str]:
+    """The names of the marks of those who write at a URL in a store, the newest last."""
     return open_storage(url)._marks()  # type: ignore[attr-defined]
 
 
 def files(out: str) -> dict[str, bytes]:
+    """The bytes alone."""
     return {name: content for name, (_, content) in contents(out).items()}

@@ -169,9 +169,10 @@ def test_two_workers_go_on_to_the_same_bits(method: str, dataset: Path, tmp_path
 
 
 def test_itsr_is_the_adversarial_autoencoder_until_it_rejects(dataset: Path, tmp_path: Path) -> None:
-    sizes = shlex.split(AAE.format("aae"))
-    runs = train("aae", dataset, tmp_path / "aae", "--aae.layers", "convolutions", *sizes), tmp_path / "itsr"
-    train("itsr", dataset, runs[1])
+    runs = (
+        train("aae", dataset, tmp_path / "aae", "--aae.layers", "convolutions"),
+        train("itsr", dataset, tmp_path / "itsr"),
+    )
     saved = [run / "checkpoints" / "images-000000048" for run in runs]
     for name in ("encoder", "decoder", "discriminator"):
         one, other = ((folder / f"{name}.safetensors").read_bytes() for folder in saved)
