@@ -280,6 +280,23 @@ def check_same(one: Path, two: Path) -> None:
     assert all(np.allclose(ends[0][name], ends[1][name], rtol=1e-3, atol=1e-5) for name in ends[0])
 
 
+@pytest.mark.parametrize(
+    "optimiser", ["SGD(self.trained, lr=0.01)", "RMSprop(self.trained, momentum=0.9)", "RAdam(self.trained)"]
+)
+def test_an_optimiser_that_would_not_come_back_is_one_line(optimiser: str, house: House, tmp_path: Path) -> None:
+    other = copied(tmp_path / "house")
+    ours = "SGD(self.trained, lr=phase.learning_rate, momentum=0.9)"
+    add(other, METHODS, "toy", METHOD.replace(ours, optimiser))
+    where = ["--data", house.data, "--out", tmp_path / "run", "--cache", house.cache]
+    sizes = [word for name, value in SIZES.items() for word in (f"--{name}", value)]
+    words = ["trainer", "train", "--preset", "demo", "--method", "toy", *where, *sizes, "--final-images", 64]
+    command = [sys.executable, "-m", *map(str, words)]
+    done = subprocess.run(command, cwd=other, env=environment(other), capture_output=True, text=True)
+    said = f"optimiser sgd, {optimiser.partition('(')[0]}: its state of autoencoder.down.weight"
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not list((tmp_path / "run" / "checkpoints").glob("*"))
+
+
 def test_two_workers_compute_what_one_does(house: House, toy: Path) -> None:
     """As Ray's workers do, in two processes that are there at once; see also `test_two_ray_workers`."""
     run = toy.parent / "two"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data_tools.dataset.training_set import TrainingSet
+from data_tools.errors import UserError
 from trainer.contrast import FULL, Contrast
 from trainer.networks.base import NetworkSet, copied
 from trainer.schedule import Phase
@@ -30,7 +31,8 @@ MOMENTS = {
     torch.optim.RMSprop: ("step", "square_avg"),
     torch.optim.SGD: ("momentum_buffer",),  # with momentum: without, it has no state
 }
-"""What a checkpoint holds of each parameter, by the optimisers that a step may use."""
+"""What a checkpoint holds of each parameter, by the optimisers that a step may use. Who uses another finds out when the
+first checkpoint is due, not at a resume."""
 
 
 class Step:
@@ -69,12 +71,12 @@ class Step:
 
     def check_finite(self, images_seen: int) -> None:
         """Check all that a checkpoint holds; raises NotFiniteError."""
-        states = [tensor for each in self.optimisers.values() for _, tensor in self._moments(each)]
+        states = [tensor for name in self.optimisers for _, tensor in self._moments(name)]
         self.finite.check_all([*self.networks.parameters(), *states], images_seen)
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
         """Copies of the optimisers' states on the CPU, named by parameter."""
-        return {name: copied(dict(self._moments(each))) for name, each in self.optimisers.items()}
+        return {name: copied(dict(self._moments(name))) for name in self.optimisers}
 
     def load_moments(self, read: Callable[[str], dict[str, Tensor]]) -> None:
         """Go on with the optimisers of a checkpoint within this phase, whose files `read` reads by name.
@@ -84,7 +86,7 @@ class Step:
         names = {id(p): name for name, p in self._named()}
         for name, optimiser in self.optimisers.items():
             saved = read(name)
-            for parameter in optimiser.param_groups[0]["params"]:
+            for parameter in _learning(optimiser):
                 where, state = names[id(parameter)], {}
                 for kind in MOMENTS[type(optimiser)]:
                     tensor = saved.get(f"{where}.{kind}")
@@ -95,11 +97,19 @@ class Step:
                         state[kind] = empty.copy_(tensor)  # laid out in memory as the parameter
                 optimiser.state[parameter] = state
 
-    def _moments(self, optimiser: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-        names = {id(p): name for name, p in self._named()}
-        for parameter, state in optimiser.state.items():
+    def _moments(self, name: str) -> Iterator[tuple[str, Tensor]]:
+        """UserError for an optimiser whose state `load_moments` would not bring back."""
+        optimiser, names = self.optimisers[name], {id(p): name for name, p in self._named()}
+        for parameter in _learning(optimiser):
+            where, state = names[id(parameter)], optimiser.state[parameter]
+            if not state or set(state) != set(MOMENTS.get(type(optimiser), ())):
+                held = ", ".join(state) or "none"
+                raise UserError(
+                    f"optimiser {name}, {type(optimiser).__name__}: its state of {where} ({held}) would not come back"
+                    " at a resume - choose among MOMENTS in trainer/training/step.py, or add it there"
+                )
             for kind, tensor in state.items():
-                yield f"{names[id(parameter)]}.{kind}", tensor
+                yield f"{where}.{kind}", tensor
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
         for name, network in self.networks.by_name().items():
@@ -162,6 +172,10 @@ class Step:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+
+
+def _learning(optimiser: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
+    return (parameter for group in optimiser.param_groups for parameter in group["params"])
 
 
 def _fingerprint(positions: Tensor, values: Tensor) -> Tensor:
