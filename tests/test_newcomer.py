@@ -35,7 +35,7 @@ PROGRAMS = ("data_tools", "trainer", "tuning", "cluster")
 METHODS, TERMS = "trainer/methods", "trainer/scoring/terms"
 METHOD = (TOYS / "toy_method.py").read_text()
 OWN, CONTRAST = "toy_worst", "toy_contrast"
-JOINED = [OWN, "L_n", "L_i", CONTRAST]
+JOINED = [OWN, "L_n", "L_c", "L_i", CONTRAST]
 SIZES = {"resolution": 8, "minibatch.8": 16, "log-images": 32, "toy.hidden": 8, "toy.learning-rate": 0.3}
 SHELL = """
 import importlib, json, os, sys
@@ -308,7 +308,7 @@ def test_it_is_evaluated_audited_and_scores(house: House, toy: Path) -> None:
     table = house.run("trainer", "evaluate", toy, "--cache", house.cache)
     assert OWN in table and "the greatest difference of a pixel" in table
     found = json.loads((toy / "evaluation" / "summary.json").read_text())
-    assert list(found)[3:] == ["fused", OWN, "L_n", "L_r", "L_i", CONTRAST]
+    assert list(found)[3:] == ["fused", OWN, "L_n", "L_c", "L_r", "L_i", CONTRAST]
     page = (toy / "evaluation" / "index.html").read_text()
     assert OWN in page and CONTRAST in page and "lambda" not in page and "generated" not in page.partition("Real")[0]
     assert {OWN, CONTRAST} <= rows_of(toy / "evaluation" / "scores.csv")[0].keys()

@@ -14,7 +14,7 @@ from sklearn.svm import OneClassSVM
 from data_tools.errors import UserError
 from trainer.scoring.gaussian import gaussian
 from trainer.scoring.terms.intensities import TERM as L_I
-from trainer.scoring.terms.intensities import intensities
+from trainer.scoring.terms.intensities import statistics
 
 MIN_IMAGES = 8
 MAX_COMPARED = 5000  # training images for the baselines that compare each query with each of them
@@ -91,7 +91,7 @@ def image_statistics(images: np.ndarray) -> dict[str, np.ndarray]:
 def intensity_distance(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """The term L_i of test images, which takes no training: uint8 N x H x W x C each."""
     pixels = (torch.from_numpy(images / 255).permute(0, 3, 1, 2) for images in (train, test))
-    known, queries = (intensities(each).numpy() for each in pixels)
+    known, queries = (statistics(each).numpy() for each in pixels)
     return L_I.distances(queries, gaussian(known).astype(np.float64))
 
 
@@ -118,7 +118,8 @@ def baseline_scores(train: np.ndarray, test: np.ndarray, seed: int) -> dict[str,
     the seed. UserError for fewer than 8 training images.
 
     minus_std, minus_max, minus_mean: standard deviation, largest and mean pixel, negated.
-    intensities: the term L_i, the Mahalanobis distance of brightness, contrast and quantiles of the pixels.
+    intensities: the term L_i, the Mahalanobis distance of brightness, contrast, quantiles and detail of the
+    pixels.
     neighbours: mean distance to the 5 nearest training images, pixels after min-max per image.
     pca, pca_minmax: distance to the first 64 principal components, pixels in [0, 1] and after min-max.
     rx: Mahalanobis distance in the space of those components (Reed and Yu 1990).

@@ -22,7 +22,7 @@ from trainer.scoring.detector import Detector
 from trainer.scoring.heat import blurred_kind
 
 FORMATS = ("onnx", "torch")
-TERMS = ("L_n", "L_o", "D", "L_k", "L_m", "L_i")
+TERMS = ("L_n", "L_c", "L_o", "D", "L_k", "L_m", "L_i")
 FORBIDDEN = ("ray", "trainer", "data_tools", "sklearn", "matplotlib", "boto3", "PIL", "scipy")
 
 

@@ -41,7 +41,7 @@ from trainer.scoring.terms.neighbours import unit_length
 from trainer.scoring.trust import judged_of, synthetic_terms, trusted
 
 GAMMA = 0.1
-TERMS = ("L_n", "L_o", "D", "L_k", "L_m", "L_i")
+TERMS = ("L_n", "L_c", "L_o", "D", "L_k", "L_m", "L_i")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_calibration_is_the_training_images_scores(judge: Detector, data: Data
     n = len(images)
     scores = judge.inference.values(images.at(np.arange(n)))
     assert scores.z_hat is not None and judge.calibration and kept(judge).heat
-    terms = {name: scores[name] for name in TERMS[:3]}
+    terms = {name: scores[name] for name in TERMS[:4]}
     terms["L_k"] = L_K.distances(scores.z_hat, unit_length(scores.z_hat), np.arange(n))
     for term in (L_M, L_I):
         rows = scores.rows[term.name]
@@ -147,7 +147,16 @@ def test_a_calibration_made_for_other_terms_is_made_anew(
     tensors = safetensors.numpy.load(before)
     with safetensors.safe_open(file, "np") as opened:
         facts = opened.metadata()
-    for missing in ("terms.L_k", "directions", "terms.D", "features", "terms.L_m", "intensities", "terms.L_i"):
+    for missing in (
+        "terms.L_c",
+        "terms.L_k",
+        "directions",
+        "terms.D",
+        "features",
+        "terms.L_m",
+        "intensities",
+        "terms.L_i",
+    ):
         file.write_bytes(safetensors.numpy.save({k: v for k, v in tensors.items() if k != missing}, facts))
         again = Detector.load(str(other), cache=str(dataset.parent / "cache"))
         assert tuple(kept(again).terms) == TERMS and again.columns == ("p_value", *TERMS)

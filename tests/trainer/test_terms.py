@@ -15,12 +15,13 @@ from trainer.scoring.gaussian import MIN_VARIANCE, SHRINKAGE, gaussian
 from trainer.scoring.inference import Inference, Values
 from trainer.scoring.join import fused
 from trainer.scoring.synthetic import separation
+from trainer.scoring.terms.correlation import TERM as L_C
 from trainer.scoring.terms.feature_distance import TERM as L_M
-from trainer.scoring.terms.intensities import QUANTILES, intensities
 from trainer.scoring.terms.intensities import TERM as L_I
 from trainer.scoring.terms.neighbours import TERM as L_K
 from trainer.scoring.terms.neighbours import direction_distance, directions, greatest, unit_length
-from trainer.scoring.trust import UNTRAINED, judged_of, synthetic_terms, trusted, weights_by
+from trainer.scoring.terms.normalised_residual import TERM as L_N
+from trainer.scoring.trust import judged_of, synthetic_terms, trusted, weights_by
 
 RNG = np.random.default_rng(3)
 TERMS: tuple[str, ...] = ("L_n", "L_o", "D", "L_k")
@@ -169,29 +170,21 @@ def test_a_term_has_a_say_by_how_well_it_tells_synthetic_anomalies_and_none_when
     assert weights_by({"L_n": 0.5, "L_o": 0.1}) == {"L_n": 1.0, "L_o": 1.0}  # nothing to choose by
 
 
-def test_weights_are_of_the_mean_over_kinds_and_what_takes_no_training_has_half_a_say() -> None:
-    usual = {term.name: np.arange(10.0) for term in (L_M, L_K, L_I)}
-    made = {"told": {**usual, "L_m": np.arange(10.0) + 10, "L_i": np.arange(10.0) + 10}, "not told": usual}
-    assert trusted([L_M, L_K, L_I], usual, made) == {"L_m": 1.0, "L_k": 0.0, "L_i": UNTRAINED}
-    assert trusted([L_M, L_K, L_I], usual, {}) == {"L_m": 1.0, "L_k": 0.0, "L_i": UNTRAINED}  # too small to be made
+def test_terms_of_one_family_share_the_weight_of_one() -> None:
+    family = {"L_n": "residual", "L_c": "residual"}
+    found = weights_by({"L_n": 0.7, "L_c": 0.8, "L_m": 0.9}, family)  # (.4 / 2, .6 / 2, .8) over a mean of 1.3 / 2
+    assert found == pytest.approx({"L_n": 0.4 / 1.3, "L_c": 0.6 / 1.3, "L_m": 1.6 / 1.3})
+    assert weights_by({"L_n": 0.8, "L_c": 0.8, "L_m": 0.8}, family) == {"L_n": 0.5, "L_c": 0.5, "L_m": 1.0}
+    assert weights_by({"L_n": 0.4, "L_c": 0.5}, family) == {"L_n": 0.5, "L_c": 0.5}
 
 
-def test_intensities_are_mean_deviation_and_quantiles_of_each_channel() -> None:
-    images = torch.from_numpy(RNG.normal(size=(5, 3, 6, 6)))
-    flat = images.flatten(2).numpy()
-    expected = np.stack([flat.mean(2), flat.std(2), *np.quantile(flat, QUANTILES, axis=2)], axis=2).reshape(5, -1)
-    np.testing.assert_allclose(intensities(images).numpy(), expected, rtol=1e-12)
-    order = torch.from_numpy(RNG.permutation(36))
-    np.testing.assert_allclose(intensities(images.flatten(2)[:, :, order].view_as(images)).numpy(), expected, rtol=1e-9)
-
-
-def test_intensities_tell_what_is_empty_faint_or_too_bright() -> None:
-    draw = torch.Generator().manual_seed(0)
-    usual = torch.randn(300, 1, 8, 8, generator=draw) * 0.3
-    kept = gaussian(intensities(usual).numpy())
-    odd = torch.cat([torch.zeros(1, 1, 8, 8), 0.3 * usual[:1], usual[1:2] + 0.5])
-    known = L_I.distances(intensities(usual).numpy(), kept, np.arange(300))
-    assert (L_I.distances(intensities(odd).numpy(), kept) > known.max()).all()
+def test_weights_are_of_the_mean_over_kinds_and_what_takes_no_training_has_the_mean_of_them() -> None:
+    usual = {term.name: np.arange(10.0) for term in (L_N, L_C, L_M, L_K, L_I)}
+    told = dict.fromkeys(("L_n", "L_c", "L_m", "L_i"), np.arange(10.0) + 10)
+    made = {"told": {**usual, **told}, "not told": usual}
+    expected = {"L_n": 0.5, "L_c": 0.5, "L_m": 1.0, "L_k": 0.0, "L_i": 1.0}
+    assert trusted([L_N, L_C, L_M, L_K, L_I], usual, made) == expected
+    assert trusted([L_N, L_C, L_M, L_K, L_I], usual, {}) == expected  # too small to be made
 
 
 def mahalanobis_by_hand(query: np.ndarray, rows: np.ndarray, mean_variance: float, divisor: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
@@ -14,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from tests.support.checks import refuses
 from trainer.scoring.gaussian import SHRINKAGE
+from trainer.scoring.terms.intensities import details
 from tuning import baselines
 from tuning.baselines import baseline_scores, compared_images, min_max
 
@@ -132,10 +134,11 @@ def test_planted_outliers_score_highest() -> None:
 
 
 def statistics(images: np.ndarray) -> np.ndarray:
-    """Mean, deviation and seven quantiles of each channel, by numpy."""
+    """Mean, deviation and seven quantiles of each channel, by numpy; and their detail."""
     pixels = images.reshape(len(images), -1, images.shape[-1]) / 255
     quantiles = np.quantile(pixels, (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1), axis=1)
-    return np.concatenate([pixels.mean(axis=1), pixels.std(axis=1), *quantiles], axis=1)
+    detail = details(torch.from_numpy(images / 255).permute(0, 3, 1, 2)).numpy()  # see test_image_terms.py
+    return np.concatenate([pixels.mean(axis=1), pixels.std(axis=1), *quantiles, detail], axis=1)
 
 
 def test_intensities_are_scikit_learns_mahalanobis_distance() -> None:

@@ -18,8 +18,6 @@ from trainer.scoring.terms.base import Term
 
 JUDGED = 512
 """Training images, at most, that are corrupted, once by each kind."""
-UNTRAINED = 0.5
-"""The weight of a term that takes no training, where those of the others have a mean of 1."""
 Columns = dict[str, np.ndarray]
 
 
@@ -45,22 +43,28 @@ def synthetic_terms(
 def trusted(
     terms: Sequence[Term], usual: Mapping[str, np.ndarray], made: Mapping[str, Mapping[str, np.ndarray]]
 ) -> dict[str, float]:
-    """The weight of each term in `fused`, as of `weights_by`; 0 for terms that have no say on any set.
+    """The weight of each term in `fused`, as of `weights_by`; 1 for what takes no training, 0 for what has no say.
 
     usual: terms of training images; made: those of synthetic anomalies made from these, as of `synthetic_terms`.
     """
     with_say = [term.name for term in terms if term.has_say and term.name in usual] or list(usual)
-    untrained = {term.name: UNTRAINED for term in terms if term.name in with_say and not term.is_trained}
+    untrained = {term.name: 1.0 for term in terms if term.name in with_say and not term.is_trained}
     judged = [name for name in with_say if name not in untrained]
     told = {
         name: float(np.mean([separation(usual[name], each[name]) for each in made.values()])) if made else 0.5
         for name in judged
     }
-    return dict.fromkeys(usual, 0.0) | weights_by(told) | untrained
+    families = {term.name: term.family for term in terms if term.family and term.name in judged}
+    return dict.fromkeys(usual, 0.0) | weights_by(told, families) | untrained
 
 
-def weights_by(separations: Mapping[str, float]) -> dict[str, float]:
-    """2 s - 1 for each term's separation s of synthetic anomalies (AUC), at least 0, over their mean; else 1 each."""
-    weights = {name: max(2 * value - 1, 0.0) for name, value in separations.items()}
-    mean = sum(weights.values()) / max(len(weights), 1)
-    return {name: weight / mean if mean else 1.0 for name, weight in weights.items()}
+def weights_by(separations: Mapping[str, float], families: Mapping[str, str] | None = None) -> dict[str, float]:
+    """2 s - 1 for each term's separation s of synthetic anomalies (AUC), at least 0, over their mean; else 1 each.
+
+    families: of those terms that share the weight of one.
+    """
+    groups = [(families or {}).get(name, name) for name in separations]
+    shares = [1 / groups.count(group) for group in groups]
+    weights = [max(2 * value - 1, 0.0) * share for value, share in zip(separations.values(), shares, strict=True)]
+    mean = sum(weights) / max(len(set(groups)), 1)
+    return dict(zip(separations, [weight / mean for weight in weights] if mean else shares, strict=True))

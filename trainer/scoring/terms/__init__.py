@@ -11,6 +11,7 @@ from trainer.scoring.terms.base import Term
 
 NAMES = (
     "normalised_residual",
+    "correlation",
     "latent_norm",
     "residual",
     "feature_residual",

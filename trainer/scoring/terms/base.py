@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CRITICS = {"criticise", "features"}
 """Hooks of the critic, whose terms are left out where a score has to be quick."""
+RESIDUAL = "residual"
+"""The family of terms that say how far an image is from its closest match."""
 
 
 class Response:
@@ -75,7 +77,8 @@ class Term:
 
     joined: whether a calibration holds it, so that it can be the score. has_say: whether `fused` takes it: on the
     development sets it ranks images steadily, and adds to the others; see tuning/results/terms.md. is_trained: whether
-    networks say it, so that synthetic anomalies tell what it is worth.
+    networks say it, so that synthetic anomalies tell what it is worth. family: terms of one family say the same in
+    several ways, and share the weight of one; "" for one by itself.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Term:
     joined: bool = True
     has_say: bool = True
     is_trained: bool = True
+    family: str = ""
 
     @property
     def is_quick(self) -> bool:

@@ -1,18 +1,28 @@
-"""L_i: how unusual an image's brightness and contrast are among the training images'.
+"""L_i: how unusual an image's brightness, contrast and share of detail are among the training images'.
 
-L_n compares images that are each scaled to [0, 1], and L_m images at the usual mean and contrast, so neither says
-anything of a patch that is empty, faint, overexposed or of another ground. Ours, not the paper's.
+L_n, L_c and L_m compare images at one contrast, so none of them says anything of a patch that is empty, faint,
+overexposed or of another ground; and a residual grows with an image's detail, so it takes what is smoother than usual
+for normal. Ours, not the paper's; see tuning/results/terms.md.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
 
 from trainer.scoring.gaussian import gaussian, mahalanobis
 from trainer.scoring.terms.base import Compared
+from trainer.scoring.terms.correlation import correlation_distance
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+SQUARES = (2, 4, 8)
+"""Sides of squares, in pixels, whose means do not hold an image's detail."""
+
+
+def statistics(queries: Tensor) -> Tensor:
+    """`intensities` and `details` of each channel: N x C x r x r to N x (9 + S) C, S squares that fit."""
+    return torch.cat([intensities(queries), details(queries)], dim=1)
 
 
 def intensities(queries: Tensor) -> Tensor:
@@ -28,11 +38,24 @@ def intensities(queries: Tensor) -> Tensor:
     return torch.stack([pixels.mean(dim=2), pixels.std(dim=2, unbiased=False), *quantiles], dim=2).flatten(1)
 
 
+def details(queries: Tensor) -> Tensor:
+    """Correlation distance of each channel from its means over squares, interpolated: N x C x r x r to N x S C."""
+    channels, side = queries.shape[1], queries.shape[2]
+    planes = queries.flatten(0, 1)[:, None]
+    coarse = [_coarse(planes, square) for square in SQUARES if square <= side]
+    distances = torch.stack([correlation_distance(planes, each) for each in coarse], dim=1)
+    return distances.unflatten(0, (-1, channels)).flatten(1)
+
+
+def _coarse(planes: Tensor, square: int) -> Tensor:
+    return interpolate(avg_pool2d(planes, square), planes.shape[2:], mode="bilinear")
+
+
 TERM = Compared(
     "L_i",
-    "Mahalanobis distance of brightness, contrast and quantiles of the pixels",
-    lambda response: intensities(response.queries),
-    needs=("reconstruct",),  # beside L_n, which does not see them; what sees an image as it is needs no help
+    "Mahalanobis distance of brightness, contrast, quantiles and detail of the pixels",
+    lambda response: statistics(response.queries),
+    needs=("reconstruct",),  # beside the residuals, which do not see them; what sees an image as it is needs no help
     kept_as="intensities",
     kept=gaussian,
     distance=mahalanobis,

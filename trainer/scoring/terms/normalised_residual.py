@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainer.scoring.terms.base import Term
+from trainer.scoring.terms.base import RESIDUAL, Term
 
 
 def min_max(images: Tensor) -> Tensor:
@@ -31,4 +31,5 @@ TERM = Term(
     "normalised residual: distance of an image from its closest match, independent of contrast",
     lambda response: normalised_residual(response.queries, response.matches),
     needs=("reconstruct",),
+    family=RESIDUAL,
 )
