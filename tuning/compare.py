@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import rankdata
@@ -22,13 +23,17 @@ from data_tools.errors import UserError
 from data_tools.storage import open_storage, read_document, write_bytes
 from trainer.commands.train import train
 from trainer.config import TrainConfig
+from trainer.scoring.join import fused
 from trainer.scoring.synthetic import separation
 from trainer.scoring.synthetic_whole import synthetic_of
 from tuning.held_out import HELD_OUT, held_out_images, write_held_out
 from tuning.resumable import OPERATIONAL, begin_or_resume
 from tuning.trainings import check_calibrates, training_of
 
-PLAN, MEASURED, TABLE = "compare.json", "measured.json", "compare.csv"
+if TYPE_CHECKING:
+    from trainer.scoring.detector import Detector
+
+PLAN, MEASURED, TABLE = "compare.json", "trained.json", "compare.csv"
 RESAMPLES = 1000
 JOINED_FROM = 0.77
 """The share of the best method's merit from which on others are joined with it."""
@@ -90,7 +95,9 @@ class Candidates:
 class Measured:
     """Of one run. scores: of images held out; separations: by kind, of synthetic anomalies made from these, from them.
 
-    known: how much of its own task a classifier knew in the end, where the method has one; auc: with labels alone.
+    Both by the terms that training made: what takes no training is the same for all methods and seeds, so it would
+    make all alike. known: how much of its own task a classifier knew in the end, where the method has one; auc: of
+    `fused`, with labels alone.
     """
 
     separations: dict[str, float]
@@ -245,13 +252,19 @@ def _measure(candidates: Candidates, place: str, minutes: float) -> Measured:
     dataset = open_dataset(candidates.data, cache)
     detector = Detector.load(f"{place}/run", Criterion(), False, candidates.cache, candidates.cache_limit)
     images = held_out_images(dataset)
-    scores = detector.score(images).score
-    separations = {kind: separation(scores, detector.score(made).score) for kind, made in synthetic_of(images)}
+    scores = _trained_score(detector, images)
+    separations = {kind: separation(scores, _trained_score(detector, made)) for kind, made in synthetic_of(images)}
     auc = None
     if has_labels(dataset):
         tested, labels = test_images(dataset)
         auc = separation(detector.score(tested[~labels]).score, detector.score(tested[labels]).score)
     return Measured(separations, scores.tolist(), _known(f"{place}/run"), auc, minutes)
+
+
+def _trained_score(detector: Detector, images: np.ndarray) -> np.ndarray:
+    """`fused` without the terms that take no training, N."""
+    weights = {term.name: detector.calibrated.weights[term.name] * term.is_trained for term in detector.joined}
+    return fused(detector.score(images).terms, detector.known_terms, weights)
 
 
 def _known(run: str) -> float | None:

@@ -19,10 +19,12 @@ from data_tools.dataset.reader import open_dataset
 from tests.support.checks import refuses
 from tests.support.runs import SMALL_AE, placed
 from trainer.run.folder import read_excluded
+from trainer.scoring.detector import Detector
+from trainer.scoring.p_values import p_values
 from trainer.scoring.synthetic_whole import synthetic_of
 from tuning.__main__ import main as tuning
 from tuning.compare import Measured, agreement, joined, merit, ranked
-from tuning.held_out import HELD_OUT, held_out_rows
+from tuning.held_out import HELD_OUT, held_out_images, held_out_rows
 
 SETTINGS = (*SMALL_AE, "geom.width=1", "geom.transforms=turns", "geom.views=64", "geom.minibatch=16")
 
@@ -64,8 +66,19 @@ def test_no_training_sees_what_is_held_out(compared: Path, dataset: Path) -> Non
         left_out = read_excluded(str(run))
         assert sum(map(len, left_out.values())) == len(keys)
         assert left_out == find_excluded(opened, keys)
-    measured = [json.loads(path.read_text()) for path in compared.glob("*/measured.json")]
+    measured = [json.loads(path.read_text()) for path in compared.glob("*/trained.json")]
     assert len(measured) == 4 and {len(each["scores"]) for each in measured} == {len(keys)}
+
+
+def test_methods_are_ranked_by_what_training_made(compared: Path, dataset: Path) -> None:
+    """Without L_i, which is the same for all."""
+    run = compared / "ae_seed-0"
+    detector = Detector.load(str(run / "run"), cache=str(dataset.parent / "cache"))
+    opened = open_dataset(str(dataset), open_cache(dataset.parent / "cache"))
+    scored = detector.score(held_out_images(opened))
+    untrained = -np.log(p_values(scored.terms["L_i"], detector.known_terms["L_i"]))
+    expected = scored.score - detector.calibrated.weights["L_i"] * untrained
+    np.testing.assert_allclose(json.loads((run / "trained.json").read_text())["scores"], expected, rtol=1e-9)
 
 
 def test_made_images_are_other_images_of_the_same_kind() -> None:

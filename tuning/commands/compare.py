@@ -21,10 +21,10 @@ SURE = 0.9
 class Compare:
     """Train several methods on one dataset, by two seeds or more, and rank them without labels.
 
-    Ranked by how well a method's score tells synthetic anomalies from the images they were made from, which no training
-    run saw, times how far its seeds agree on them, and for a classifier times how much of its task it knows. Methods
-    that come near the best are offered as one detector. With labelled test images the table says how good the choice
-    was. The same command goes on where it was stopped; more methods may join.
+    Ranked by how well what a method has learned tells synthetic anomalies from the images they were made from, which no
+    training run saw, times how far its seeds agree on them, and for a classifier times how much of its task it knows.
+    Methods that come near the best are offered as one detector. With labelled test images the table says how good the
+    choice was. The same command goes on where it was stopped; more methods may join.
     """
 
     data: str
