@@ -1,7 +1,7 @@
 """L_c: how much of an image's pattern its closest match lacks, whatever the brightness and contrast of either.
 
 L_n scales an image by its extreme pixels, so that a single bright one hides the rest; a correlation hears all pixels.
-Ours, not the paper's; see tuning/results/terms.md.
+Ours, not the paper's; see tuning/results/detail.md.
 """
 
 from __future__ import annotations

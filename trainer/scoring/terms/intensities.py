@@ -2,7 +2,7 @@
 
 L_n, L_c and L_m compare images at one contrast, so none of them says anything of a patch that is empty, faint,
 overexposed or of another ground; and a residual grows with an image's detail, so it takes what is smoother than usual
-for normal. Ours, not the paper's; see tuning/results/terms.md.
+for normal. Ours, not the paper's; see tuning/results/detail.md.
 """
 
 from __future__ import annotations
