@@ -162,11 +162,16 @@ class House:
         self.end(status)
         return self.log.read_text()[before:]
 
-    def train(self, out: Path, *more_words: object) -> Path:
+    def words(self, out: Path, *more: object) -> list[str]:
+        """A short training run of the toy."""
         sizes = [word for name, value in SIZES.items() for word in (f"--{name}", value)]
-        more = ["--method", "toy", "--seed", 0, "--final-images", 160, "--checkpoint-images", 64]
         where = ["--data", self.data, "--out", out, "--cache", self.cache]
-        self.run("trainer", "train", "--preset", "demo", "--precision", "float32", *where, *sizes, *more, *more_words)
+        how = ["--preset", "demo", "--precision", "float32", "--method", "toy", "--seed", 0]
+        lengths = ["--final-images", 160, "--checkpoint-images", 64]
+        return [str(word) for word in ("trainer", "train", *how, *where, *sizes, *lengths, *more)]
+
+    def train(self, out: Path, *more: object) -> Path:
+        self.run(*self.words(out, *more))
         return out
 
     @property
@@ -287,10 +292,7 @@ def test_an_optimiser_that_would_not_come_back_is_one_line(optimiser: str, house
     other = copied(tmp_path / "house")
     ours = "SGD(self.trained, lr=phase.learning_rate, momentum=0.9)"
     add(other, METHODS, "toy", METHOD.replace(ours, optimiser))
-    where = ["--data", house.data, "--out", tmp_path / "run", "--cache", house.cache]
-    sizes = [word for name, value in SIZES.items() for word in (f"--{name}", value)]
-    words = ["trainer", "train", "--preset", "demo", "--method", "toy", *where, *sizes, "--final-images", 64]
-    command = [sys.executable, "-m", *map(str, words)]
+    command = [sys.executable, "-m", *house.words(tmp_path / "run")]
     done = subprocess.run(command, cwd=other, env=environment(other), capture_output=True, text=True)
     said = f"optimiser sgd, {optimiser.partition('(')[0]}: its state of autoencoder.down.weight"
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
