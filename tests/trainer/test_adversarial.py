@@ -18,6 +18,7 @@ from trainer.methods.alad.networks import AladNetworks, BiganNetworks
 from trainer.methods.alad.step import DiscriminatorsLoss
 from trainer.methods.alad.terms import PAIR
 from trainer.methods.base import Trained
+from trainer.methods.egbad.networks import of_digits
 from trainer.methods.egbad.step import BiganLoss, JointLoss
 from trainer.methods.egbad.terms import BIGAN
 from trainer.methods.fence_gan.networks import FenceNetworks
@@ -64,12 +65,23 @@ def test_parameter_counts(method: str, resolution: int, channels: int) -> None:
     assert {name: found[name] for name in expected} == expected
 
 
+def test_parameter_counts_of_egbad_on_mnist() -> None:
+    networks = of_digits(28, 1, 32, 200, 0)
+    three = networks.encoder, networks.generator, networks.discriminator
+    assert [sum(p.numel() for p in each.parameters()) for each in three] == [1_347_656, 6_781_505, 3_907_329]
+    images = networks.generator(torch.randn(2, 200))
+    assert images.shape == (2, 1, 28, 28) and images.abs().max() <= 1
+    features, logits = networks.discriminator(images, networks.encoder(images))
+    assert features.shape == (2, 1024) and logits.shape == (2,)
+
+
 SMALL = (8, 1, 4, 6, 0)
 """Resolution, channels, width, code size, seed."""
 MAKERS = {
     "ganomaly": lambda: GanomalyNetworks.build(*SMALL),
     "skip_ganomaly": lambda: SkipNetworks.build(*SMALL),
     "egbad": lambda: BiganNetworks.build(*SMALL),
+    "egbad, digits": lambda: of_digits(*SMALL),
     "alad": lambda: AladNetworks.build(*SMALL),
     "fence_gan": lambda: FenceNetworks.build(*SMALL),
 }
@@ -87,6 +99,7 @@ def test_generators_learn_from_judges_that_stay_as_they_are() -> None:
         "ganomaly": lambda n: GanomalyLoss(n, Ganomaly())(real),
         "skip_ganomaly": lambda n: SkipLoss(n, SkipGanomaly())(real),
         "egbad": lambda n: BiganLoss(n)(real, z),
+        "egbad, digits": lambda n: BiganLoss(n)(real, z),
         "fence_gan": lambda n: FenceLoss(n, 0.5, 10.0, Group(), False)(z),
     }
     for method, loss in losses.items():
@@ -111,13 +124,14 @@ def test_at_a_guess_losses_are_known() -> None:
     assert float(joint.detach()) == pytest.approx(guess)
 
 
-@pytest.mark.parametrize(("method", "term"), [("alad", PAIR), ("egbad", BIGAN)])
+@pytest.mark.parametrize(("method", "term"), [("alad", PAIR), ("egbad", BIGAN), ("egbad, digits", BIGAN)])
 def test_a_perfect_reconstruction_scores_0(method: str, term: object) -> None:
     networks = {name: network.eval() for name, network in MAKERS[method]().by_name().items()}
-    response = Response(METHODS[method], Trained(TrainConfig(), networks, 8, None, torch.device("cpu")), real)
+    trained = Trained(TrainConfig(), networks, 8, None, torch.device("cpu"))
+    response = Response(METHODS[method.partition(",")[0]], trained, real)
     with torch.no_grad():
         assert float(term.of(response).min()) > 0  # type: ignore[attr-defined]
-        again = Response(METHODS[method], response.trained, real)
+        again = Response(response.method, response.trained, real)
         again.__dict__["matches"] = real
         torch.testing.assert_close(term.of(again), torch.zeros(len(real)))  # type: ignore[attr-defined]
 

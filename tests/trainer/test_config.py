@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import tyro
@@ -177,6 +177,26 @@ def test_what_is_out_of_range_is_named_in_one_line(changes: dict[str, Any], opti
         dataclasses.replace(BASE, **changes).validated()
     message = str(caught.value)
     assert message.startswith(f"{option} ") and " - " in message and "\n" not in message
+
+
+CHOICES = [
+    (name, option)
+    for name, method in METHODS.items()
+    for option, kind in get_type_hints(type(method)).items()
+    if get_origin(kind) is Literal
+]
+
+
+@pytest.mark.parametrize(("name", "option"), CHOICES)
+def test_an_unknown_choice_of_a_method_is_named_with_those_there_are(name: str, option: str) -> None:
+    method = dataclasses.replace(METHODS[name], **{option: "x"})  # type: ignore[arg-type]
+    known = ", ".join(get_args(get_type_hints(type(method))[option]))
+    with pytest.raises(UserError, match=f"^{method.option(option)} x is unknown - give one of {known}$"):
+        dataclasses.replace(BASE, method=name, **{name: method}).validated()
+
+
+def test_methods_with_choices() -> None:
+    assert {name for name, _ in CHOICES} >= {"aae", "ae", "egbad", "geom", "svdd"}
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ SIZES = {
     "itsr": AAE + " --itsr.rounds 2 --itsr.round-images 16 --itsr.last-images 32 --itsr.nu 0.2",
     "ae": AUTOENCODER,
     "drae": AUTOENCODER,
-    "egbad": AUTOENCODER,
+    "egbad": AUTOENCODER + " --egbad.layers digits",
     "alad": AUTOENCODER,
     "fence_gan": AUTOENCODER + " --{0}.first-images 32 --{0}.images 96",
     "ganomaly": AUTOENCODER,

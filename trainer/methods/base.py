@@ -12,7 +12,7 @@ import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from data_tools.errors import UserError
 from trainer.contrast import FULL, Contrast
@@ -83,6 +83,9 @@ class Method:
 
     def check(self, config: TrainConfig) -> None:
         """UserError that names the first of its options out of range."""
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and (value := getattr(self, name)) not in (known := get_args(kind)):
+                raise UserError(f"{self.option(name)} {value} is unknown - give one of {', '.join(known)}")
         numbers = {each.name for each in dataclasses.fields(self) if type(getattr(self, each.name)) in (int, float)}
         self.check_positive(name for name in sorted(numbers) if getattr(self, name) or name not in self.may_be_0)
 

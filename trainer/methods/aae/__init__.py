@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from data_tools.errors import UserError
 from trainer.methods.base import Trained, check_at_most
 from trainer.methods.one_phase import WIDEST, OnePhaseMethod
 
@@ -66,8 +65,6 @@ class Aae(OnePhaseMethod):
 
     def check(self, config: TrainConfig) -> None:
         super().check(config)
-        if self.layers not in (known := get_args(Layers)):
-            raise UserError(f"{self.option('layers')} {self.layers} is unknown - give {' or '.join(known)}")
         check_at_most(self.option("discriminator_width"), self.discriminator_width, WIDEST)
 
     def z_size(self, config: TrainConfig) -> int:

@@ -81,9 +81,9 @@ class LatentDiscriminator(nn.Module):
 class BiganNetworks(NetworkSet):
     """Generator, encoder and the discriminator of both, and the averages of the three that score."""
 
-    generator: DcganDecoder
-    encoder: DcganEncoder
-    discriminator: JointDiscriminator
+    generator: nn.Module
+    encoder: nn.Module
+    discriminator: nn.Module
     average_generator: nn.Module
     average_encoder: nn.Module
     average_discriminator: nn.Module

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.methods.bidirectional import BidirectionalMethod
 
@@ -17,15 +17,20 @@ if TYPE_CHECKING:
     from trainer.training.group import Group
     from trainer.training.step import Step
 
+Layers = Literal["dcgan", "digits"]
+
 
 @dataclass(frozen=True)
 class Egbad(BidirectionalMethod):
     """A bidirectional GAN: an image is unusual where generator and encoder do not reconstruct it, in pixels and in the
     discriminator's features (EGBAD, Zenati et al. 2018).
 
-    Networks are ALAD's, its successor's, since theirs are of 28x28; the length is 100 epochs of 5,000 images.
+    The length is 100 epochs of 5,000 images.
     """
 
+    layers: Layers = "dcgan"
+    """dcgan: those of ALAD, its successor, for 32x32 in colour; digits: those of the paper, which at width 32 and code
+    size 200 are the authors' for MNIST."""
     minibatch: int = 100
     """Global minibatch."""
     learning_rate: float = 1e-5
@@ -37,8 +42,10 @@ class Egbad(BidirectionalMethod):
 
     def networks(self, config: TrainConfig, channels: int, samples: int) -> NetworkSet:
         from trainer.methods.alad.networks import BiganNetworks
+        from trainer.methods.egbad.networks import of_digits
 
-        return BiganNetworks.build(config.resolution, channels, self.width, self.code_size, config.seed)
+        build = of_digits if self.layers == "digits" else BiganNetworks.build
+        return build(config.resolution, channels, self.width, self.code_size, config.seed)
 
     def step(self, config: TrainConfig, networks: Any, data: TrainingSet, device: torch.device, group: Group) -> Step:
         from trainer.methods.egbad.step import EgbadStep

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.methods import method_of
-from trainer.methods.alad.networks import BiganNetworks, JointDiscriminator
+from trainer.methods.alad.networks import BiganNetworks
 from trainer.schedule import Phase
 from trainer.training import random
 from trainer.training.alternating import AlternatingStep, Batch, Update, adversarial_adam
@@ -30,7 +30,7 @@ def fake_loss(logits: Tensor) -> Tensor:
 class JointLoss(nn.Module):
     """An image and what it encodes to are 1, a generated image and what it was made of are 0."""
 
-    def __init__(self, discriminator: JointDiscriminator, bf16: bool = False) -> None:
+    def __init__(self, discriminator: nn.Module, bf16: bool = False) -> None:
         super().__init__()
         self.discriminator, self.bf16 = discriminator, bf16
 

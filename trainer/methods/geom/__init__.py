@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from data_tools.errors import UserError
 from trainer.methods.base import Method, Variant, check_at_most
@@ -74,8 +74,6 @@ class Geom(Method):
     def check(self, config: TrainConfig) -> None:
         self.check_batch_norm(config)
         super().check(config)
-        if self.transforms not in (known := get_args(Transforms)):
-            raise UserError(f"--geom.transforms {self.transforms} is unknown - give one of {', '.join(known)}")
         check_outliers(self)
         if self.depth < 10 or (self.depth - 4) % 6:
             raise UserError(f"--geom.depth {self.depth} is not 4 more than a multiple of 6 - give 10, 16, 22 ...")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from data_tools.errors import UserError
 from trainer.methods.base import Method, Variant, check_at_most
@@ -76,8 +76,6 @@ class Svdd(Method):
     def check(self, config: TrainConfig) -> None:
         self.check_batch_norm(config)
         super().check(config)
-        if self.boundary not in (known := get_args(Boundary)):
-            raise UserError(f"--svdd.boundary {self.boundary} is unknown - give {' or '.join(known)}")
         check_outliers(self)
         if self.outliers != "blind" and self.boundary == "soft":
             raise UserError(
