@@ -5,7 +5,6 @@ The programs are copied, a toy of each is added to the copy, and the copy is use
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
 import os
@@ -27,6 +26,7 @@ from safetensors.numpy import load_file
 
 from cluster.ports import free_ports
 from tests.support.runs import bits, cut_back, lines, said
+from tests.support.tables import read_csv
 from trainer.run.checkpoint import newest_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -130,11 +130,6 @@ def places_touched(house: Path) -> tuple[list[str], list[str]]:
 
 def environment(house: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(house), "OMP_NUM_THREADS": "1"}
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @dataclass(frozen=True)
@@ -313,13 +308,13 @@ def test_it_is_evaluated_audited_and_scores(house: House, toy: Path) -> None:
     assert list(found)[3:] == ["fused", OWN, "L_n", "L_c", "L_r", "L_i", CONTRAST]
     page = (toy / "evaluation" / "index.html").read_text()
     assert OWN in page and CONTRAST in page and "lambda" not in page and "generated" not in page.partition("Real")[0]
-    assert {OWN, CONTRAST} <= rows_of(toy / "evaluation" / "scores.csv")[0].keys()
+    assert {OWN, CONTRAST} <= read_csv(toy / "evaluation" / "scores.csv")[0].keys()
     house.run("trainer", "audit", toy, "--cache", house.cache)
-    assert list(rows_of(toy / "audit" / "audit.csv")[0])[3 : 5 + len(JOINED)] == ["fused", "p_value", *JOINED]
+    assert list(read_csv(toy / "audit" / "audit.csv")[0])[3 : 5 + len(JOINED)] == ["fused", "p_value", *JOINED]
     assert OWN in (toy / "audit" / "index.html").read_text()
     out, maps = toy.parent / "scores.csv", toy.parent / "maps"
     house.run("trainer", "score", toy, toy / "pictures", "--out", out, "--heatmaps", maps, "--cache", house.cache)
-    assert list(rows_of(out)[0]) == ["image", "fused", "p_value", *JOINED] and len(list(maps.iterdir())) == 4
+    assert list(read_csv(out)[0]) == ["image", "fused", "p_value", *JOINED] and len(list(maps.iterdir())) == 4
     refused = house.run("trainer", "score", toy, toy / "pictures", "--by", "a", status=2)
     assert "--by a" in refused and OWN in refused and refused.count("\n") == 1
 
@@ -334,7 +329,7 @@ def test_it_is_exported_and_scores_there(house: House, toy: Path) -> None:
     words = [sys.executable, out / "score.py", out.parent / "images.npy", "--out", out.parent / "there.csv"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=out)
     assert done.returncode == 0, done.stderr
-    found = rows_of(out.parent / "there.csv")
+    found = read_csv(out.parent / "there.csv")
     assert list(found[0])[-len(JOINED) :] == JOINED
     low, high, *_ = json.loads(Path(newest_checkpoint(toy), "checkpoint.json").read_text())["contrast"]
     contrast = (images * (2 / (high - low))).reshape(5, -1).std(axis=1, ddof=1)
@@ -343,11 +338,11 @@ def test_it_is_exported_and_scores_there(house: House, toy: Path) -> None:
 
 @pytest.mark.slow
 def test_it_is_in_the_tables_of_a_sweep(swept: Path) -> None:
-    rows = rows_of(swept / "table.csv")
+    rows = read_csv(swept / "table.csv")
     scores = {method: {row["score"] for row in rows if row["method"] == method} for method in ("proposed", "toy")}
     assert scores["toy"] == {*JOINED, "L_r", "fused"}
     assert CONTRAST in scores["proposed"] and OWN not in scores["proposed"] and "a" in scores["proposed"]
-    assert {row["method"] for row in rows_of(swept / "choice.csv")} == {"proposed"}
+    assert {row["method"] for row in read_csv(swept / "choice.csv")} == {"proposed"}
 
 
 @pytest.mark.slow
@@ -355,12 +350,12 @@ def test_it_is_in_the_tables_and_figures_of_a_report(house: House, swept: Path) 
     out = swept.parent / "report"
     house.run("tuning", "report", swept, "--out", out, "--cache", house.cache)
     (prefix,) = {path.name.removesuffix("-table-2.csv") for path in out.glob("*-table-2.csv")}
-    table = {(row["method"], row["score"]) for row in rows_of(out / f"{prefix}-table-2.csv")}
+    table = {(row["method"], row["score"]) for row in read_csv(out / f"{prefix}-table-2.csv")}
     assert {("toy", OWN), ("toy", "L_n"), ("toy", CONTRAST), ("toy", "fused"), ("proposed", CONTRAST)} <= table
     assert ("toy", "a") not in table and ("proposed", OWN) not in table
-    assert CONTRAST in {row["score"] for row in rows_of(out / f"{prefix}-terms.csv")}
-    assert f"toy: {OWN}" in {row["curve"] for row in rows_of(out / f"{prefix}-roc.csv")}
-    assert ("toy", OWN) in {(row["method"], row["score"]) for row in rows_of(out / "trials.csv")}
+    assert CONTRAST in {row["score"] for row in read_csv(out / f"{prefix}-terms.csv")}
+    assert f"toy: {OWN}" in {row["curve"] for row in read_csv(out / f"{prefix}-roc.csv")}
+    assert ("toy", OWN) in {(row["method"], row["score"]) for row in read_csv(out / "trials.csv")}
     figures = {path.name.removeprefix(f"{prefix}-").partition(".")[0] for path in (out / "figures").iterdir()}
     assert {"terms", "roc", "matches", "extremes", "scores", "lambda"} <= figures
     assert "Left out" not in (out / "index.html").read_text()
@@ -374,7 +369,7 @@ def test_the_term_is_in_every_table_of_another_method(house: House, swept: Path)
     house.run("trainer", "score", run, run / "pictures", "--out", out / "theirs.csv", "--cache", house.cache)
     house.run("trainer", "export", run, "--out", out / "theirs", "--format", "torch", "--cache", house.cache)
     for table in (run / "evaluation" / "scores.csv", run / "audit" / "audit.csv", out / "theirs.csv"):
-        assert CONTRAST in rows_of(table)[0] and OWN not in rows_of(table)[0], table
+        assert CONTRAST in read_csv(table)[0] and OWN not in read_csv(table)[0], table
     assert CONTRAST in json.loads((out / "theirs" / "detector.json").read_text())["terms"]
 
 
@@ -390,7 +385,7 @@ def test_it_is_served(house: House, toy: Path) -> None:
         assert house.process.poll() is None and time.monotonic() < deadline, house.log.read_text()[-4000:]
         time.sleep(0.2)
     try:
-        for row in rows_of(out):
+        for row in read_csv(out):
             body, kind = Path(row["image"]).read_bytes(), {"Content-Type": "image/png"}
             url = f"http://127.0.0.1:{port}/score?heatmap=true"
             (found,) = requests.post(url, data=body, headers=kind, timeout=60).json()["images"]
@@ -412,7 +407,7 @@ def test_two_ray_workers_compute_what_one_does(house: House, toy: Path) -> None:
 def test_ray_tune_sweeps_it(house: House, swept: Path, tmp_path: Path) -> None:
     house.run("tuning", "sweep", *sweep_words(house, tmp_path / "sweep", 2))
     here, there = (
-        {(row["method"], row["score"], row["lambda"]) for row in rows_of(out / "table.csv")}
+        {(row["method"], row["score"], row["lambda"]) for row in read_csv(out / "table.csv")}
         for out in (swept, tmp_path / "sweep")
     )
     assert here == there

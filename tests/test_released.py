@@ -21,6 +21,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from data_tools.errors import run_command
+from tests.support.tables import read_csv
 from trainer.__main__ import main as trainer
 from tuning.__main__ import main as tuning
 
@@ -80,8 +81,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def rows_of(path: Path, key: str) -> dict[str, dict[str, str]]:
     """A table's rows by the last part of a column that names them, in their order."""
-    with path.open(newline="") as file:
-        return {Path(row[key]).name: row for row in csv.DictReader(file)}
+    return {Path(row[key]).name: row for row in read_csv(path)}
 
 
 def check_table(found: Path, expected: Path, key: str, rtol: float, loose: tuple[str, ...] = ()) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import pickle
 import struct
@@ -16,6 +15,7 @@ from data_tools.errors import UserError
 from data_tools.sources.cifar10 import CLASSES, Cifar10
 from data_tools.sources.common import check_resolution, key_part
 from tests.support.checks import check_any_part_can_be_cut_elsewhere, refuses
+from tests.support.tables import read_csv
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "cifar10_car"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the CIFAR-10 car data set is not here")
@@ -219,8 +219,7 @@ def test_damaged_binary_files(tmp_path: Path) -> None:
 
 @needs_real
 def test_real_counts_and_pixels() -> None:
-    with open(REAL / "index.csv", newline="") as file:
-        expected = {(line["file"], int(line["row"])): line for line in csv.DictReader(file)}
+    expected = {(line["file"], int(line["row"])): line for line in read_csv(REAL / "index.csv")}
     pools: Counter[str] = Counter()
     for patch in Cifar10(REAL).plan().patches():
         pools[patch.pool] += 1
@@ -232,8 +231,7 @@ def test_real_counts_and_pixels() -> None:
 
 @needs_real
 def test_real_binary_rows_are_rows_of_the_pickles() -> None:
-    with open(REAL / "index.csv", newline="") as file:
-        known = {line["md5_of_3072_bytes"]: line["class"] for line in csv.DictReader(file)}
+    known = {line["md5_of_3072_bytes"]: line["class"] for line in read_csv(REAL / "index.csv")}
     folder = REAL / "cifar-10-batches-bin"
     count = 0
     for patch in Cifar10(folder, test_size=20).plan().patches():

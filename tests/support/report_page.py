@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -30,11 +29,6 @@ class StandIn:
 def report(sweeps: list[Path], out: Path, without_pixels: list[Path] | None = None) -> str:
     hidden = [str(path) for path in without_pixels or []]
     return write_report([str(path) for path in sweeps], str(out), hidden, str(out.parent / "cache"), "1GB")
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 class Page(HTMLParser):

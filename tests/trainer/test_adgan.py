@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import shlex
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch.func import functional_call
 
 from tests.support.checks import refuses
 from tests.support.runs import words_of
+from tests.support.tables import read_csv
 from trainer.__main__ import main as trainer
 from trainer.methods.adgan.descent import BETAS, distances_left
 from trainer.networks.progressive import Generator
@@ -92,8 +92,7 @@ def test_through_the_front_door(dataset: Path, tmp_path: Path) -> None:
     )
     trainer(words_of(dataset, tmp_path / "run", dataset.parent / "cache", sizes))
     trainer(["evaluate", str(tmp_path / "run"), "--cache", str(dataset.parent / "cache")])
-    with (tmp_path / "run" / "evaluation" / "scores.csv").open(newline="") as file:
-        scores = [float(row["adgan"]) for row in csv.DictReader(file)]
+    scores = [float(row["adgan"]) for row in read_csv(tmp_path / "run" / "evaluation" / "scores.csv")]
     assert len(scores) == 24 and min(scores) > 0
     refuses(lambda: trainer(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]), "adgan", "one pass")
     assert not (tmp_path / "out").exists()

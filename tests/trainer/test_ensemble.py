@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from data_tools.dataset.reader import open_dataset
 from tests.support.checks import refuses
 from tests.support.runs import TINY, words_of
+from tests.support.tables import read_csv
 from trainer.__main__ import main as trainer
 from trainer.export.standalone import Detector as Carried
 from trainer.run.checkpoint import newest_checkpoint
@@ -132,8 +132,7 @@ def test_commands_take_several_runs(
     out, maps = tmp_path / "scores.csv", tmp_path / "maps"
     words = ["--false-alarms", "0.05", "--out", str(out), "--heatmaps", str(maps), *cache]
     trainer(["score", several, str(tmp_path / "images"), *words])
-    with out.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(out)
     assert list(rows[0]) == ["image", "fused", "p_value", "seed1", "seed2", "seed3", "anomalous"]
     assert len(list(maps.iterdir())) == 4
     trainer(["audit", several, "--out", str(tmp_path / "audit"), *cache])

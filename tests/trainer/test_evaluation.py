@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
 from pathlib import Path
@@ -18,6 +17,7 @@ from data_tools.dataset.reader import Dataset, open_dataset
 from data_tools.dataset.writer import write_dataset
 from data_tools.errors import UserError
 from tests.support.checks import plan_of
+from tests.support.tables import read_csv
 from trainer.networks.progressive import Networks
 from trainer.presets import demo
 from trainer.report.page import Row, answer
@@ -127,8 +127,7 @@ def test_every_test_image_is_a_row_with_its_own_scores_label_and_origin(tmp_path
     d = detector()
     table = evaluation.score_table(d, dataset_of(tmp_path, patches))
     table.write_csv(tmp_path / "scores.csv")
-    with (tmp_path / "scores.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "scores.csv")
     expected = {p.key: p for p in patches if p.pool.startswith("test")}
     assert len(rows) == len(expected) == len(table.labels) == 13
     assert {row["key"] for row in rows} == expected.keys()
@@ -154,8 +153,7 @@ def test_the_table_keeps_every_bit_of_a_float32_score(tmp_path: Path) -> None:
         values(*columns.astype(np.float64)), np.arange(50) > 20, {}, [{"key": str(i)} for i in range(50)]
     )
     table.write_csv(tmp_path / "scores.csv")
-    with (tmp_path / "scores.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "scores.csv")
     for name, column in zip(("L_n", "L_o", "L_r"), columns, strict=True):
         assert np.array_equal(np.array([row[name] for row in rows]).astype(np.float32), column)
     assert [row["label"] == "anomaly" for row in rows] == table.labels.tolist()

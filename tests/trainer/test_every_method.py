@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import shlex
@@ -16,6 +15,7 @@ from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import open_dataset
 from tests.support.checks import refuses
 from tests.support.runs import bits, cut_back, said, words_of
+from tests.support.tables import read_csv
 from trainer.__main__ import main as trainer
 from trainer.config import TrainConfig
 from trainer.methods import METHODS
@@ -88,8 +88,7 @@ def test_the_report_has_the_methods_terms(trained: Trained, dataset: Path, tmp_p
     method, run = trained
     shutil.copytree(run, tmp_path / "run")
     trainer(["evaluate", str(tmp_path / "run"), "--cache", str(dataset.parent / "cache")])
-    with (tmp_path / "run" / "evaluation" / "scores.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "run" / "evaluation" / "scores.csv")
     assert len(rows) == 24 and {term.name for term in METHODS[method].terms()} <= set(rows[0])
 
 

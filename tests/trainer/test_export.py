@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import Dataset, open_dataset
 from tests.support.checks import refuses
+from tests.support.tables import read_csv
 from trainer.__main__ import main as trainer
 from trainer.export import formats, graph
 from trainer.export.standalone import Detector as Carried
@@ -82,8 +82,7 @@ def test_it_runs_where_our_packages_cannot_be_found(folders: dict[str, Path], da
     script += f"; import runpy; runpy.run_path({str(folders[form] / 'score.py')!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", script], cwd=out.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    with out.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(out)
     assert len(rows) == 12 and set(rows[0]) == {"image", "score", "p_value", "anomalous", *TERMS}
     assert "false alarms" in done.stdout
 
@@ -175,8 +174,7 @@ def test_it_scores_in_an_environment_with_its_runtime_and_numpy_alone(
     np.save(tmp_path / "images.npy", data.images("test-anomaly"))
     words = [str(python), str(folders[form] / "score.py"), "images.npy"]
     subprocess.run(words, cwd=tmp_path, env={"PATH": ""}, check=True)
-    with (tmp_path / "scores.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "scores.csv")
     ours = judge.score(data.images("test-anomaly"))
     for name in TERMS:
         np.testing.assert_allclose([float(row[name]) for row in rows], ours.terms[name], rtol=1e-4, atol=1e-6)

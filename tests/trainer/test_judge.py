@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import shutil
@@ -21,6 +20,7 @@ from data_tools.dataset.reader import Dataset, open_dataset
 from data_tools.dataset.training_set import all_images, training_set
 from tests.support.checks import refuses
 from tests.support.runs import TINY, words_of
+from tests.support.tables import read_csv
 from trainer.__main__ import main as trainer
 from trainer.report.overlay import overlaid
 from trainer.run.checkpoint import newest_checkpoint, read_info
@@ -81,11 +81,6 @@ def heat_of(judge: Detector) -> HeatScale:
 def p_of(found: Scored) -> np.ndarray:
     assert found.p_value is not None
     return found.p_value
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_calibration_is_the_training_images_scores(judge: Detector, data: Dataset, spoilt: Path) -> None:
@@ -174,7 +169,7 @@ def test_an_audits_table_has_all_that_a_source_says_of_an_image(tmp_path: Path) 
     worst = np.zeros((0, 8, 8, 1), np.uint8)
     ranking = Ranking(scored, [json.dumps(origin) for origin in origins], worst, np.arange(2))
     write_table(tmp_path / "audit.csv", ranking, "fused")
-    first, second = rows_of(tmp_path / "audit.csv")
+    first, second = read_csv(tmp_path / "audit.csv")
     assert (first["key"], first["file"], first["n"]) == ("a", "plate 1/a.tif", "")
     assert (second["key"], second["file"], second["n"], second["excluded"]) == ("b", "", "7", "no")
 
@@ -279,7 +274,7 @@ def test_the_list_of_scores(spoilt: Path, judge: Detector, videos: Path, dataset
     out, maps = tmp_path / "scores.csv", tmp_path / "maps"
     words = ["score", str(spoilt), str(videos / "seq_00"), "--out", str(out), "--cache", str(dataset.parent / "cache")]
     trainer([*words, "--false-alarms", "0.1", "--heatmaps", str(maps)])
-    rows = rows_of(out)
+    rows = read_csv(out)
     score = [float(row["fused"]) for row in rows]
     assert score == sorted(score, reverse=True) and list(rows[0])[2] == "p_value" and set(TERMS) <= set(rows[0])
     limit = judge.threshold("false-alarms", 0.1).value
@@ -310,7 +305,7 @@ def test_an_audit_ranks_every_training_image(
 ) -> None:
     words = ["audit", str(spoilt), "--cache", str(dataset.parent / "cache"), "--contamination", "0.1", "--shown", "9"]
     trainer(words)
-    rows = rows_of(spoilt / "audit" / "audit.csv")
+    rows = read_csv(spoilt / "audit" / "audit.csv")
     config = read_info(newest_checkpoint(spoilt)).config
     blocks = list(all_images(data, GAMMA, config.seed))
     origins = [origin for block in blocks for origin in block.origins]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from data_tools.dataset.cache import open_cache
 from data_tools.dataset.reader import open_dataset
 from tests.support.checks import refuses
 from tests.support.runs import bits, cut_back, lines, said, words_of
+from tests.support.tables import read_csv
 from trainer.__main__ import main as trainer
 from trainer.run.checkpoint import chosen_checkpoint
 from trainer.scoring.inference import Inference
@@ -113,8 +113,7 @@ def test_a_peers_report_has_its_terms(peer: tuple[str, Path], dataset: Path, tmp
     run = tmp_path / "run"
     shutil.copytree(peer[1], run)
     trainer(["evaluate", str(run), "--cache", str(dataset.parent / "cache")])
-    with (run / "evaluation" / "scores.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(run / "evaluation" / "scores.csv")
     assert len(rows) == 24 and {"L_n", "L_o", "L_r", "A", "D"} <= set(rows[0])
     assert (run / "evaluation" / "index.html").exists()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -20,6 +19,7 @@ from data_tools.dataset.training_set import all_images, training_set
 from data_tools.dataset.writer import write_dataset
 from tests.support.checks import plan_of, refuses
 from tests.support.runs import TINY
+from tests.support.tables import read_csv
 from trainer.__main__ import main as trainer
 from trainer.config import TrainConfig
 from trainer.scoring.by_class import auc_by_class, auc_by_planted
@@ -109,7 +109,6 @@ def test_through_the_front_door(mixed: Dataset, tmp_path: Path, capsys: pytest.C
     page = (tmp_path / "run/evaluation/index.html").read_text()
     assert "classes that training images hold" in page and "By class of the anomalies" in page
     trainer(["audit", run, *cache, "--contamination", "0.2"])
-    with (tmp_path / "run/audit/audit.csv").open(newline="") as file:
-        kinds = [row["class"] for row in csv.DictReader(file) if row["pool"] == "train-anomaly"]
+    kinds = [row["class"] for row in read_csv(tmp_path / "run/audit/audit.csv") if row["pool"] == "train-anomaly"]
     assert len(kinds) == 10 and set(kinds) <= {"dust", "bubble"}
     assert json.loads((tmp_path / "run/config.json").read_text())["planted"] == "dust,bubble"

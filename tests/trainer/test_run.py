@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from data_tools.dataset.reader import open_dataset
 from data_tools.sources.images import read_image
 from tests.support.runs import TINY, lines, said
+from tests.support.tables import read_csv
 from trainer.__main__ import main as trainer
 from trainer.run.checkpoint import newest_checkpoint
 from trainer.scoring.inference import Inference
@@ -100,8 +100,7 @@ def evaluated(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_score_table_holds_every_test_image_and_gives_the_aucs(evaluated: Path, dataset: Path) -> None:
-    with (evaluated / "evaluation" / "scores.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(evaluated / "evaluation" / "scores.csv")
     labels = [row["label"] == "anomaly" for row in rows]
     assert len(rows) == 24 and sum(labels) == 12
     summary = json.loads((evaluated / "evaluation" / "summary.json").read_text())
@@ -131,8 +130,7 @@ def test_images_are_scored_worst_first_with_heat_maps(run: Path, videos: Path, t
     out, maps = tmp_path / "scores.csv", tmp_path / "maps"
     words = ["score", str(run), str(videos / "seq_00"), str(frames[0]), "--out", str(out), "--heatmaps", str(maps)]
     trainer([*words, "--by", "a", "--lam", "0.9", "--threshold", "-1000"])
-    with out.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(out)
     a = [float(row["a"]) for row in rows]
     assert a == sorted(a, reverse=True) and {row["anomalous"] for row in rows} == {"yes"}
     assert sorted(row["image"] for row in rows) == sorted(map(str, [*frames, frames[0]]))

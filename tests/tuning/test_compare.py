@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import shutil
@@ -18,6 +17,7 @@ from data_tools.dataset.exclusion import find_excluded, read_keys
 from data_tools.dataset.reader import open_dataset
 from tests.support.checks import refuses
 from tests.support.runs import SMALL_AE, placed
+from tests.support.tables import read_csv
 from trainer.run.folder import read_excluded
 from trainer.scoring.detector import Detector
 from trainer.scoring.p_values import p_values
@@ -42,8 +42,7 @@ def compared(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
-    with (out / "compare.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_csv(out / "compare.csv")
 
 
 def test_the_table_ranks_by_merit(compared: Path) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tests.support.checks import refuses
 from tests.support.made_up_sweep import Made, make_sweep
-from tests.support.report_page import Page, read_csv, report
+from tests.support.report_page import Page, report
+from tests.support.tables import read_csv
 from trainer.methods import VARIANTS
 from tuning.report.method_blocks import method_lines
 from tuning.report.trial_rows import BASELINE, COLUMNS, TrialRow, joined, read_rows, text_of

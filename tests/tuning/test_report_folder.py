@@ -10,7 +10,8 @@ import pytest
 from data_tools.storage import open_storage, read_bytes, write_bytes
 from tests.support.checks import refuses
 from tests.support.made_up_sweep import Made, make_dataset, make_sweep, write_rows
-from tests.support.report_page import StandIn, read_csv, report
+from tests.support.report_page import StandIn, report
+from tests.support.tables import read_csv
 from trainer.scoring.inference import Inference
 from tuning.report.page import write_report
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tuning.test_sweep import rows_of, words_of
+from tests.support.tables import read_csv
+from tests.tuning.test_sweep import words_of
 from tuning.__main__ import main as tuning
 
 pytestmark = pytest.mark.slow
@@ -49,7 +50,7 @@ def test_trainings_that_fall_behind_at_the_end_of_a_phase_are_stopped_and_stay_s
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         aucs = {line["images_seen"]: line["validation/a_best"] for line in lines if "validation/a_best" in line}
         assert facts["auc"] == aucs[ends[facts["phase"]]], "judged by the end of that phase and by nothing later"
-    assert {row["options"] for row in rows_of(out / "table.csv") if row["method"] == "proposed"} == {
+    assert {row["options"] for row in read_csv(out / "table.csv") if row["method"] == "proposed"} == {
         f"learning_rate={name.rpartition('learning-rate-')[2]}" for name in finished
     }
     capfd.readouterr()

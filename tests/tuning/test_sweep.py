@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shlex
@@ -25,6 +24,7 @@ from data_tools.dataset.reader import open_dataset
 from data_tools.dataset.training_set import training_set
 from data_tools.errors import run_command
 from data_tools.storage import open_storage
+from tests.support.tables import read_csv
 from trainer.run.folder import read_excluded
 from trainer.scoring.evaluation import test_images as images_to_test
 from trainer.scoring.inference import Inference
@@ -45,11 +45,6 @@ TABLES = ("table.csv", "choice.csv", "label_free.csv")
 
 def words_of(data: Path | str, out: Path | str, cache: Path, *more: str) -> list[str]:
     return ["sweep", "--data", str(data), "--out", str(out), "--cache", str(cache), *SMALL, *more]
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def tables_of(out: Path) -> dict[str, bytes]:
@@ -78,7 +73,7 @@ def check_by_hand(out: Path, data: Path, cache: Path) -> int:
     """Compare table.csv with `aucs_by_hand` to 1e-12; returns the number of lambdas."""
     table = {
         (r["method"], r["gamma"], r["seed"], r["score"], r["lambda"]): float(r["auc"])
-        for r in rows_of(out / "table.csv")
+        for r in read_csv(out / "table.csv")
     }
     by_hand = aucs_by_hand(out, data, cache)
     assert by_hand.keys() <= table.keys()
@@ -124,7 +119,10 @@ def test_a_robust_twin_is_trained_without_what_its_rounds_left_out(dataset: Path
     assert [each["ranked"] for each in left_out] == [168, 160] and (plain / "run" / "finished.json").exists()
     excluded = read_excluded(str(twin / "run"))
     assert sum(map(len, excluded.values())) == sum(len(each["images"]) for each in left_out) == 16
-    assert {row["options"] for row in rows_of(out / "table.csv") if row["method"] == "ae"} == {"", "rounds=2 drop=0.05"}
+    assert {row["options"] for row in read_csv(out / "table.csv") if row["method"] == "ae"} == {
+        "",
+        "rounds=2 drop=0.05",
+    }
 
 
 @pytest.mark.slow
@@ -143,7 +141,7 @@ def test_the_plain_baselines_see_the_same_samples(swept: Path, dataset: Path) ->
         for each in (known.at(np.arange(len(known))), images)
     )
     expected = {name: roc_auc_score(labels, column) for name, column in baseline_scores(train, test, 0).items()}
-    rows = [row for row in rows_of(swept / "table.csv") if row["method"] == "baseline" and row["gamma"] == "0.1"]
+    rows = [row for row in read_csv(swept / "table.csv") if row["method"] == "baseline" and row["gamma"] == "0.1"]
     assert {row["score"] for row in rows} == expected.keys()
     for row in rows:
         assert float(row["auc"]) == pytest.approx(expected[row["score"]], abs=1e-12), row["score"]
@@ -151,7 +149,7 @@ def test_the_plain_baselines_see_the_same_samples(swept: Path, dataset: Path) ->
 
 @pytest.mark.slow
 def test_the_choice_of_lambda_goes_by_what_needs_no_label(swept: Path) -> None:
-    measures, choices = rows_of(swept / "label_free.csv"), rows_of(swept / "choice.csv")
+    measures, choices = read_csv(swept / "label_free.csv"), read_csv(swept / "choice.csv")
     assert len(choices) == 4
     for choice in choices:
         mine = [r for r in measures if (r["method"], r["gamma"]) == (choice["method"], choice["gamma"])]
@@ -211,14 +209,14 @@ def test_unlabelled_images_get_label_free_figures_alone(run: Path, tmp_path: Pat
     out = tmp_path / "sweep"
     assert run_command(tuning, words_of(tmp_path / "data", out, tmp_path / "cache", "--seed", "0,1")) == 0
     assert not (out / "table.csv").exists() and not (out / "baselines").exists()
-    scores = rows_of(out / "trials/proposed_gamma-0_seed-0/scores.csv")
+    scores = read_csv(out / "trials/proposed_gamma-0_seed-0/scores.csv")
     assert len({row["key"] for row in scores}) == len(scores) == len(list((run / "pictures").iterdir()))
     assert all(row["label"] == "" and np.isfinite(float(row["fused"])) for row in scores)
-    (choice,) = rows_of(out / "choice.csv")
+    (choice,) = read_csv(out / "choice.csv")
     assert (
         0 <= float(choice["chosen_lambda"]) <= 1 and choice["criterion"] == "separation" and choice["auc_chosen"] == ""
     )
-    measures = rows_of(out / "label_free.csv")
+    measures = read_csv(out / "label_free.csv")
     assert len(measures) >= 101 and all(0 <= float(row["separation"]) <= 1 and row["auc"] == "" for row in measures)
     assert all(-1 <= float(row["agreement_seeds"]) <= 1 for row in measures)
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests.support.checks import refuses
 from tests.support.made_up_sweep import LAMBDAS, METHODS, Made, make_dataset, make_sweep
-from tests.support.report_page import Page, StandIn, read_csv, report
+from tests.support.report_page import Page, StandIn, report
+from tests.support.tables import read_csv
 from trainer.scoring.inference import Inference
 from tuning.report.latent_figures import embedding, subset
 

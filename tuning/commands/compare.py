@@ -23,8 +23,8 @@ class Compare:
 
     Ranked by how well what a method has learned tells synthetic anomalies from the images they were made from, which no
     training run saw, times how far its seeds agree on them, and for a classifier times how much of its task it knows.
-    Methods that come near the best are offered as one detector. With labelled test images the table says how good the
-    choice was. The same command goes on where it was stopped; more methods may join.
+    What to use is the best and those that come near it, as one detector. With labelled test images the table says how
+    good the choice was. The same command goes on where it was stopped; more methods may join.
     """
 
     data: str
@@ -81,10 +81,10 @@ class Compare:
             most = max(rows, key=lambda row: row.auc or 0)
             print(f"by labels {most.method} is, with an AUC of {most.auc:.3f}; {best.method} has {best.auc:.3f}")
         together = joined(rows)
-        said = f"{', '.join(together)} as one detector"
+        said = f"so use {', '.join(together)} as one detector"
         if (auc := joined_auc(candidates, together)) is not None:
             said += f", with an AUC of {auc:.3f}"
-        print(f"next, {said}: python -m trainer audit {','.join(candidates.runs(together))} --out AUDIT")
+        print(f"{said}: python -m trainer audit {','.join(candidates.runs(together))} --out AUDIT")
 
 
 def _table(rows: list) -> list[str]:
