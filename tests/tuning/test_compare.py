@@ -122,6 +122,7 @@ def test_the_same_command_goes_on(compared: Path, dataset: Path, capsys: pytest.
     tuning(words_of(dataset, compared))
     said = capsys.readouterr().out
     assert ("geom, seed 1" in said and "ae, seed" not in said and "is perhaps" in said) or "is surely" in said
+    assert "so use " in said and " as one detector, with an AUC of " in said
     after = rows_of(compared)
     keep = [name for name in before[0] if name != "minutes"]
     assert [[row[name] for name in keep] for row in after] == [[row[name] for name in keep] for row in before]
