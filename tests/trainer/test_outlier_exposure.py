@@ -15,9 +15,9 @@ from torch.multiprocessing.spawn import spawn
 
 from tests.support.checks import refuses
 from tests.support.runs import leave_group
+from trainer.config import TrainConfig
 from trainer.methods import METHODS, VARIANTS
 from trainer.methods.ae import Ae
-from trainer.methods.outliers import check_outliers
 from trainer.training.group import Group, form_group
 from trainer.training.outlier_exposure import Exposure, exposed
 
@@ -116,8 +116,8 @@ def test_options_out_of_range_are_named() -> None:
         ({"outliers": "hard", "alpha": 1.0}, "--ae.alpha 1.0"),
         ({"outliers": "hard", "alpha": 0.001}, "--ae.alpha 0.001 of a batch of 128"),
     ):
-        refuses(lambda: check_outliers(Ae(**options)), words)  # type: ignore[arg-type] # noqa: B023
-    check_outliers(Ae(alpha=0.001))
+        refuses(lambda: Ae(**options).check(TrainConfig()), words)  # type: ignore[arg-type] # noqa: B023
+    Ae(alpha=0.001).check(TrainConfig())
 
 
 def test_a_sweep_knows_each_way_by_a_name() -> None:
