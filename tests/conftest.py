@@ -18,6 +18,7 @@ from data_tools.storage import lease, s3
 from tests.support import paused
 from tests.support.proxy import FaultProxy
 from tests.support.runs import TINY, unhurried, words_of
+from tests.support.tars import png
 from trainer.__main__ import main as trainer
 
 torch.set_num_threads(1)  # tests run side by side
@@ -74,6 +75,16 @@ def run(dataset: Path) -> Path:
 def scored(run: Path) -> Path:
     """The same run, into which the first who asks for verdicts writes its calibration."""
     return Path(shutil.copytree(run, run.parent / "scored"))
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    """A folder of six pictures."""
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    for i in range(6):
+        (folder / f"c{i}.png").write_bytes(png(i))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ class Method:
         """UserError that names the first of its options out of range."""
         for name, kind in get_type_hints(type(self)).items():
             if get_origin(kind) is Literal and (value := getattr(self, name)) not in (known := get_args(kind)):
-                raise UserError(f"{self.option(name)} {value} is unknown - give one of {', '.join(known)}")
+                raise UserError(f"{self.option(name)} {value} is unknown - give one of {', '.join(map(str, known))}")
         numbers = {each.name for each in dataclasses.fields(self) if type(getattr(self, each.name)) in (int, float)}
         self.check_positive(name for name in sorted(numbers) if getattr(self, name) or name not in self.may_be_0)
 

@@ -16,7 +16,7 @@ ALPHA = 0.05
 
 
 def check_outliers(options: Any) -> None:
-    """UserError for options `outliers` and `alpha` that cannot be, or that no batch is large enough for."""
+    """UserError for an `alpha` that cannot be, or that no batch is large enough for."""
     how, alpha, batch = options.outliers, options.alpha, options.minibatch
     if alpha >= 1:
         raise UserError(f"{options.option('alpha')} {alpha} is not a share - give less than 1, e.g. {ALPHA}")
